@@ -1,0 +1,64 @@
+# Overlane's commands. `make demo` and `make test` need root and the Rust toolchain, and install the rest themselves.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+HOST := $(shell rustc -vV | sed -n 's/^host: //p')
+TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
+# Static binaries: the CNI plugin must run in any node's root file system, and starts faster without a dynamic linker.
+RELEASE := env RUSTFLAGS="-C target-feature=+crt-static" cargo build --locked --release --target $(HOST)
+RELEASE_BIN := $(TARGET_DIR)/$(HOST)/release
+
+.PHONY: help
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 20
+
+.PHONY: demo
+demo: setup build ## bring up a lab of three nodes, prove what it does, leave it running
+	$(TARGET_DIR)/debug/overlane lab demo --name demo
+
+.PHONY: setup
+setup: ## install the Debian packages that the commands below use
+	@scripts/setup.sh
+
+.PHONY: build
+build: ## build all programs
+	cargo build --locked --workspace --bins
+
+.PHONY: release
+release: ## static release binaries
+	$(RELEASE) --workspace --bins
+
+.PHONY: test
+test: setup test-rootless test-root ## every test
+
+.PHONY: test-rootless
+test-rootless: ## tests that need no privileges
+	cargo test --locked --workspace
+
+.PHONY: test-root
+test-root: build ## suites with real namespaces and real binaries; root
+	scripts/test-root.sh
+
+.PHONY: test-mutants
+test-mutants: build ## plant faults in the product; fails if a suite lets one through
+	scripts/test-mutants.sh
+
+.PHONY: check
+check: ## format, lints, documentation, generated files, dependency rules
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets --all-features -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --quiet
+	scripts/check-deps.sh
+	scripts/check-tree.sh
+
+.PHONY: crds
+crds: ## write deploy/crds from the types
+	cargo run --locked --quiet -p overlane-api --example crdgen > deploy/crds/overlane.io.yaml
+
+.PHONY: bench
+bench: setup release ## all benchmarks: a table, and JSON in target/bench
+	OVERLANE_BIN=$(RELEASE_BIN) scripts/bench.sh
+
+.PHONY: clean-labs
+clean-labs: build ## end every lab on this machine
+	$(TARGET_DIR)/debug/overlane lab down --all

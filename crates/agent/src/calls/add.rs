@@ -1,0 +1,184 @@
+//! ADD: a lease, then the packet filter's elements, then the link; whole or not at all.
+//!
+//! Whatever ends the call early undoes it: the guard that holds the lease hands it to the reaper unless the plugin has
+//! its answer.
+
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+use overlane_api::cni::code;
+use overlane_api::socket::{AddCall, Endpoint, Failure, Outcome};
+use overlane_core::ipam::{AddRequest, Lease, LeaseState, NetnsId, PodName, Refusal};
+use overlane_datapath::mac;
+use overlane_datapath::netns::Netns;
+use overlane_datapath::{owned, pod};
+
+use super::{added, attachment, failure, namespace, pod_spec};
+use crate::clock;
+use crate::gate::Env;
+use crate::ledger::BeginError;
+use crate::node::Node;
+use crate::server::Connection;
+use crate::server::frame::Delivery;
+
+/// Serves an ADD; gives the metric's outcome label.
+pub fn serve(node: &Node, call: AddCall, fd: Option<OwnedFd>, conn: &Connection<'_>, since: Instant) -> String {
+    let deadline_ns = call.deadline_ns;
+    match wire(node, call, fd, conn) {
+        Ok((guard, endpoint)) => {
+            let lease = &guard.lease;
+            tracing::info!(addresses = ?lease.addresses, link = %lease.link, took = ?since.elapsed(), "added");
+            deliver(guard, endpoint, conn, deadline_ns)
+        }
+        Err(failure) => super::answer(conn, Err(failure)),
+    }
+}
+
+/// A lease that ends with this value unless it is kept.
+struct Guard<'a> {
+    node: &'a Node,
+    lease: Lease,
+    kept: bool,
+}
+
+impl Guard<'_> {
+    fn keep(mut self) {
+        self.kept = true;
+    }
+}
+
+impl Drop for Guard<'_> {
+    fn drop(&mut self) {
+        if self.kept {
+            // A DEL that came after the activation left the lease in this call's hands.
+            self.node.retire(self.node.ledger.leave(self.lease.id).into_iter().collect());
+        } else {
+            self.node.metrics.undone.inc();
+            self.node.undo(&self.lease);
+        }
+    }
+}
+
+fn wire<'a>(
+    node: &'a Node,
+    call: AddCall,
+    fd: Option<OwnedFd>,
+    conn: &Connection<'_>,
+) -> Result<(Guard<'a>, Endpoint), Failure> {
+    let deadline_ns = call.deadline_ns;
+    in_time(deadline_ns)?;
+    let ns = namespace(node, fd, &call.netns_path)?;
+    let env = node.gate.enter().map_err(not_ready)?;
+    let request = request(call, &ns)?;
+    let lease = node.ledger.begin(&request, deadline_ns, || conn.gone()).map_err(refused)?;
+    let guard = Guard { node, lease, kept: false };
+    node.prove_by_newcomer(&guard.lease);
+
+    let lease = &guard.lease;
+    node.members.change(added(lease)).map_err(|error| kernel(&error))?;
+    still_wanted(node, lease)?;
+    let spec = pod_spec(lease, &env);
+    node.wirer.wire(&ns, &spec).map_err(|error| kernel(&error))?;
+    // The descriptor would keep the namespace alive.
+    drop(ns);
+    if conn.gone() {
+        return Err(failure(code::TRY_AGAIN_LATER, "the plugin hung up; its ADD was undone"));
+    }
+    in_time(deadline_ns)?;
+    match node.ledger.activate(lease.id) {
+        Ok(true) => {}
+        Ok(false) => return Err(superseded(lease)),
+        Err(error) => return Err(failure(code::IO_FAILURE, error.to_string())),
+    }
+    let endpoint = endpoint(lease, &env);
+    Ok((guard, endpoint))
+}
+
+/// Answers, and sees to it that the answer is read: a plugin that died before that has no pod.
+fn deliver(guard: Guard<'_>, endpoint: Endpoint, conn: &Connection<'_>, deadline_ns: u64) -> String {
+    let node = guard.node;
+    if let Err(error) = conn.answer(Outcome::Added(endpoint)) {
+        tracing::warn!(%error, "undone: the plugin was gone before its answer");
+        return "gone".to_owned();
+    }
+    // From here on a DEL need not wait for this call.
+    let lease = guard.lease.clone();
+    guard.keep();
+    let left = Duration::from_nanos(deadline_ns.saturating_sub(clock::boot_ns()));
+    if conn.delivery(left) == Delivery::Unread {
+        tracing::warn!(link = %lease.link, "undone: the plugin died with its answer unread");
+        node.metrics.undone.inc();
+        node.end(lease.id);
+        return "gone".to_owned();
+    }
+    "ok".to_owned()
+}
+
+fn in_time(deadline_ns: u64) -> Result<(), Failure> {
+    if clock::boot_ns() < deadline_ns {
+        return Ok(());
+    }
+    Err(failure(code::TRY_AGAIN_LATER, "the plugin's deadline has passed; nothing was kept"))
+}
+
+fn still_wanted(node: &Node, lease: &Lease) -> Result<(), Failure> {
+    match node.ledger.lease(lease.id) {
+        Some(now) if now.state == LeaseState::Wiring => Ok(()),
+        _ => Err(superseded(lease)),
+    }
+}
+
+fn superseded(lease: &Lease) -> Failure {
+    failure(code::TRY_AGAIN_LATER, format!("a DEL of {} came while its ADD ran; the ADD was undone", lease.attachment))
+}
+
+fn request(call: AddCall, ns: &Netns) -> Result<AddRequest, Failure> {
+    let nsid = pod::netnsid_assign(ns).map_err(|error| kernel(&error))?;
+    let attachment = attachment(&call.attachment);
+    Ok(AddRequest {
+        link: owned::pod_link_name(&attachment.container_id, &attachment.ifname, call.began_ns),
+        attachment,
+        network: call.network,
+        pod: call.pod.map(|pod| PodName { namespace: pod.namespace, name: pod.name, uid: pod.uid }),
+        netns: NetnsId { nsid: Some(nsid), inode: ns.inode(), path: call.netns_path },
+        began_ns: call.began_ns,
+    })
+}
+
+fn endpoint(lease: &Lease, env: &Env) -> Endpoint {
+    Endpoint {
+        host_ifname: lease.link.clone(),
+        host_mac: mac::text(owned::HOST_MAC),
+        mac: mac::text(owned::pod_mac(&lease.link)),
+        mtu: env.mtu,
+        addresses: lease.addresses.clone(),
+    }
+}
+
+fn not_ready(reason: String) -> Failure {
+    Failure {
+        code: code::TRY_AGAIN_LATER,
+        msg: format!("this node cannot give an address yet: {reason}"),
+        details: String::new(),
+    }
+}
+
+fn kernel(error: &dyn std::error::Error) -> Failure {
+    failure(code::KERNEL_REFUSED, error.to_string())
+}
+
+fn refused(error: BeginError) -> Failure {
+    let (code, details) = match &error {
+        BeginError::Ledger(_) => (code::IO_FAILURE, "the lease store cannot be written; nothing was kept"),
+        BeginError::Refused(refusal) => match refusal {
+            Refusal::Full { .. } => {
+                (code::NO_ADDRESS, "end pods on this node, or lower the kubelet's maxPods below the block's size")
+            }
+            Refusal::AlreadyActive { lease } if lease.state == LeaseState::Active => {
+                (code::INVALID_ENVIRONMENT, "an attachment is added once; DEL it first")
+            }
+            _ => (code::TRY_AGAIN_LATER, ""),
+        },
+    };
+    Failure { code, msg: error.to_string(), details: details.to_owned() }
+}

@@ -1,0 +1,85 @@
+//! CHECK: what is there against what ADD made, each difference named.
+
+use std::os::fd::OwnedFd;
+
+use overlane_api::cni::code;
+use overlane_api::socket::{CheckCall, Failure, Outcome};
+use overlane_core::family::Family;
+use overlane_core::ipam::{Lease, LeaseState};
+use overlane_datapath::netlink::{NetlinkError, Socket};
+use overlane_datapath::netns::Netns;
+use overlane_datapath::owned;
+use overlane_datapath::rtnl::rule::{self, Rule};
+
+use super::{attachment, failure, namespace, pod_members, pod_spec};
+use crate::node::Node;
+
+/// Serves a CHECK.
+pub fn serve(node: &Node, call: &CheckCall, fd: Option<OwnedFd>) -> Result<Outcome, Failure> {
+    let ns = namespace(node, fd, &call.netns_path)?;
+    let attachment = attachment(&call.attachment);
+    let Some(lease) = node.ledger.by_attachment(&attachment) else {
+        return Err(failure(code::UNKNOWN_CONTAINER, format!("{attachment} is not attached to {}", call.network)));
+    };
+    let faults = faults(node, call, &lease, &ns)?;
+    if faults.is_empty() {
+        return Ok(Outcome::Done);
+    }
+    let msg = format!("{attachment}: {}", faults[0]);
+    Err(Failure { code: code::CHECK_FAILED, msg, details: faults.join("; ") })
+}
+
+fn faults(node: &Node, call: &CheckCall, lease: &Lease, ns: &Netns) -> Result<Vec<String>, Failure> {
+    let mut faults = Vec::new();
+    if lease.state != LeaseState::Active {
+        faults.push(format!("the lease is in state {:?}", lease.state).to_lowercase());
+        return Ok(faults);
+    }
+    if lease.network != call.network {
+        faults.push(format!("it was attached to network {}, not {}", lease.network, call.network));
+    }
+    if lease.netns.inode != 0 && lease.netns.inode != ns.inode() {
+        faults.push("it was attached in another network namespace".to_owned());
+    }
+    for address in &call.expected {
+        if !lease.addresses.contains(address) {
+            faults.push(format!("prevResult has address {address}, the lease has not"));
+        }
+    }
+    for address in &lease.addresses {
+        if !call.expected.is_empty() && !call.expected.contains(address) {
+            faults.push(format!("the lease has address {address}, prevResult has not"));
+        }
+    }
+    let env = node.gate.env();
+    if let Some(peer) = env.cut.get(&lease.link) {
+        faults.push(format!("its block was given to node {peer}; the pod was taken off the network"));
+        return Ok(faults);
+    }
+    let kernel = |error: &dyn std::error::Error| failure(code::KERNEL_REFUSED, error.to_string());
+    let spec = pod_spec(lease, &env);
+    let host = node.wirer.check_host(&spec).map_err(|error| kernel(&error))?;
+    let pod = node.wirer.check_pod(ns, &spec).map_err(|error| kernel(&error))?;
+    faults.extend(host.iter().chain(&pod).map(ToString::to_string));
+    let Some(table) = node.members.table() else {
+        return Err(failure(code::TRY_AGAIN_LATER, "the packet filter was not looked at yet"));
+    };
+    let missing = table.missing(&pod_members(lease)).map_err(|error| kernel(&error))?;
+    faults.extend(missing.iter().map(|member| format!("nft element of {} on {} is missing", member.address, member.link)));
+    faults.extend(rule_faults(lease).map_err(|error| kernel(&error))?);
+    Ok(faults)
+}
+
+/// Whether packets to each address are routed by our table.
+fn rule_faults(lease: &Lease) -> Result<Vec<String>, NetlinkError> {
+    let mut socket = Socket::route()?;
+    let mut faults = Vec::new();
+    for address in &lease.addresses {
+        let rules = socket.dump(rule::list(Family::of(address)))?;
+        let leads = |rule: Rule| rule.destination.contains(*address) && rule.table == owned::ROUTE_TABLE;
+        if !rules.iter().filter_map(Rule::read).any(leads) {
+            faults.push(format!("the rule that routes {address} by table {} is missing", owned::ROUTE_TABLE));
+        }
+    }
+    Ok(faults)
+}

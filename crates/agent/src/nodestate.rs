@@ -1,0 +1,147 @@
+//! The own NodeState in the API: written when it differs, and never for the sake of a sign of life.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::api::{Patch, PatchParams, PostParams};
+use kube::{Api, Client};
+use overlane_api::convert::mac_text;
+use overlane_api::crd::{NodeState, NodeStateSpec};
+use tokio::sync::watch;
+
+use crate::clock;
+use crate::node::Node;
+use crate::watch::follow::jitter;
+use crate::watch::task::StateInApi;
+
+/// How often the node is compared with what the API has.
+const LOOK: Duration = Duration::from_millis(200);
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+
+/// Keeps the object as it should be until the watch ends.
+pub async fn keep(node: Arc<Node>, client: Client, mut in_api: watch::Receiver<StateInApi>) {
+    let api: Api<NodeState> = Api::all(client);
+    let mut known: StateInApi = None;
+    let mut pause = LOOK;
+    loop {
+        tokio::select! {
+            changed = in_api.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+                known = in_api.borrow_and_update().clone();
+                // A status that was deleted comes back at once.
+            }
+            () = tokio::time::sleep(pause) => {}
+        }
+        let (Some(present), Some(mut wanted)) = (&known, wanted(&node)) else { continue };
+        let before = present.as_ref().map(|spec| spec.conditions.as_slice()).unwrap_or_default();
+        keep_times(&mut wanted.conditions, before);
+        if present.as_ref() == Some(&wanted) {
+            pause = LOOK;
+            continue;
+        }
+        match write(&api, &node.config.node, present.is_some(), wanted).await {
+            Ok(spec) => {
+                known = Some(Some(spec));
+                pause = LOOK;
+            }
+            Err(error) => {
+                tracing::debug!(%error, "write the NodeState");
+                // Somebody else was there first, or took it away: the watch will tell; until then the other way.
+                match &error {
+                    kube::Error::Api(status) if status.code == 404 => known = Some(None),
+                    kube::Error::Api(status) if status.code == 409 => known = Some(Some(NodeStateSpec::default())),
+                    _ => {}
+                }
+                pause = (pause * 2).min(LONGEST_PAUSE) / 2 + jitter(pause);
+            }
+        }
+    }
+}
+
+async fn write(api: &Api<NodeState>, name: &str, present: bool, spec: NodeStateSpec) -> kube::Result<NodeStateSpec> {
+    let written = if present {
+        // A list in a merge patch takes the old one's place; an absent field would stay.
+        let patch = serde_json::json!({ "spec": {
+            "bootID": spec.boot_id,
+            "heldBlocks": spec.held_blocks,
+            "underlayMAC": spec.underlay_mac,
+            "agentVersion": spec.agent_version,
+            "conditions": spec.conditions,
+        }});
+        api.patch(name, &PatchParams::default(), &Patch::Merge(&patch)).await?
+    } else {
+        api.create(&PostParams::default(), &NodeState::new(name, spec)).await?
+    };
+    Ok(written.spec)
+}
+
+/// What the object should say; `None` while that is not known.
+fn wanted(node: &Node) -> Option<NodeStateSpec> {
+    let status = node.status();
+    // Pods whose block is not known yet must not look like none.
+    if status.is_none() && !node.ledger.leases().is_empty() {
+        return None;
+    }
+    let status = status.unwrap_or_default();
+    let ready = match node.ready() {
+        Ok(()) => condition("Ready", true, "AddressesAvailable", String::new()),
+        Err(reason) => condition("Ready", false, "NoAddress", reason),
+    };
+    let degraded = match status.degraded() {
+        Some((reason, message)) => condition("Degraded", true, reason, message),
+        None => condition("Degraded", false, "AsItShouldBe", String::new()),
+    };
+    let held: BTreeSet<_> = status.held.iter().map(ToString::to_string).collect();
+    Some(NodeStateSpec {
+        boot_id: node.boot_id.clone(),
+        held_blocks: held.into_iter().collect(),
+        underlay_mac: status.underlay_mac.as_ref().map(mac_text).unwrap_or_default(),
+        agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+        conditions: vec![ready, degraded],
+    })
+}
+
+fn condition(kind: &str, status: bool, reason: &str, message: String) -> Condition {
+    Condition {
+        type_: kind.to_owned(),
+        status: if status { "True" } else { "False" }.to_owned(),
+        reason: reason.to_owned(),
+        message,
+        last_transition_time: clock::wall(),
+        observed_generation: None,
+    }
+}
+
+/// The time of a condition that did not change its status stays as it was.
+fn keep_times(conditions: &mut [Condition], before: &[Condition]) {
+    for condition in conditions {
+        if let Some(old) = before.iter().find(|old| old.type_ == condition.type_ && old.status == condition.status) {
+            condition.last_transition_time = old.last_transition_time.clone();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    //! Must catch: an object that is written again and again because only its time differs.
+
+    use super::*;
+
+    #[test]
+    fn times_move_with_the_status_alone() {
+        let mut old = condition("Ready", true, "A", String::new());
+        old.last_transition_time = k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(
+            k8s_openapi::jiff::Timestamp::UNIX_EPOCH,
+        );
+        let mut same = [condition("Ready", true, "A", String::new())];
+        keep_times(&mut same, std::slice::from_ref(&old));
+        assert_eq!(same[0], old);
+        let mut other = [condition("Ready", false, "A", String::new())];
+        keep_times(&mut other, std::slice::from_ref(&old));
+        assert_ne!(other[0].last_transition_time, old.last_transition_time);
+    }
+}

@@ -1,0 +1,171 @@
+//! What the HTTP pages show of the node.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use overlane_core::ipam::LeaseState;
+use serde_json::{Value, json};
+
+use crate::clock;
+use crate::http::Pages;
+use crate::metrics::{BlockLabels, CounterLabels, ReasonLabels, StateLabels};
+use crate::node::Node;
+
+/// When a thread last said that it lives.
+#[derive(Debug, Default)]
+pub struct Heartbeat(AtomicU64);
+
+impl Heartbeat {
+    /// How long silence is taken for work, milliseconds.
+    const PATIENCE_MS: u64 = 120_000;
+
+    /// The thread lives.
+    pub fn beat(&self) {
+        self.0.store(clock::boot_ms(), Ordering::Relaxed);
+    }
+
+    fn silent_ms(&self) -> u64 {
+        clock::boot_ms().saturating_sub(self.0.load(Ordering::Relaxed))
+    }
+}
+
+/// The pages of one node.
+pub struct NodePages {
+    /// The node.
+    pub node: Arc<Node>,
+    started: OnceLock<u64>,
+}
+
+impl NodePages {
+    /// Pages of `node`.
+    pub fn new(node: Arc<Node>) -> Self {
+        let started = OnceLock::from(clock::boot_ms());
+        Self { node, started }
+    }
+
+    fn count_leases(&self) {
+        let metrics = &self.node.metrics;
+        let mut counts = [("wiring", 0), ("active", 0), ("draining", 0)];
+        for lease in self.node.ledger.leases() {
+            let slot = match lease.state {
+                LeaseState::Wiring => 0,
+                LeaseState::Active => 1,
+                LeaseState::Draining => 2,
+            };
+            counts[slot].1 += 1;
+        }
+        for (state, count) in counts {
+            metrics.leases.get_or_create(&StateLabels { state }).set(count);
+        }
+        metrics.addresses.clear();
+        for usage in self.node.ledger.usage() {
+            let numbers = [
+                ("usable", usage.usable),
+                ("leased", usage.leased),
+                ("draining", usage.draining),
+                ("resting", usage.resting),
+                ("free", usage.free),
+            ];
+            for (state, count) in numbers {
+                let labels = BlockLabels { block: usage.block.cidr.to_string(), state };
+                metrics.addresses.get_or_create(&labels).set(i64::try_from(count).unwrap_or(i64::MAX));
+            }
+        }
+    }
+
+    fn count_packets(&self) {
+        let Some(table) = self.node.members.table() else { return };
+        match table.counters() {
+            Ok(counters) => {
+                for (counter, (packets, _)) in counters {
+                    let shown = i64::try_from(packets).unwrap_or(i64::MAX);
+                    self.node.metrics.packets.get_or_create(&CounterLabels { counter }).set(shown);
+                }
+            }
+            Err(error) => tracing::warn!(%error, "read the packet filter's counters"),
+        }
+    }
+}
+
+impl Pages for NodePages {
+    fn metrics(&self) -> anyhow::Result<String> {
+        self.count_leases();
+        self.count_packets();
+        let metrics = &self.node.metrics;
+        metrics.ready.set(i64::from(self.node.ready().is_ok()));
+        metrics.degraded.clear();
+        for (reason, _) in self.node.status().unwrap_or_default().problems {
+            metrics.degraded.get_or_create(&ReasonLabels { reason: reason.text().to_owned() }).set(1);
+        }
+        Ok(metrics.text()?)
+    }
+
+    fn state(&self) -> Value {
+        let node = &self.node;
+        let status = node.status().unwrap_or_default();
+        let env = node.gate.env();
+        let leases: Vec<Value> = node
+            .ledger
+            .leases()
+            .iter()
+            .map(|lease| {
+                json!({
+                    "id": lease.id,
+                    "containerId": lease.attachment.container_id,
+                    "ifname": lease.attachment.ifname,
+                    "network": lease.network,
+                    "pod": lease.pod.as_ref().map(|pod| format!("{}/{}", pod.namespace, pod.name)),
+                    "addresses": lease.addresses,
+                    "link": lease.link,
+                    "nsid": lease.netns.nsid,
+                    "netnsInode": lease.netns.inode,
+                    "netnsPath": lease.netns.path,
+                    "state": format!("{:?}", lease.state).to_lowercase(),
+                    "cutOffFor": env.cut.get(&lease.link),
+                })
+            })
+            .collect();
+        let blocks: Vec<Value> = node
+            .ledger
+            .usage()
+            .iter()
+            .map(|usage| {
+                json!({
+                    "block": usage.block.cidr.to_string(),
+                    "pair": usage.block.pair,
+                    "usable": usage.usable,
+                    "leased": usage.leased,
+                    "draining": usage.draining,
+                    "resting": usage.resting,
+                    "free": usage.free,
+                })
+            })
+            .collect();
+        json!({
+            "node": node.config.node,
+            "lab": node.config.lab,
+            "version": env!("CARGO_PKG_VERSION"),
+            "bootId": node.boot_id,
+            "upMs": self.started.get().map(|at| clock::boot_ms().saturating_sub(*at)),
+            "ready": node.ready().err().map_or(json!(true), |reason| json!(reason)),
+            "degraded": status.problems.iter().map(|(reason, text)| json!({"reason": reason.text(), "message": text})).collect::<Vec<_>>(),
+            "nodeIPs": env.node_ips.values().collect::<Vec<_>>(),
+            "podMTU": env.mtu,
+            "heldBlocks": status.held.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            "blocks": blocks,
+            "leases": leases,
+        })
+    }
+
+    fn ready(&self) -> Result<(), String> {
+        self.node.ready()
+    }
+
+    fn healthy(&self) -> Result<(), String> {
+        let silent = self.node.reconciler.silent_ms();
+        if silent < Heartbeat::PATIENCE_MS {
+            return Ok(());
+        }
+        Err(format!("the reconciler has been silent for {} s", silent / 1000))
+    }
+}

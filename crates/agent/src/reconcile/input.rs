@@ -1,0 +1,88 @@
+//! From what is known to what the plan is made of. Pure but for the routes that bear witness.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use overlane_core::cidr::Cidr;
+use overlane_core::cluster::ClusterPlan;
+use overlane_core::family::Family;
+use overlane_core::ipam::{Lease, LeaseState};
+use overlane_core::plan::{EndpointSpec, NodeInput, Peer};
+use overlane_datapath::owned;
+use overlane_datapath::rtnl::route::{Hop, Route};
+
+use crate::watch::view::View;
+
+/// Blocks that are this node's: those that it was given, and those that its pods hold addresses of although the
+/// controller no longer names them. Not those that another node has.
+pub fn own_blocks(view: &View, cluster: &ClusterPlan, leases: &[Lease]) -> BTreeSet<Cidr> {
+    let mut own: BTreeSet<Cidr> = view.own.blocks.iter().map(|block| block.cidr).collect();
+    for address in leases.iter().flat_map(|lease| lease.addresses.iter().copied()) {
+        if own.iter().any(|block| block.contains(address)) {
+            continue;
+        }
+        let known = view.known.iter().copied().find(|block| block.contains(address));
+        own.extend(known.or_else(|| around(cluster, address)));
+    }
+    own.retain(|block| !view.lost.keys().any(|lost| lost.overlaps(block)));
+    own
+}
+
+/// The block that an address would have come from.
+fn around(cluster: &ClusterPlan, address: IpAddr) -> Option<Cidr> {
+    let pool = cluster.pool(Family::of(&address)).filter(|pool| pool.cidr.contains(address))?;
+    Cidr::around(address, pool.node_mask).ok()
+}
+
+/// Pods that have a network, or are about to.
+pub fn endpoints(leases: &[Lease]) -> Vec<EndpointSpec> {
+    let live = leases.iter().filter(|lease| lease.state != LeaseState::Draining);
+    live.map(|lease| EndpointSpec {
+        link: lease.link.clone(),
+        mac: owned::pod_mac(&lease.link),
+        addresses: lease.addresses.clone(),
+    })
+    .collect()
+}
+
+/// Peers that our own routes bear witness of and that the view does not name. Until every source was heard in full a
+/// view from file may be older than the kernel, and what it lacks must not be taken away.
+pub fn witnessed(routes: &[Route], view: &View, own: &BTreeSet<Cidr>) -> Vec<Peer> {
+    let named: BTreeSet<Cidr> = view.peers.iter().flat_map(|peer| peer.blocks.iter().copied()).collect();
+    let mut peers = Vec::new();
+    for route in routes {
+        let block = route.destination;
+        let Hop::Gateway { gateway, .. } = route.hop else { continue };
+        if named.contains(&block) || own.iter().any(|own| own.overlaps(&block)) {
+            continue;
+        }
+        peers.push(Peer {
+            name: format!("(route to {block})"),
+            blocks: vec![block],
+            node_ips: BTreeMap::from([(block.family(), gateway)]),
+            mac: None,
+        });
+    }
+    peers
+}
+
+/// What the plan is made of.
+pub fn node_input(
+    view: &View,
+    cluster: &ClusterPlan,
+    node_ips: &BTreeMap<Family, IpAddr>,
+    leases: &[Lease],
+    witnesses: Vec<Peer>,
+) -> NodeInput {
+    let mut peers = view.peers.to_vec();
+    peers.extend(witnesses);
+    NodeInput {
+        pod_cidrs: cluster.pod_cidrs().collect(),
+        routing: cluster.routing(),
+        node_ips: node_ips.clone(),
+        own_blocks: own_blocks(view, cluster, leases).into_iter().collect(),
+        peers,
+        endpoints: endpoints(leases),
+        masquerade: cluster.masquerade().then(|| view.masq.clone()),
+    }
+}

@@ -1,0 +1,149 @@
+//! The one thread that makes the kernel agree with what is known: view and leases to input, input to plan, plan to
+//! kernel.
+//!
+//! A change of the view is applied at once; the kernel's own news and the clock lead to an audit, which compares
+//! everything and repairs what drifted.
+
+mod audit;
+pub mod input;
+mod pass;
+pub mod status;
+mod sysctls;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+use overlane_core::family::Family;
+use overlane_datapath::events::Event;
+use overlane_datapath::node::Underlay;
+
+use crate::node::Node;
+use crate::watch::view::View;
+
+use sysctls::Sysctls;
+
+/// A reason to look.
+#[derive(Debug)]
+pub enum Wake {
+    /// The cluster said something; when it did.
+    View(Box<View>, Instant),
+    /// The kernel changed.
+    Kernel(BTreeSet<Event>),
+}
+
+/// A burst of the kernel's news ends in one audit, so long after its first word.
+const SETTLE: Duration = Duration::from_millis(200);
+/// Audits for the kernel's news are no closer than this: our own changes are news too.
+const SPACING: Duration = Duration::from_secs(2);
+/// A pass that failed is tried again after this.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// The reconciler shows that it lives at least this often.
+const BEAT: Duration = Duration::from_secs(10);
+/// A pass that takes longer is followed by a rest as long as itself, up to the second figure.
+const LIGHT: Duration = Duration::from_millis(10);
+const HEAVY: Duration = Duration::from_millis(250);
+
+/// Makes the kernel agree.
+pub struct Reconciler {
+    node: Arc<Node>,
+    view: Option<Box<View>>,
+    underlays: BTreeMap<Family, Underlay>,
+    sysctls: Sysctls,
+    /// Links whose pods are off the network because their block is another node's, with that node.
+    cut: BTreeMap<String, String>,
+    /// What was wrong with the store when it was opened.
+    store_fault: Option<String>,
+    /// Routes were written once.
+    started: bool,
+    audited: Option<Instant>,
+    audit_at: Instant,
+}
+
+impl Reconciler {
+    /// Has done nothing yet.
+    pub fn new(node: Arc<Node>, store_fault: Option<String>) -> Self {
+        let sysctls = Sysctls::new(&node.config.run_dir);
+        let audit_at = Instant::now() + node.config.audit_interval;
+        Self {
+            node,
+            view: None,
+            underlays: BTreeMap::new(),
+            sysctls,
+            cut: BTreeMap::new(),
+            store_fault,
+            started: false,
+            audited: None,
+            audit_at,
+        }
+    }
+
+    /// Runs until the senders are gone.
+    pub fn run(mut self, wakes: &Receiver<Wake>) {
+        loop {
+            self.node.reconciler.beat();
+            let nap = self.audit_at.saturating_duration_since(Instant::now()).min(BEAT);
+            let first = wakes.recv_timeout(nap);
+            if matches!(first, Err(RecvTimeoutError::Disconnected)) {
+                return;
+            }
+            let mut heard = None;
+            for wake in first.into_iter().chain(wakes.try_iter()) {
+                match wake {
+                    Wake::View(view, at) => {
+                        self.view = Some(view);
+                        heard.get_or_insert(at);
+                    }
+                    Wake::Kernel(events) => self.news(&events),
+                }
+            }
+            let audit = Instant::now() >= self.audit_at;
+            if heard.is_none() && !audit {
+                continue;
+            }
+            let began = Instant::now();
+            let done = self.pass(audit);
+            let took = began.elapsed();
+            if let Some(heard) = heard {
+                self.node.metrics.apply.observe(heard.elapsed().as_secs_f64());
+            }
+            self.schedule(audit, done);
+            // While thousands of nodes join, half of the time is left to the pods.
+            std::thread::sleep(took.saturating_sub(LIGHT).min(HEAVY));
+        }
+    }
+
+    fn schedule(&mut self, audit: bool, done: bool) {
+        let now = Instant::now();
+        if audit {
+            self.audited = Some(now);
+            self.audit_at = now + self.node.config.audit_interval;
+        }
+        if !done {
+            self.audit_at = self.audit_at.min(now + RETRY);
+        }
+    }
+
+    /// Brings the next audit forward if the news could be of drift.
+    fn news(&mut self, events: &BTreeSet<Event>) {
+        let telling = |event: &Event| match event {
+            // Their going is judged where it is heard.
+            Event::LinkGone { ours, .. } | Event::LinkChanged { ours, .. } => *ours || self.underlay_link(event),
+            Event::NetnsGone { .. } => false,
+            Event::Addresses | Event::Routes | Event::Neighbours | Event::Nft | Event::Lost => true,
+        };
+        if !events.iter().any(telling) {
+            return;
+        }
+        let now = Instant::now();
+        let earliest = self.audited.map_or(now, |at| at + SPACING);
+        self.audit_at = self.audit_at.min(earliest.max(now + SETTLE));
+    }
+
+    fn underlay_link(&self, event: &Event) -> bool {
+        let (Event::LinkGone { name, .. } | Event::LinkChanged { name, .. }) = event else { return false };
+        self.underlays.values().any(|underlay| underlay.link == *name)
+    }
+}

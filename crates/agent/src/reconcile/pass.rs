@@ -1,0 +1,301 @@
+//! One pass: everything that is known is planned and applied.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use overlane_core::cluster::ClusterPlan;
+use overlane_core::family::Family;
+use overlane_core::ipam::{Lease, LeaseState};
+use overlane_core::plan::{NodePlan, Note, plan};
+use overlane_datapath::netlink::Socket;
+use overlane_datapath::nft::{PodChange, Table};
+use overlane_datapath::node::{self, PodRoutes, Underlay};
+
+use super::input::{node_input, own_blocks, witnessed};
+use super::status::{Problem, Reason, Status};
+use super::{Reconciler, audit};
+use crate::calls::{added, removed, retiring};
+use crate::conflist;
+use crate::gate::Env;
+use crate::watch::view::View;
+use crate::witness;
+
+/// What a pass found out.
+#[derive(Default)]
+struct Outcome {
+    problems: BTreeSet<Problem>,
+    /// Why no ADD can be served.
+    closed: Option<String>,
+    /// Something failed that may succeed the next time.
+    again: bool,
+}
+
+impl Outcome {
+    fn failed(&mut self, what: &str, error: &dyn std::fmt::Display) {
+        tracing::warn!(%error, "{what}");
+        self.problems.insert((Reason::ApplyFailed, format!("{what}: {error}")));
+        self.again = true;
+    }
+}
+
+impl Reconciler {
+    /// Whether all went well.
+    pub(super) fn pass(&mut self, audit: bool) -> bool {
+        let Some(view) = self.view.take() else {
+            self.node.gate.close("nothing is known of the cluster yet".to_owned());
+            return true;
+        };
+        let mut outcome = Outcome::default();
+        if let Some(fault) = &self.store_fault {
+            outcome.problems.insert((Reason::StoreDamaged, fault.clone()));
+        }
+        speak_of(&view, &mut outcome);
+        let held = match view.cluster.clone() {
+            Some(cluster) => self.apply(&view, &cluster, audit, &mut outcome),
+            None => {
+                let reason = view.findings.first().map_or("there is no ClusterNetwork yet".to_owned(), |finding| {
+                    format!("the ClusterNetwork is not valid: {finding}")
+                });
+                outcome.closed = Some(reason);
+                BTreeSet::new()
+            }
+        };
+        self.view = Some(view);
+        if let Some(reason) = outcome.closed {
+            self.node.gate.close(reason);
+        }
+        let mac = self.underlays.values().find_map(|underlay| underlay.mac);
+        self.node.set_status(Status { problems: outcome.problems, underlay_mac: mac, held });
+        conflist::keep(&self.node);
+        !outcome.again
+    }
+
+    fn apply(
+        &mut self,
+        view: &View,
+        cluster: &ClusterPlan,
+        audit: bool,
+        outcome: &mut Outcome,
+    ) -> BTreeSet<overlane_core::cidr::Cidr> {
+        let node = std::sync::Arc::clone(&self.node);
+        // A block that another node may have gives no new address.
+        let blocks: Vec<_> =
+            view.own.blocks.iter().filter(|block| !view.contested.contains_key(&block.cidr)).copied().collect();
+        max_pods(view, &blocks, outcome);
+        node.ledger.set_blocks(cluster.families().to_vec(), blocks.clone());
+
+        let mut node_ips = view.own.node_ips.clone();
+        node_ips.extend(node.config.node_ips.iter());
+        self.find_underlays(&node_ips, outcome);
+
+        let leases = node.ledger.leases();
+        let own = own_blocks(view, cluster, &leases);
+        let witnesses = if view.complete { Vec::new() } else { self.witnesses(view, &own, outcome) };
+        let plan = plan(&node_input(view, cluster, &node_ips, &leases, witnesses));
+        note(&plan, outcome);
+
+        let links = self.underlays.values().map(|underlay| underlay.link.clone()).collect();
+        let (changed, result) = self.sysctls.keep(cluster.families(), &links);
+        if audit {
+            node.metrics.repaired("sysctl", changed);
+        }
+        if let Err(error) = result {
+            outcome.failed("set the node's sysctls", &error);
+        }
+        let written = self.apply_nft(&plan, &leases, outcome);
+        self.cut_off(&plan, &leases, outcome);
+        self.apply_routes(&plan, audit, outcome);
+        if audit && written {
+            audit::run(&node, outcome_failed(outcome));
+        }
+        outcome.closed = self.closed(view, &blocks, written);
+        if outcome.closed.is_none() {
+            node.gate.open(Env {
+                mtu: self.underlays.values().map(|underlay| underlay.mtu).min().unwrap_or_default(),
+                node_ips,
+                families: cluster.families().to_vec(),
+                cut: self.cut.clone(),
+            });
+        }
+        own
+    }
+
+    fn closed(&self, view: &View, blocks: &[overlane_core::ipam::Block], written: bool) -> Option<String> {
+        if self.underlays.is_empty() {
+            return Some("no interface has an address that the node is known by".to_owned());
+        }
+        if !written {
+            return Some("the packet filter's table could not be written".to_owned());
+        }
+        if blocks.is_empty() {
+            let contested = view.contested.iter().next().map(|(block, peer)| format!("block {block} is also node {peer}'s"));
+            return contested.or_else(|| view.own.missing.clone()).or_else(|| Some("there is no block".to_owned()));
+        }
+        None
+    }
+
+    fn find_underlays(&mut self, node_ips: &BTreeMap<Family, IpAddr>, outcome: &mut Outcome) {
+        let mut found: BTreeMap<Family, Underlay> = BTreeMap::new();
+        for (family, ip) in node_ips {
+            match node::underlay(*ip) {
+                Ok(underlay) => _ = found.insert(*family, underlay),
+                Err(error) => outcome.failed("find the node's interface", &error),
+            }
+        }
+        if found != self.underlays {
+            for underlay in found.values() {
+                tracing::info!(address = %underlay.node_ip, link = %underlay.link, mtu = underlay.mtu, "the node's interface");
+            }
+        }
+        self.underlays = found;
+    }
+
+    fn witnesses(
+        &self,
+        view: &View,
+        own: &BTreeSet<overlane_core::cidr::Cidr>,
+        outcome: &mut Outcome,
+    ) -> Vec<overlane_core::plan::Peer> {
+        let routes = Socket::route().and_then(|mut socket| {
+            let mut routes = witness::our_routes(&mut socket, Family::V4)?;
+            routes.extend(witness::our_routes(&mut socket, Family::V6)?);
+            Ok(routes)
+        });
+        match routes {
+            Ok(routes) => witnessed(&routes, view, own),
+            Err(error) => {
+                outcome.failed("read the routes that are there", &error);
+                Vec::new()
+            }
+        }
+    }
+
+    /// Whether the table holds what a pod's first packet must meet.
+    fn apply_nft(&self, plan: &NodePlan, leases: &[Lease], outcome: &mut Outcome) -> bool {
+        let node = &self.node;
+        let first = node.members.table().is_none();
+        let table = node.members.begin(|| Table::new(plan.pods.clone()));
+        if first {
+            // A DEL that came since the leases were read found no table to take its elements from.
+            let over = leases.iter().filter(|l| node.ledger.lease(l.id).is_none_or(|l| l.state == LeaseState::Draining));
+            let over: Vec<Lease> = over.cloned().collect();
+            if let Err(error) = node.members.change(removed(&over)) {
+                tracing::debug!(%error, "elements of pods that ended during the start");
+            }
+        }
+        let primary = self.underlays.iter().map(|(family, underlay)| (*family, underlay.link.clone())).collect();
+        match table.apply(plan, &primary) {
+            Ok(applied) => {
+                if applied != overlane_datapath::nft::Applied::default() {
+                    tracing::debug!(?applied, "packet filter");
+                }
+                true
+            }
+            Err(error) => {
+                outcome.failed("write the packet filter", &error);
+                false
+            }
+        }
+    }
+
+    /// Takes pods off the network whose address another node was given, and puts them back when it is not so any more.
+    fn cut_off(&mut self, plan: &NodePlan, leases: &[Lease], outcome: &mut Outcome) {
+        let mut cut = BTreeMap::new();
+        for note in &plan.notes {
+            if let Note::PodOfPeer { link, peer, .. } = note {
+                cut.insert(link.clone(), peer.clone());
+            }
+        }
+        let pick = |wanted: &dyn Fn(&Lease) -> bool| -> Vec<Lease> {
+            leases.iter().filter(|lease| lease.state == LeaseState::Active && wanted(lease)).cloned().collect()
+        };
+        let off = pick(&|lease| cut.contains_key(&lease.link) && !self.cut.contains_key(&lease.link));
+        let on = pick(&|lease| !cut.contains_key(&lease.link) && self.cut.contains_key(&lease.link));
+        for lease in &off {
+            tracing::error!(attachment = %lease.attachment, addresses = ?lease.addresses, link = %lease.link, given_to = ?cut.get(&lease.link), "the pod's block was given to another node; it is taken off the network");
+        }
+        let back: Vec<PodChange> = on.iter().flat_map(added).collect();
+        let changes = removed(&off).into_iter().chain(back).collect();
+        if let Err(error) = self.node.members.change(changes) {
+            outcome.failed("take pods of a lost block off the network", &error);
+        }
+        if let Err(error) = self.node.wirer.retire(&retiring(&off)) {
+            outcome.failed("take pods of a lost block off the network", &error);
+        }
+        self.node.metrics.leases_cut.set(i64::try_from(cut.len()).unwrap_or(i64::MAX));
+        self.cut = cut;
+    }
+
+    fn apply_routes(&mut self, plan: &NodePlan, audit: bool, outcome: &mut Outcome) {
+        // At the start pods are held back by the gate; later their routes come and go with ADD and DEL, and audits look
+        // at them pod by pod.
+        let pods = if self.started { PodRoutes::LeftAlone } else { PodRoutes::Planned };
+        let applied = match node::apply(plan, &self.underlays, pods) {
+            Ok(applied) => applied,
+            Err(error) => return outcome.failed("read routes and rules", &error),
+        };
+        if audit {
+            self.node.metrics.repaired("route", applied.added + applied.removed);
+        }
+        self.started = true;
+        if applied.added + applied.removed > 0 {
+            tracing::debug!(added = applied.added, removed = applied.removed, audit, "routes and rules");
+        }
+        for peer in &applied.not_on_link {
+            let text = format!("block {} gets no route: its node {} is not on this node's link", peer.block, peer.node_ip);
+            outcome.problems.insert((Reason::PeerNotOnLink, text));
+        }
+        for refused in &applied.failed {
+            outcome.failed("write routes and rules", refused);
+        }
+    }
+}
+
+fn outcome_failed(outcome: &mut Outcome) -> impl FnMut(&str, &dyn std::fmt::Display) + '_ {
+    |what, error| outcome.failed(what, error)
+}
+
+/// What the view itself says is wrong.
+fn speak_of(view: &View, outcome: &mut Outcome) {
+    let problems = &mut outcome.problems;
+    for (block, peer) in &view.lost {
+        problems.insert((Reason::BlockLost, format!("block {block} was given to node {peer}")));
+    }
+    for (block, peer) in &view.contested {
+        problems.insert((Reason::BlockContested, format!("block {block} is also named by node {peer}; it gives no address")));
+    }
+    for finding in &view.findings {
+        problems.insert((Reason::InvalidClusterNetwork, finding.to_string()));
+    }
+    if let Some(fault) = &view.own.fault {
+        problems.insert((Reason::InvalidNodeNetworkConfig, fault.clone()));
+    }
+    for fault in &view.peer_faults {
+        problems.insert((Reason::PlanIncomplete, fault.clone()));
+    }
+    for fault in &view.masq_faults {
+        problems.insert((Reason::InvalidMasqueradeConfig, fault.clone()));
+    }
+}
+
+fn note(plan: &NodePlan, outcome: &mut Outcome) {
+    for note in &plan.notes {
+        let reason = match note {
+            Note::PodOfPeer { .. } => Reason::BlockLost,
+            _ => Reason::PlanIncomplete,
+        };
+        outcome.problems.insert((reason, note.to_string()));
+    }
+}
+
+fn max_pods(view: &View, blocks: &[overlane_core::ipam::Block], outcome: &mut Outcome) {
+    let Some(max_pods) = view.max_pods else { return };
+    for family in Family::ALL {
+        let of_family = blocks.iter().filter(|block| block.cidr.family() == family);
+        let usable: u64 = of_family.map(|block| u64::from(overlane_core::ipam::usable(&block.cidr))).sum();
+        if usable > 0 && u64::from(max_pods) > usable {
+            let text = format!("the kubelet runs up to {max_pods} pods, the node has {usable} {family} addresses for them");
+            outcome.problems.insert((Reason::MaxPodsExceedBlock, text));
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! How this node is: what the API, the metrics and people are told.
+
+use std::collections::BTreeSet;
+
+use overlane_core::cidr::Cidr;
+use overlane_core::plan::Mac;
+
+/// Something that is wrong while the node serves. Ordered by weight: the first one is the condition's reason.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Reason {
+    /// A block of ours was given to another node; pods are off the network.
+    BlockLost,
+    /// Another node's configuration names a block of ours.
+    BlockContested,
+    /// The lease store was damaged.
+    StoreDamaged,
+    /// Something could not be written to the kernel.
+    ApplyFailed,
+    /// The ClusterNetwork is not valid; the last valid one counts.
+    InvalidClusterNetwork,
+    /// This node's NodeNetworkConfig cannot be understood whole.
+    InvalidNodeNetworkConfig,
+    /// The kubelet may run more pods than there are addresses.
+    MaxPodsExceedBlock,
+    /// A peer's node is not on this node's link.
+    PeerNotOnLink,
+    /// Something of the plan could not be made.
+    PlanIncomplete,
+    /// A fragment of the masquerade configuration was left out.
+    InvalidMasqueradeConfig,
+}
+
+impl Reason {
+    /// As conditions name it.
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::BlockLost => "BlockLost",
+            Self::BlockContested => "BlockContested",
+            Self::StoreDamaged => "StoreDamaged",
+            Self::ApplyFailed => "ApplyFailed",
+            Self::InvalidClusterNetwork => "InvalidClusterNetwork",
+            Self::InvalidNodeNetworkConfig => "InvalidNodeNetworkConfig",
+            Self::MaxPodsExceedBlock => "MaxPodsExceedBlock",
+            Self::PeerNotOnLink => "PeerNotOnLink",
+            Self::PlanIncomplete => "PlanIncomplete",
+            Self::InvalidMasqueradeConfig => "InvalidMasqueradeConfig",
+        }
+    }
+}
+
+/// A reason and what there is to say about it.
+pub type Problem = (Reason, String);
+
+/// How the node is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Status {
+    /// What is wrong while the node serves.
+    pub problems: BTreeSet<Problem>,
+    /// MAC of the primary interface.
+    pub underlay_mac: Option<Mac>,
+    /// Blocks that are this node's, or that its pods hold addresses of.
+    pub held: BTreeSet<Cidr>,
+}
+
+impl Status {
+    /// The `Degraded` condition: its reason and message, if there is cause.
+    pub fn degraded(&self) -> Option<(&'static str, String)> {
+        let (first, _) = self.problems.first()?;
+        // Many peers may have one trouble; the first few tell it.
+        const SHOWN: usize = 5;
+        let mut message: Vec<&str> = self.problems.iter().map(|(_, text)| text.as_str()).take(SHOWN).collect();
+        let more = self.problems.len().saturating_sub(SHOWN);
+        let tail = format!("and {more} more");
+        if more > 0 {
+            message.push(&tail);
+        }
+        Some((first.text(), message.join("; ")))
+    }
+}

@@ -1,0 +1,392 @@
+//! Folds what the sources say into one view.
+//!
+//! Pure: time comes in, a view goes out. What an explicit deletion removes goes at once; what a new list merely does
+//! not name any more (a store restored from the past, a compacted one) is kept for a while, unless somebody else was
+//! given its block.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use overlane_api::convert::{self, ConvertError};
+use overlane_api::crd::{CLUSTER_NETWORK, ClusterNetworkSpec, NAMESPACE, NodeStateSpec};
+use overlane_core::cidr::Cidr;
+use overlane_core::cluster::{ClusterPlan, Finding, validate};
+use overlane_core::masq::{MasqFragment, merge};
+use overlane_core::plan::Peer;
+
+use super::item::{Change, Item, Named, NodeConfig, NodeFacts};
+use super::view::{Own, View};
+
+/// How long what is missing is kept.
+pub const KEEP_MS: u64 = 60_000;
+
+/// A node's configuration and since when no list names it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Entry {
+    pub(super) config: NodeConfig,
+    pub(super) missing_since: Option<u64>,
+    /// Why what it says now means nothing; `config` is what it said before.
+    pub(super) fault: Option<ConvertError>,
+}
+
+impl Entry {
+    pub(super) fn new(config: NodeConfig) -> Self {
+        Self { config, missing_since: None, fault: None }
+    }
+
+    fn next(before: Option<&Self>, now: Result<NodeConfig, ConvertError>) -> Self {
+        match now {
+            Ok(config) => Self::new(config),
+            Err(fault) => {
+                let config = before.map(|entry| entry.config.clone()).unwrap_or_default();
+                Self { config, missing_since: None, fault: Some(fault) }
+            }
+        }
+    }
+}
+
+/// Data of a ConfigMap by key.
+pub type MapData = Vec<(String, String)>;
+
+/// Everything that was heard.
+#[derive(Debug)]
+pub struct Fold {
+    own_name: String,
+    watches: usize,
+    heard: BTreeSet<Source>,
+    pub(super) cluster: Option<ClusterNetworkSpec>,
+    plan: Option<Arc<ClusterPlan>>,
+    findings: Vec<Finding>,
+    pub(super) configs: BTreeMap<String, Entry>,
+    listing: Option<BTreeMap<String, Entry>>,
+    /// By watch and name.
+    pub(super) maps: BTreeMap<(usize, String), MapData>,
+    listed_maps: BTreeMap<usize, BTreeSet<String>>,
+    pub(super) node: Option<NodeFacts>,
+    /// Blocks that were given to this node in this boot.
+    pub(super) known: BTreeSet<Cidr>,
+    /// The own NodeState as the API has it; `None` while it is not known, then present or absent.
+    state: Option<Option<Box<NodeStateSpec>>>,
+    state_listed: bool,
+    peers: Option<Arc<Vec<Peer>>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Source {
+    Cluster,
+    Configs,
+    Maps(usize),
+    Node,
+}
+
+/// What a word changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Nothing that anybody acts upon yet.
+    None,
+    /// The view.
+    View,
+    /// The own NodeState in the API.
+    State,
+}
+
+impl Fold {
+    /// Nothing heard. `watches` is how many watches for ConfigMaps there are.
+    pub fn new(own_name: &str, watches: usize) -> Self {
+        Self {
+            own_name: own_name.to_owned(),
+            watches,
+            heard: BTreeSet::new(),
+            cluster: None,
+            plan: None,
+            findings: Vec::new(),
+            configs: BTreeMap::new(),
+            listing: None,
+            maps: BTreeMap::new(),
+            listed_maps: BTreeMap::new(),
+            node: None,
+            known: BTreeSet::new(),
+            state: None,
+            state_listed: false,
+            peers: None,
+        }
+    }
+
+    /// Whether every source has been heard in full.
+    pub fn complete(&self) -> bool {
+        self.heard.len() == 3 + self.watches
+    }
+
+    /// The own NodeState in the API, once that is known.
+    pub fn state(&self) -> Option<Option<&NodeStateSpec>> {
+        self.state.as_ref().map(Option::as_deref)
+    }
+
+    /// Takes a word.
+    pub fn take(&mut self, item: Item, now_ms: u64) -> Effect {
+        match item {
+            Item::Cluster(change) => self.take_cluster(change),
+            Item::Config(change) => self.take_config(change, now_ms),
+            Item::Maps(watch, change) => self.take_map(watch, change),
+            Item::Node(change) => self.take_node(change),
+            Item::State(change) => self.take_state(change),
+        }
+    }
+
+    fn take_cluster(&mut self, change: Change<Named<ClusterNetworkSpec>>) -> Effect {
+        match change {
+            Change::Listed((name, spec)) | Change::Applied((name, spec)) if name == CLUSTER_NETWORK => {
+                self.set_cluster(spec);
+                Effect::View
+            }
+            Change::Done => {
+                self.heard.insert(Source::Cluster);
+                Effect::View
+            }
+            // A ClusterNetwork that is gone leaves what is networked as it is.
+            _ => Effect::None,
+        }
+    }
+
+    pub(super) fn set_cluster(&mut self, spec: ClusterNetworkSpec) {
+        match validate(&convert::cluster_spec(&spec)) {
+            Ok(plan) => {
+                self.plan = Some(Arc::new(plan));
+                self.cluster = Some(spec);
+                self.findings = Vec::new();
+            }
+            Err(findings) => self.findings = findings,
+        }
+    }
+
+    fn take_config(&mut self, change: Change<Named<Result<NodeConfig, ConvertError>>>, now_ms: u64) -> Effect {
+        match change {
+            Change::Begin => {
+                self.listing = Some(BTreeMap::new());
+                return Effect::None;
+            }
+            Change::Listed((name, config)) => {
+                let entry = Entry::next(self.configs.get(&name), config);
+                self.listing.get_or_insert_default().insert(name, entry);
+                return Effect::None;
+            }
+            Change::Done => {
+                let listed = self.listing.take().unwrap_or_default();
+                let before = std::mem::replace(&mut self.configs, listed);
+                for (name, mut old) in before {
+                    old.missing_since.get_or_insert(now_ms);
+                    self.configs.entry(name).or_insert(old);
+                }
+                self.drop_displaced();
+                self.heard.insert(Source::Configs);
+            }
+            Change::Applied((name, config)) => {
+                let entry = Entry::next(self.configs.get(&name), config);
+                if self.configs.get(&name) == Some(&entry) {
+                    return Effect::None;
+                }
+                self.configs.insert(name, entry);
+                self.drop_displaced();
+            }
+            Change::Gone((name, _)) => {
+                if self.configs.remove(&name).is_none() {
+                    return Effect::None;
+                }
+            }
+        }
+        self.peers = None;
+        Effect::View
+    }
+
+    /// What is missing and overlaps a block that somebody is known to have, is over.
+    fn drop_displaced(&mut self) {
+        let missing: Vec<String> =
+            self.configs.iter().filter(|(_, e)| e.missing_since.is_some()).map(|(name, _)| name.clone()).collect();
+        for name in missing {
+            let Some(entry) = self.configs.get(&name) else { continue };
+            let displaced = self.configs.values().filter(|e| e.missing_since.is_none()).any(|e| {
+                e.config.blocks.iter().any(|b| entry.config.blocks.iter().any(|o| o.cidr.overlaps(&b.cidr)))
+            });
+            if displaced {
+                self.configs.remove(&name);
+            }
+        }
+    }
+
+    /// Gives up what has been missing for too long.
+    pub fn expire(&mut self, now_ms: u64) -> Effect {
+        let before = self.configs.len();
+        self.configs.retain(|_, entry| entry.missing_since.is_none_or(|since| now_ms < since.saturating_add(KEEP_MS)));
+        if self.configs.len() == before {
+            return Effect::None;
+        }
+        self.peers = None;
+        Effect::View
+    }
+
+    /// When [`Self::expire`] has something to do next.
+    pub fn next_expiry(&self) -> Option<u64> {
+        self.configs.values().filter_map(|entry| entry.missing_since).min().map(|since| since.saturating_add(KEEP_MS))
+    }
+
+    fn take_map(&mut self, watch: usize, change: Change<Named<MapData>>) -> Effect {
+        match change {
+            Change::Begin => {
+                self.listed_maps.insert(watch, BTreeSet::new());
+                return Effect::None;
+            }
+            Change::Listed((name, data)) => {
+                self.listed_maps.entry(watch).or_default().insert(name.clone());
+                self.maps.insert((watch, name), data);
+                return Effect::None;
+            }
+            Change::Done => {
+                let listed = self.listed_maps.remove(&watch).unwrap_or_default();
+                self.maps.retain(|(of, name), _| *of != watch || listed.contains(name));
+                self.heard.insert(Source::Maps(watch));
+            }
+            Change::Applied((name, data)) => {
+                if self.maps.insert((watch, name), data.clone()) == Some(data) {
+                    return Effect::None;
+                }
+            }
+            Change::Gone((name, _)) => _ = self.maps.remove(&(watch, name)),
+        }
+        Effect::View
+    }
+
+    fn take_node(&mut self, change: Change<NodeFacts>) -> Effect {
+        match change {
+            Change::Listed(facts) | Change::Applied(facts) => {
+                if self.node.as_ref() == Some(&facts) {
+                    return Effect::None;
+                }
+                self.node = Some(facts);
+            }
+            Change::Done => _ = self.heard.insert(Source::Node),
+            // A Node that is gone while its machine runs may come back under its name; nothing follows from it.
+            Change::Begin | Change::Gone(_) => return Effect::None,
+        }
+        Effect::View
+    }
+
+    fn take_state(&mut self, change: Change<Box<NodeStateSpec>>) -> Effect {
+        match change {
+            Change::Begin => {
+                self.state_listed = false;
+                return Effect::None;
+            }
+            Change::Listed(spec) => {
+                self.state_listed = true;
+                self.state = Some(Some(spec));
+                return Effect::None;
+            }
+            Change::Applied(spec) => self.state = Some(Some(spec)),
+            Change::Gone(_) => self.state = Some(None),
+            Change::Done if !self.state_listed => self.state = Some(None),
+            Change::Done => {}
+        }
+        Effect::State
+    }
+
+    /// The view as of now. Remembers the own blocks that are fit to be used.
+    pub fn view(&mut self) -> View {
+        let own = self.own();
+        self.known.extend(own.blocks.iter().map(|block| block.cidr));
+        let (lost, contested) = self.conflicts();
+        let (masq, masq_faults) = self.masquerade();
+        let own_name = self.own_name.clone();
+        let faults = self.configs.iter().filter(|(name, _)| **name != own_name);
+        let peer_faults =
+            faults.filter_map(|(name, e)| Some(format!("NodeNetworkConfig {name}: {}", e.fault.as_ref()?))).collect();
+        View {
+            complete: self.complete(),
+            cluster: self.plan.clone(),
+            findings: self.findings.clone(),
+            own,
+            peers: self.peers(),
+            lost,
+            contested,
+            known: self.known.clone(),
+            peer_faults,
+            masq,
+            masq_faults,
+            max_pods: self.node.as_ref().and_then(|node| node.max_pods),
+        }
+    }
+
+    fn own(&self) -> Own {
+        let node = self.node.as_ref();
+        let fallback = || {
+            let mut ips = BTreeMap::new();
+            for ip in node.into_iter().flat_map(|node| node.addresses.iter().copied()) {
+                ips.entry(overlane_core::family::Family::of(&ip)).or_insert(ip);
+            }
+            ips
+        };
+        let Some(entry) = self.configs.get(&self.own_name) else {
+            let missing = format!("there is no NodeNetworkConfig {}", self.own_name);
+            return Own { missing: Some(missing), node_ips: fallback(), ..Own::default() };
+        };
+        let config = &entry.config;
+        // The configuration of an earlier machine of this name is not this one's: its blocks count only if they were
+        // this machine's before, under another Node object.
+        let theirs = node.map(|node| node.uid.as_str()).filter(|uid| !uid.is_empty());
+        let foreign = !config.node_uid.is_empty() && theirs.is_some_and(|uid| *uid != *config.node_uid);
+        let mut blocks = config.blocks.to_vec();
+        let mut missing = None;
+        if foreign {
+            blocks.retain(|block| self.known.contains(&block.cidr));
+            missing = blocks.is_empty().then(|| {
+                format!("NodeNetworkConfig {} speaks of an earlier Node of this name (UID {})", self.own_name, config.node_uid)
+            });
+        } else if blocks.is_empty() {
+            missing = Some(format!("NodeNetworkConfig {} names no block yet", self.own_name));
+        }
+        let mut ips = fallback();
+        ips.extend(config.node_ips.iter());
+        Own { blocks, node_ips: ips, missing, fault: entry.fault.as_ref().map(ToString::to_string) }
+    }
+
+    fn conflicts(&self) -> (BTreeMap<Cidr, String>, BTreeMap<Cidr, String>) {
+        let mut lost = BTreeMap::new();
+        let mut contested = BTreeMap::new();
+        let ours: BTreeSet<Cidr> =
+            self.configs.get(&self.own_name).into_iter().flat_map(|e| e.config.blocks.iter().map(|b| b.cidr)).collect();
+        for block in ours.union(&self.known) {
+            let others = self.configs.iter().filter(|(name, e)| **name != self.own_name && e.missing_since.is_none());
+            let owner = others.into_iter().find(|(_, e)| e.config.blocks.iter().any(|b| b.cidr.overlaps(block)));
+            let Some((name, _)) = owner else { continue };
+            let list = if ours.contains(block) { &mut contested } else { &mut lost };
+            list.insert(*block, name.clone());
+        }
+        (lost, contested)
+    }
+
+    fn masquerade(&self) -> (overlane_core::masq::MasqConfig, Vec<String>) {
+        let mut faults = Vec::new();
+        let mut fragments: Vec<MasqFragment> = Vec::new();
+        let mut seen = BTreeSet::new();
+        for ((_, name), data) in &self.maps {
+            // One map may be heard by two watches.
+            if !seen.insert(name) {
+                continue;
+            }
+            for (key, text) in data {
+                match convert::masq_fragment(&format!("{NAMESPACE}/{name}"), key, text) {
+                    Ok(fragment) => fragments.push(fragment),
+                    Err(fault) => faults.push(fault.to_string()),
+                }
+            }
+        }
+        let (config, findings) = merge(&fragments);
+        faults.extend(findings.iter().map(ToString::to_string));
+        (config, faults)
+    }
+
+    fn peers(&mut self) -> Arc<Vec<Peer>> {
+        let (own, configs) = (&self.own_name, &self.configs);
+        let make = || Arc::new(configs.iter().filter(|(n, _)| *n != own).map(|(n, e)| e.config.peer(n)).collect());
+        Arc::clone(self.peers.get_or_insert_with(make))
+    }
+}

@@ -1,0 +1,152 @@
+//! The agent put together: what is made, in which order, and which thread runs what.
+//!
+//! | thread | runs |
+//! | --- | --- |
+//! | main | watches, NodeState, HTTP, signals (tokio, one thread) |
+//! | `socket` and `cni` | the agent socket; one `cni` a call |
+//! | `reconciler` | plan to kernel, audits |
+//! | `reaper` | the end of links |
+//! | `kernel` | the kernel's news |
+
+use std::collections::BTreeSet;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::sync::mpsc::{Sender, channel};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use overlane_datapath::events::Watcher;
+use overlane_datapath::netns::Netns;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+
+use crate::calls::Calls;
+use crate::config::{Config, Source};
+use crate::log::LogFilter;
+use crate::node::{Node, Parts};
+use crate::pages::NodePages;
+use crate::reconcile::{Reconciler, Wake};
+use crate::store::lock::RunDirLock;
+use crate::tombstones::Graveyard;
+use crate::watch::fold::Fold;
+use crate::watch::follow::jitter;
+use crate::watch::task::{Folding, StateInApi, cached};
+use crate::watch::{cluster, objects};
+use crate::{http, nodestate, proof, reaper, server, takeover};
+
+/// Runs an agent until it is told to end.
+pub fn run(config: Config, log: LogFilter) -> anyhow::Result<()> {
+    let dir = config.run_dir.clone();
+    std::fs::create_dir_all(&dir).with_context(|| format!("make run dir {}", dir.display()))?;
+    std::fs::set_permissions(&dir, std::fs::Permissions::from_mode(0o700))
+        .with_context(|| format!("close run dir {} to others", dir.display()))?;
+    let _lock = RunDirLock::take(&dir)?;
+    tracing::info!(node = %config.node, lab = config.lab.as_deref(), run_dir = %dir.display(), version = env!("CARGO_PKG_VERSION"), "start");
+
+    let watches = if matches!(config.source, Source::Files(_)) { objects::WATCHES } else { cluster::WATCHES };
+    let mut fold = Fold::new(&config.node, watches);
+    let boot_id = boot_id(&config.boot_id_file)?;
+    let view = cached(&mut fold, &dir, &boot_id);
+    let known = view.is_some();
+    let (node, wake) = start(config, boot_id)?;
+    if let Some(view) = view {
+        let _ = wake.send(Wake::View(Box::new(view), Instant::now()));
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the runtime")?;
+    runtime.block_on(outside(node, fold, wake, known, log))
+}
+
+/// Takes over what is there and starts the threads.
+fn start(config: Config, boot_id: String) -> anyhow::Result<(Arc<Node>, Sender<Wake>)> {
+    let dir = config.run_dir.clone();
+    let cool_down = u64::try_from(config.cool_down.as_millis()).unwrap_or(u64::MAX);
+    let mut graveyard = Graveyard::open(&dir).context("make the directory of tombstones")?;
+    // Before the first look, so that nothing falls between.
+    let watcher = Watcher::open().context("listen to the kernel")?;
+    let (ledger, report) = takeover::open(&dir, &boot_id, cool_down)?;
+    let (to_reaper, to_reap) = channel();
+    let host_inode = Netns::current().context("look at the own network namespace")?.inode();
+    let node = Arc::new(Node::new(Parts { config, boot_id, host_inode, ledger, reaper: to_reaper }));
+    takeover::reconcile(&node, &report).context("take over what is there")?;
+    graveyard.honour(&node);
+
+    let (wake, wakes) = channel();
+    let listener = server::listen(&node.config.socket())?;
+    let of = Arc::clone(&node);
+    vital("reaper", move || reaper::run(&of, &to_reap))?;
+    let reconciler = Reconciler::new(Arc::clone(&node), takeover::fault(&report));
+    vital("reconciler", move || reconciler.run(&wakes))?;
+    let (of, news) = (Arc::clone(&node), wake.clone());
+    vital("kernel", move || proof::run(&of, watcher, graveyard, &news))?;
+    let calls = Arc::new(Calls::new(Arc::clone(&node)));
+    vital("socket", move || server::run(&listener, &calls))?;
+    Ok((node, wake))
+}
+
+/// A thread without which the agent is none: if it ends, the process does, and is started again.
+fn vital(name: &'static str, run: impl FnOnce() + Send + 'static) -> anyhow::Result<()> {
+    let guarded = move || {
+        let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(run));
+        tracing::error!(thread = name, "ended; so does the agent");
+        std::process::exit(70);
+    };
+    std::thread::Builder::new().name(name.to_owned()).spawn(guarded).with_context(|| format!("start thread {name}"))?;
+    Ok(())
+}
+
+/// What deals with the outside: the API server or files, people, signals.
+async fn outside(
+    node: Arc<Node>,
+    fold: Fold,
+    wake: Sender<Wake>,
+    known: bool,
+    log: LogFilter,
+) -> anyhow::Result<()> {
+    let (to_fold, words) = mpsc::channel(1024);
+    let (state, in_api) = watch::channel(StateInApi::None);
+    let deaf = watch::Sender::new(BTreeSet::new());
+    let folding = Folding {
+        fold,
+        wake,
+        state,
+        deaf: deaf.clone(),
+        metrics: Arc::clone(&node.metrics),
+        run_dir: node.config.run_dir.clone(),
+        boot_id: node.boot_id.clone(),
+    };
+    tokio::spawn(folding.run(words));
+    match &node.config.source {
+        Source::Files(dir) => _ = tokio::spawn(objects::follow(dir.clone(), node.config.node.clone(), to_fold)),
+        source => {
+            let client = cluster::client(source).await?;
+            // A fleet that starts at once comes in turns, but for nodes that know nothing yet.
+            tokio::time::sleep(jitter(Duration::from_millis(if known { 2_000 } else { 100 }))).await;
+            cluster::start(&client, &node.config.node, &to_fold);
+            let name = node.config.node.clone();
+            tokio::spawn(cluster::listen_again(client.clone(), name, deaf, Arc::clone(&node.metrics)));
+            tokio::spawn(nodestate::keep(Arc::clone(&node), client, in_api));
+        }
+    }
+    if let Some(address) = node.config.metrics {
+        let listener = tokio::net::TcpListener::bind(address).await;
+        let listener = listener.with_context(|| format!("listen on --metrics-addr {address}"))?;
+        tokio::spawn(http::serve(listener, Arc::new(NodePages::new(Arc::clone(&node))), log));
+    }
+    let mut terminate = signal(SignalKind::terminate()).context("wait for signals")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("wait for signals")?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    tracing::info!("end; pods keep their network");
+    Ok(())
+}
+
+/// The machine's boot id.
+pub fn boot_id(file: &Path) -> anyhow::Result<String> {
+    let text = std::fs::read_to_string(file).with_context(|| format!("read --boot-id-file {}", file.display()))?;
+    let id = text.trim();
+    anyhow::ensure!(!id.is_empty(), "--boot-id-file {} is empty", file.display());
+    Ok(id.to_owned())
+}

@@ -1,0 +1,97 @@
+//! Links as witnesses: what the kernel says of pods whose leases the store has lost.
+//!
+//! Each link of ours bears its container in its alias, each of its routes an address, and the kernel knows the number
+//! of the pod's namespace. That is a lease, but for the name of the interface and of the network.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use overlane_core::family::Family;
+use overlane_core::ipam::{Attachment, Lease, LeaseState, NetnsId, PodName};
+use overlane_datapath::netlink::{NetlinkError, Socket};
+use overlane_datapath::owned;
+use overlane_datapath::rtnl::link::Link;
+use overlane_datapath::rtnl::route::{self, Hop, Route};
+
+/// What runtimes call the first interface of a sandbox; the alias does not say it.
+const IFNAME: &str = "eth0";
+/// The network's name in the conflist that we write.
+pub const NETWORK: &str = "overlane";
+
+/// Errno 2.
+const ENOENT: i32 = 2;
+
+/// Addresses that our routes lead to a link, by the link's index, in the order of the families.
+pub fn addresses() -> Result<BTreeMap<u32, Vec<IpAddr>>, NetlinkError> {
+    let mut socket = Socket::route()?;
+    let mut found: BTreeMap<u32, Vec<IpAddr>> = BTreeMap::new();
+    for family in Family::ALL {
+        for route in our_routes(&mut socket, family)? {
+            if let Hop::Link { index } = route.hop
+                && route.destination.prefix_len() == family.bits()
+            {
+                found.entry(index).or_default().push(route.destination.network());
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// Our routes of a family, in our table.
+pub fn our_routes(socket: &mut Socket, family: Family) -> Result<Vec<Route>, NetlinkError> {
+    match socket.dump(route::list(family, owned::ROUTE_TABLE, owned::PROTOCOL, 0)) {
+        Ok(messages) => Ok(messages.iter().filter_map(Route::read).collect()),
+        // The kernel's word for a table that nobody has used.
+        Err(error) if error.errno().is_some_and(|errno| errno as i32 == ENOENT) => Ok(Vec::new()),
+        Err(error) => Err(error),
+    }
+}
+
+/// The lease that a link bears witness of; `None` if it does not name a container.
+pub fn lease(link: &Link, addresses: &[IpAddr], id: u64, began_ns: u64) -> Option<Lease> {
+    let (pod, container) = parse_alias(link.alias.as_deref()?)?;
+    Some(Lease {
+        id,
+        attachment: Attachment { container_id: container.to_owned(), ifname: IFNAME.to_owned() },
+        network: NETWORK.to_owned(),
+        pod,
+        addresses: addresses.to_vec(),
+        link: link.name.clone(),
+        netns: NetnsId { nsid: link.peer_nsid, inode: 0, path: String::new() },
+        began_ns,
+        state: LeaseState::Active,
+    })
+}
+
+/// `overlane:<namespace>/<pod>:<container id>`.
+fn parse_alias(alias: &str) -> Option<(Option<PodName>, &str)> {
+    let rest = alias.strip_prefix("overlane:")?;
+    let (pod, container) = rest.rsplit_once(':')?;
+    let (namespace, name) = pod.split_once('/')?;
+    let pod = (!name.is_empty()).then(|| PodName {
+        namespace: namespace.to_owned(),
+        name: name.to_owned(),
+        uid: String::new(),
+    });
+    (!container.is_empty()).then_some((pod, container))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    //! Must catch: an alias that `owned::pod_alias` writes and that is not understood here.
+
+    use super::*;
+
+    #[test]
+    fn aliases_are_read_back() {
+        let alias = owned::pod_alias("default", "web-0", "c0ffee");
+        let (pod, container) = parse_alias(&alias).unwrap();
+        assert_eq!((pod.unwrap().name.as_str(), container), ("web-0", "c0ffee"));
+        let alias = owned::pod_alias("", "", "c0ffee");
+        assert_eq!(parse_alias(&alias), Some((None, "c0ffee")));
+        for bad in ["", "overlane:", "overlane:a:b", "overlane:a/b:", "docker:a/b:c"] {
+            assert_eq!(parse_alias(bad), None, "{bad}");
+        }
+    }
+}

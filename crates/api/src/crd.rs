@@ -1,0 +1,316 @@
+//! The custom resources, group `overlane.io`, version `v1alpha1`.
+//!
+//! Who writes what: people write [`ClusterNetwork`]'s spec; the controller writes [`NodeBlock`], [`NodeNetworkConfig`]
+//! and every status; an agent writes its own node's [`NodeState`] and nothing else.
+
+use std::net::IpAddr;
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::{CustomResource, CustomResourceExt};
+use overlane_core::cidr::Cidr;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// The API group.
+pub const GROUP: &str = "overlane.io";
+/// The name of the one [`ClusterNetwork`].
+pub const CLUSTER_NETWORK: &str = "default";
+/// Where [`NodeNetworkConfig`]s live.
+pub const NAMESPACE: &str = "kube-system";
+
+/// How the cluster's pods are networked. There is one, named `default`.
+#[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[kube(
+    group = "overlane.io",
+    version = "v1alpha1",
+    kind = "ClusterNetwork",
+    doc = "How the cluster's pods are networked. There is one, named `default`.",
+    plural = "clusternetworks",
+    shortname = "cnet",
+    status = "ClusterNetworkStatus",
+    printcolumn = r#"{"name":"Families","type":"string","jsonPath":".spec.ipFamilies"}"#,
+    printcolumn = r#"{"name":"Pod CIDRs","type":"string","jsonPath":".spec.podCIDRs"}"#,
+    printcolumn = r#"{"name":"Routing","type":"string","jsonPath":".spec.routing"}"#,
+    printcolumn = r#"{"name":"Ready","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].status"}"#
+)]
+#[kube(derive = "PartialEq")]
+#[serde(rename_all = "camelCase", default)]
+pub struct ClusterNetworkSpec {
+    /// `IPv4`, `IPv6` or both; the first is the primary family.
+    pub ip_families: Vec<String>,
+    /// Pod CIDRs, one a family, in the order of `ipFamilies`. Every node's block is carved out of these.
+    #[serde(rename = "podCIDRs")]
+    pub pod_cidrs: Vec<String>,
+    /// Service CIDRs, one a family, in the order of `ipFamilies`. Must not overlap the pod CIDRs.
+    #[serde(rename = "serviceCIDRs")]
+    pub service_cidrs: Vec<String>,
+    /// Prefix length of a node's block, by family.
+    pub node_mask_size: NodeMaskSize,
+    /// Most pods that a node runs: 10 to 250.
+    pub max_pods: u32,
+    /// How pod packets cross nodes.
+    pub routing: Routing,
+    /// Who chooses the nodes' blocks: Overlane (`allocate`) or whoever writes `node.spec.podCIDRs` (`adopt`).
+    #[serde(rename = "nodeCIDRs")]
+    pub node_cidrs: NodeCidrs,
+    /// Whether packets that leave the pod CIDRs take the node's address.
+    pub masquerade: bool,
+    /// How packets leave the cluster.
+    pub outbound_type: OutboundType,
+}
+
+impl Default for ClusterNetworkSpec {
+    /// What a manifest that leaves everything out means. The lists are filled in by `core`.
+    fn default() -> Self {
+        Self {
+            ip_families: Vec::new(),
+            pod_cidrs: Vec::new(),
+            service_cidrs: Vec::new(),
+            node_mask_size: NodeMaskSize::default(),
+            max_pods: 250,
+            routing: Routing::default(),
+            node_cidrs: NodeCidrs::default(),
+            masquerade: true,
+            outbound_type: OutboundType::default(),
+        }
+    }
+}
+
+/// Prefix lengths of node blocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct NodeMaskSize {
+    /// For IPv4; 24 gives 254 usable addresses.
+    pub ipv4: u8,
+    /// For IPv6.
+    pub ipv6: u8,
+}
+
+impl Default for NodeMaskSize {
+    fn default() -> Self {
+        Self { ipv4: 24, ipv6: 80 }
+    }
+}
+
+/// How pod packets cross nodes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Routing {
+    /// A route a node, next hop the node's own address.
+    #[default]
+    Native,
+    /// In VXLAN.
+    Vxlan,
+    /// Native where a probe shows that the fabric lets pod addresses through, else VXLAN.
+    Auto,
+}
+
+/// Who chooses the nodes' blocks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum NodeCidrs {
+    /// Overlane does.
+    #[default]
+    Allocate,
+    /// `node.spec.podCIDRs`, written by somebody else, is taken as it is.
+    Adopt,
+}
+
+/// How packets leave the cluster.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum OutboundType {
+    /// By the node's address.
+    #[default]
+    LoadBalancer,
+    /// Through egress gateways.
+    NatGateway,
+    /// By the next hop that a policy names.
+    UserDefinedRouting,
+    /// Not at all.
+    None,
+}
+
+/// What the controller found.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ClusterNetworkStatus {
+    /// The generation that the conditions speak of.
+    pub observed_generation: i64,
+    /// `Ready`: the plan is valid and blocks are left. `BlocksExhausted`: they are not. `ForeignAllocator`: somebody
+    /// else writes `node.spec.podCIDRs`.
+    pub conditions: Vec<Condition>,
+    /// The last spec that came in force. It counts for as long as the spec itself is refused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub applied: Option<ClusterNetworkSpec>,
+}
+
+/// A node's claim to a block. Named after the block, so that the API server refuses a second claim.
+#[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[kube(
+    group = "overlane.io",
+    version = "v1alpha1",
+    kind = "NodeBlock",
+    doc = "A node's claim to a block of pod addresses. Named after the block, so that a second claim is refused.",
+    plural = "nodeblocks",
+    shortname = "nblk",
+    printcolumn = r#"{"name":"CIDR","type":"string","jsonPath":".spec.cidr"}"#,
+    printcolumn = r#"{"name":"Node","type":"string","jsonPath":".spec.node"}"#,
+    printcolumn = r#"{"name":"Released","type":"string","jsonPath":".spec.releasedAt"}"#
+)]
+#[kube(derive = "PartialEq")]
+#[serde(rename_all = "camelCase", default)]
+pub struct NodeBlockSpec {
+    /// The block, such as `10.244.2.0/24`.
+    pub cidr: String,
+    /// The pod CIDR that it was carved from; empty for an adopted block outside every pod CIDR.
+    #[serde(rename = "podCIDR")]
+    pub pod_cidr: String,
+    /// Name of the Node that holds it.
+    pub node: String,
+    /// UID of that Node object.
+    #[serde(rename = "nodeUID")]
+    pub node_uid: String,
+    /// The machine behind the Node.
+    pub machine: Machine,
+    /// When the node was seen to be gone (RFC 3339); the block is free once the hold-down has passed since.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub released_at: Option<String>,
+}
+
+/// The name of the NodeBlock of a block: `10.244.2.0-24`, `fd12-3456-789a-0-2-0-0-0-80`. One block has one name.
+#[must_use]
+pub fn block_name(block: &Cidr) -> String {
+    match block.network() {
+        IpAddr::V4(network) => format!("{network}-{}", block.prefix_len()),
+        // Written in full: an object's name may have no colon, and `::` would leave it open what is left out.
+        IpAddr::V6(network) => {
+            let [a, b, c, d, e, f, g, h] = network.segments();
+            format!(
+                "{a:x}-{b:x}-{c:x}-{d:x}-{e:x}-{f:x}-{g:x}-{h:x}-{}",
+                block.prefix_len()
+            )
+        }
+    }
+}
+
+/// What tells one machine from another under the same Node name.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Machine {
+    /// `node.status.nodeInfo.bootID`.
+    #[serde(rename = "bootID", skip_serializing_if = "String::is_empty")]
+    pub boot_id: String,
+    /// `node.spec.providerID`.
+    #[serde(rename = "providerID", skip_serializing_if = "String::is_empty")]
+    pub provider_id: String,
+}
+
+/// A node's network as the controller assigned it. Named after the node, in `kube-system`.
+#[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[kube(
+    group = "overlane.io",
+    version = "v1alpha1",
+    kind = "NodeNetworkConfig",
+    doc = "The blocks that a node was given. Named after the node. Written by the controller.",
+    plural = "nodenetworkconfigs",
+    shortname = "nnc",
+    namespaced,
+    status = "NodeNetworkConfigStatus",
+    printcolumn = r#"{"name":"Blocks","type":"string","jsonPath":".status.networkContainers[*].primaryIP"}"#,
+    printcolumn = r#"{"name":"Node IPs","type":"string","jsonPath":".status.networkContainers[*].nodeIP"}"#
+)]
+#[kube(derive = "PartialEq")]
+#[serde(rename_all = "camelCase", default)]
+pub struct NodeNetworkConfigSpec {
+    /// UID of the Node that this speaks of.
+    #[serde(rename = "nodeUID", skip_serializing_if = "String::is_empty")]
+    pub node_uid: String,
+}
+
+/// What the node was given.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct NodeNetworkConfigStatus {
+    /// One entry a block, paired blocks beside each other, in the cluster's order of families.
+    pub network_containers: Vec<NetworkContainer>,
+    /// MAC address of the node's primary interface, where its agent has told it: what packets from its pods bear on
+    /// the nodes' own segment.
+    #[serde(rename = "underlayMAC", skip_serializing_if = "String::is_empty")]
+    pub underlay_mac: String,
+}
+
+/// One block of a node.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct NetworkContainer {
+    /// Name of the NodeBlock.
+    pub id: String,
+    /// The block, as a CIDR.
+    #[serde(rename = "primaryIP")]
+    pub primary_ip: String,
+    /// The pod CIDR around it.
+    pub subnet_address_space: String,
+    /// The node's address of the block's family; empty where the node has none.
+    #[serde(rename = "nodeIP")]
+    pub node_ip: String,
+    /// Always `overlay`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// Always `static`.
+    pub assignment_mode: String,
+}
+
+/// What a node's agent alone knows. Cluster-scoped, named after the node, written by that agent only.
+#[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[kube(
+    group = "overlane.io",
+    version = "v1alpha1",
+    kind = "NodeState",
+    doc = "What a node's agent alone knows. Named after the node. Written by that agent.",
+    plural = "nodestates",
+    printcolumn = r#"{"name":"Ready","type":"string","jsonPath":".spec.conditions[?(@.type==\"Ready\")].status"}"#,
+    printcolumn = r#"{"name":"Degraded","type":"string","jsonPath":".spec.conditions[?(@.type==\"Degraded\")].reason"}"#,
+    printcolumn = r#"{"name":"Version","type":"string","jsonPath":".spec.agentVersion"}"#
+)]
+#[kube(derive = "PartialEq")]
+#[serde(rename_all = "camelCase", default)]
+pub struct NodeStateSpec {
+    /// The kernel's boot id.
+    #[serde(rename = "bootID")]
+    pub boot_id: String,
+    /// Blocks that pods on this node hold addresses of. A controller that lost its memory gives these back.
+    pub held_blocks: Vec<String>,
+    /// MAC address of the node's primary interface.
+    #[serde(rename = "underlayMAC", skip_serializing_if = "String::is_empty")]
+    pub underlay_mac: String,
+    /// Version of the agent.
+    pub agent_version: String,
+    /// `Ready`: an ADD would be served. `Degraded`: it would, but something is wrong.
+    pub conditions: Vec<Condition>,
+}
+
+/// All custom resource definitions, in the order in which they are installed.
+#[must_use]
+pub fn all_crds() -> Vec<CustomResourceDefinition> {
+    vec![
+        ClusterNetwork::crd(),
+        NodeBlock::crd(),
+        NodeNetworkConfig::crd(),
+        NodeState::crd(),
+    ]
+}
+
+/// All custom resource definitions as one YAML text, as committed in `deploy/crds/overlane.io.yaml`.
+///
+/// # Errors
+/// A definition that YAML cannot express.
+pub fn all_crds_yaml() -> Result<String, serde_norway::Error> {
+    let mut text = "# Written by `make crds` from crates/api/src/crd.rs; not by hand.\n".to_owned();
+    for crd in all_crds() {
+        text.push_str("---\n");
+        text.push_str(&serde_norway::to_string(&crd)?);
+    }
+    Ok(text)
+}

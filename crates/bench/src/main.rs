@@ -1,0 +1,70 @@
+//! `overlane-bench`: the figures of `docs/performance.md`.
+//!
+//! Every comparison runs both sides turn by turn in one process, and prints what the peer was set to.
+
+#![expect(clippy::print_stdout, reason = "a program's output")]
+
+mod calls;
+mod cni;
+mod lab;
+mod net;
+mod packets;
+mod report;
+mod scale;
+mod stats;
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(version, about = "Benchmarks of Overlane")]
+struct Args {
+    /// Directory of the release binaries
+    #[arg(long, env = "OVERLANE_BIN", default_value = "target/release")]
+    bin: PathBuf,
+    /// Where the JSON goes
+    #[arg(long, default_value = "target/bench")]
+    out: PathBuf,
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Subcommand)]
+enum What {
+    /// ADD and DEL against ptp + host-local and against the floor
+    Cni {
+        /// Counted rounds; a round is one call of each
+        #[arg(long, default_value_t = 100)]
+        rounds: usize,
+        /// Calls at once in the burst
+        #[arg(long, default_value_t = 250)]
+        burst: usize,
+    },
+    /// Pod to pod across nodes against node to node
+    Packets {
+        /// Pairs of runs a load
+        #[arg(long, default_value_t = 25)]
+        pairs: usize,
+        /// Length of one run, milliseconds
+        #[arg(long, default_value_t = 1000)]
+        millis: u64,
+    },
+    /// Nodes joining: time until all are bound, API writes, memory of controller and agent
+    Scale {
+        /// How many nodes join
+        #[arg(long, default_value_t = 5000)]
+        nodes: usize,
+    },
+}
+
+fn main() -> Result<()> {
+    let args = Args::parse();
+    std::fs::create_dir_all(&args.out)?;
+    match args.what {
+        What::Cni { rounds, burst } => calls::run(&args.bin, &args.out, rounds, burst),
+        What::Packets { pairs, millis } => packets::run(&args.bin, &args.out, pairs, millis),
+        What::Scale { nodes } => scale::run(&args.bin, &args.out, nodes),
+    }
+}

@@ -1,0 +1,300 @@
+//! Many nodes: how long until all are bound, what it costs the API server, what controller and agent take of memory.
+//!
+//! Everything is in one network namespace: the API on its loopback, the agent's node on a veth whose subnet holds all
+//! nodes' addresses. The objects reach controller and agent over HTTP, as in a cluster.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow, bail};
+use futures::{StreamExt, TryStreamExt, stream};
+use k8s_openapi::api::core::v1::{Node, NodeAddress, NodeSpec, NodeStatus, NodeSystemInfo};
+use kube::Api;
+use kube::api::{ListParams, ObjectMeta, PostParams};
+use nix::sched::{CloneFlags, setns};
+use overlane_api::crd::{
+    ClusterNetwork, ClusterNetworkSpec, NAMESPACE, NodeBlock, NodeNetworkConfig, NodeState, NodeStateSpec,
+};
+use overlane_apiserver::ApiServer;
+use serde_json::json;
+
+use crate::cni::ip;
+use crate::report;
+
+const NS: &str = "ovb-scale";
+const PORT: u16 = 8001;
+
+/// A namespace with everything in it that was started; all of it ends with this value.
+struct Ground {
+    children: Vec<Child>,
+    dir: PathBuf,
+}
+
+impl Ground {
+    fn new() -> Result<Self> {
+        let _ = ip(&["netns", "del", NS]);
+        ip(&["netns", "add", NS])?;
+        for args in [
+            "link set lo up",
+            "link add eth0 type veth peer name fabric",
+            "link set eth0 up",
+            "link set fabric up",
+            "addr add 10.224.0.4/16 dev eth0",
+            "addr add fd10:224::4/64 dev eth0 nodad",
+        ] {
+            let mut all = vec!["-n", NS];
+            all.extend(args.split(' '));
+            ip(&all)?;
+        }
+        let dir = std::env::temp_dir().join(format!("overlane-scale-{}", std::process::id()));
+        std::fs::create_dir_all(dir.join("run"))?;
+        std::fs::create_dir_all(dir.join("net.d"))?;
+        Ok(Self { children: Vec::new(), dir })
+    }
+
+    fn listener() -> Result<TcpListener> {
+        let thread = std::thread::spawn(|| -> Result<TcpListener> {
+            setns(File::open(format!("/run/netns/{NS}"))?, CloneFlags::CLONE_NEWNET)?;
+            Ok(TcpListener::bind(("127.0.0.1", PORT))?)
+        });
+        thread.join().map_err(|_| anyhow!("the listening thread panicked"))?
+    }
+
+    fn start(&mut self, program: &Path, args: &[String]) -> Result<u32> {
+        let log = File::create(self.dir.join(format!("{}.log", self.children.len())))?;
+        let child = Command::new("nsenter")
+            .arg(format!("--net=/run/netns/{NS}"))
+            .arg(program)
+            .args(args)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()
+            .with_context(|| format!("start {}", program.display()))?;
+        let pid = child.id();
+        self.children.push(child);
+        Ok(pid)
+    }
+}
+
+impl Drop for Ground {
+    fn drop(&mut self) {
+        for child in &mut self.children {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        let _ = ip(&["netns", "del", NS]);
+        let _ = std::fs::remove_dir_all(&self.dir);
+    }
+}
+
+/// Peak resident memory of a process, MiB.
+fn peak_rss(pid: u32) -> Result<f64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).context("the process has ended")?;
+    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:")).context("no VmHWM")?;
+    let kib: f64 = line.trim().trim_end_matches(" kB").trim().parse()?;
+    Ok(kib / 1024.0)
+}
+
+/// CPU seconds of a process so far.
+fn cpu_seconds(pid: u32) -> Result<f64> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let after = stat.rsplit(") ").next().unwrap_or_default();
+    let ticks: f64 = after.split(' ').skip(11).take(2).filter_map(|f| f.parse::<f64>().ok()).sum();
+    Ok(ticks / 100.0)
+}
+
+fn node(i: usize) -> Node {
+    let host = i + 4;
+    let addresses = [format!("10.224.{}.{}", host / 256, host % 256), format!("fd10:224::{host:x}")]
+        .map(|address| NodeAddress { address, type_: "InternalIP".into() });
+    Node {
+        metadata: ObjectMeta { name: Some(format!("node-{i}")), ..Default::default() },
+        spec: Some(NodeSpec { provider_id: Some(format!("bench://{i}")), ..Default::default() }),
+        status: Some(NodeStatus {
+            addresses: Some(addresses.to_vec()),
+            node_info: Some(NodeSystemInfo { boot_id: format!("boot-{i}"), ..Default::default() }),
+            ..Default::default()
+        }),
+    }
+}
+
+fn state(i: usize) -> NodeState {
+    let spec = NodeStateSpec {
+        boot_id: format!("boot-{i}"),
+        underlay_mac: format!("02:00:00:00:{:02x}:{:02x}", i / 256, i % 256),
+        agent_version: "bench".into(),
+        ..Default::default()
+    };
+    NodeState::new(&format!("node-{i}"), spec)
+}
+
+/// Runs all and prints; JSON goes to `out`.
+pub fn run(bin: &Path, out: &Path, nodes: usize) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    runtime.block_on(measure(bin, out, nodes))
+}
+
+async fn measure(bin: &Path, out: &Path, nodes: usize) -> Result<()> {
+    let mut ground = Ground::new()?;
+    let api = ApiServer::new();
+    for crd in overlane_api::crd::all_crds() {
+        api.register(&crd)?;
+    }
+    let served = api.clone();
+    let listener = Ground::listener()?;
+    tokio::spawn(async move { served.serve(listener, std::future::pending()).await });
+    let client = api.client();
+    let network = ClusterNetworkSpec {
+        ip_families: vec!["IPv4".into(), "IPv6".into()],
+        pod_cidrs: vec!["10.32.0.0/11".into(), "fd12:3456:789a::/64".into()],
+        service_cidrs: vec!["10.0.0.0/16".into(), "fd12:3456:789a:1::/108".into()],
+        max_pods: 250,
+        masquerade: true,
+        ..Default::default()
+    };
+    Api::all(client.clone()).create(&PostParams::default(), &ClusterNetwork::new("default", network)).await?;
+    let url = format!("--api-url=http://127.0.0.1:{PORT}");
+    let controller =
+        ground.start(&bin.join("overlane-controller"), &[url.clone(), "--metrics-addr=off".into()])?;
+
+    let before = api.stats();
+    let start = Instant::now();
+    join(&client, nodes).await?;
+    let created = start.elapsed();
+    let bound = until_bound(&client, nodes, start).await?;
+    let took = bound.as_secs_f64();
+    let writes = writes(&before.requests, &api.stats().requests);
+    let controller_rss = peak_rss(controller)?;
+    let controller_cpu = cpu_seconds(controller)?;
+
+    let agent = ground.start(
+        &bin.join("overlane-agent"),
+        &[
+            url,
+            "--node-name=node-0".into(),
+            format!("--run-dir={}", ground.dir.join("run").display()),
+            format!("--cni-conf-dir={}", ground.dir.join("net.d").display()),
+            "--metrics-addr=off".into(),
+        ],
+    )?;
+    let start = Instant::now();
+    let routed = until_routed(nodes, start).await?.as_secs_f64();
+    // The audit's first pass reads everything back; its memory counts too.
+    tokio::time::sleep(Duration::from_secs(70)).await;
+    let agent_rss = peak_rss(agent)?;
+    let agent_cpu = cpu_seconds(agent)?;
+
+    let rows = vec![
+        vec![format!("{nodes} nodes created, s"), format!("{:.1}", created.as_secs_f64())],
+        vec!["all bound, s from the first".into(), format!("{took:.1}")],
+        vec!["controller, peak RSS MiB / CPU s".into(), format!("{controller_rss:.1} / {controller_cpu:.1}")],
+        vec!["agent: all routes in the kernel, s from start".into(), format!("{routed:.1}")],
+        vec!["agent, peak RSS MiB / CPU s".into(), format!("{agent_rss:.1} / {agent_cpu:.1}")],
+    ];
+    println!("machine: {}", report::machine());
+    report::table("nodes joining", &["what", "figure"], &rows);
+    let per_node: Vec<Vec<String>> = writes
+        .iter()
+        .map(|(k, n)| vec![k.clone(), n.to_string(), format!("{:.2}", *n as f64 / nodes as f64)])
+        .collect();
+    report::table("API writes (those of the benchmark's own joins left out)", &["write", "all", "a node"], &per_node);
+    report::json(
+        out,
+        "scale",
+        &json!({ "machine": report::machine(), "nodes": nodes, "bound_s": took, "controller_rss_mib": controller_rss,
+                 "controller_cpu_s": controller_cpu, "routed_s": routed, "agent_rss_mib": agent_rss,
+                 "agent_cpu_s": agent_cpu, "writes": writes }),
+    )?;
+    if took > 60.0 {
+        bail!("{nodes} nodes took {took:.1} s to be bound, more than 60 s");
+    }
+    Ok(())
+}
+
+async fn join(client: &kube::Client, nodes: usize) -> Result<()> {
+    stream::iter(0..nodes)
+        .map(|i| {
+            let client = client.clone();
+            async move {
+                let (n, s) = (node(i), state(i));
+                Api::<Node>::all(client.clone()).create(&PostParams::default(), &n).await?;
+                Api::<NodeState>::all(client).create(&PostParams::default(), &s).await?;
+                anyhow::Ok(())
+            }
+        })
+        .buffer_unordered(32)
+        .try_collect::<()>()
+        .await
+}
+
+/// Waits until every node has a NodeNetworkConfig with both blocks, then proves that no block is there twice.
+async fn until_bound(client: &kube::Client, nodes: usize, start: Instant) -> Result<Duration> {
+    let configs: Api<NodeNetworkConfig> = Api::namespaced(client.clone(), NAMESPACE);
+    loop {
+        let list = configs.list(&ListParams::default()).await?;
+        let blocks: Vec<&str> = list
+            .items
+            .iter()
+            .filter_map(|c| c.status.as_ref())
+            .filter(|s| s.network_containers.len() == 2)
+            .flat_map(|s| &s.network_containers)
+            .map(|c| c.primary_ip.as_str())
+            .collect();
+        if blocks.len() == nodes * 2 {
+            let took = start.elapsed();
+            let different: std::collections::BTreeSet<&str> = blocks.iter().copied().collect();
+            if different.len() != blocks.len() {
+                bail!("{} blocks were given, {} of them different", blocks.len(), different.len());
+            }
+            let claims = Api::<NodeBlock>::all(client.clone()).list(&ListParams::default()).await?.items.len();
+            if claims != nodes * 2 {
+                bail!("{claims} NodeBlocks for {nodes} nodes");
+            }
+            return Ok(took);
+        }
+        if start.elapsed() > Duration::from_secs(600) {
+            bail!("{} of {nodes} nodes were bound in ten minutes", blocks.len() / 2);
+        }
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+}
+
+async fn until_routed(nodes: usize, start: Instant) -> Result<Duration> {
+    loop {
+        let mut counts = Vec::new();
+        for family in ["-4", "-6"] {
+            let output =
+                Command::new("ip").args(["-n", NS, family, "route", "show", "table", "28534"]).output()?;
+            counts.push(String::from_utf8_lossy(&output.stdout).matches(" via ").count());
+        }
+        if counts.iter().all(|n| *n == nodes - 1) {
+            return Ok(start.elapsed());
+        }
+        if start.elapsed() > Duration::from_secs(120) {
+            bail!("after two minutes there are {counts:?} of {} routes", nodes - 1);
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
+
+/// Writes by kind, without the benchmark's own creates of Nodes and NodeStates.
+fn writes(
+    before: &BTreeMap<(String, String), u64>,
+    after: &BTreeMap<(String, String), u64>,
+) -> BTreeMap<String, u64> {
+    let mut all = BTreeMap::new();
+    for ((verb, resource), count) in after {
+        let reads = ["get", "list", "watch"].contains(&verb.as_str());
+        let own = verb == "create" && (resource == "nodes" || resource.starts_with("nodestates"));
+        let new = count - before.get(&(verb.clone(), resource.clone())).unwrap_or(&0);
+        if !reads && !own && new > 0 {
+            all.insert(format!("{verb} {resource}"), new);
+        }
+    }
+    all
+}

@@ -1,0 +1,205 @@
+//! The verbs: each one a question to the agent.
+
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Duration;
+
+use overlane_api::cni::{
+    AddResult, Env, Invocation, NetConf, PodSide, PrevResult, VersionReport, code, parse,
+};
+use overlane_api::socket::{
+    AddCall, Attachment, Call, CheckCall, DelCall, Failure, GcCall, Outcome, PROTOCOL, PodRef,
+    Request, Response,
+};
+use overlane_datapath::netns::Netns;
+use overlane_datapath::owned;
+
+use crate::agent::{self, AgentError};
+use crate::clock;
+use crate::error::PluginError;
+use crate::fallback;
+
+/// What goes to standard output.
+pub(crate) enum Answer {
+    /// Nothing: the verb has no result.
+    Nothing,
+    /// ADD's result.
+    Result(Box<AddResult>),
+    /// VERSION's result.
+    Versions(VersionReport),
+}
+
+/// Serves one call that began at `began_ns`.
+pub(crate) fn run(env: &Env, stdin: &[u8], began_ns: u64) -> Result<Answer, PluginError> {
+    match parse(env, stdin)? {
+        Invocation::Version { echo } => Ok(Answer::Versions(VersionReport::echoing(echo))),
+        Invocation::Add {
+            conf,
+            attachment,
+            netns,
+            pod,
+        } => add(conf, attachment, &netns, pod, began_ns),
+        Invocation::Del {
+            conf,
+            attachment,
+            netns,
+        } => {
+            let call = DelCall {
+                attachment,
+                network: conf.name.clone(),
+                began_ns,
+            };
+            match ask(
+                &conf,
+                Call::Del(call.clone()),
+                None,
+                began_ns,
+                conf.timeouts.del,
+            ) {
+                Err(error) if agent_is_out(&error) => {
+                    fallback::del(&conf, call, netns.as_deref())?;
+                    Ok(Answer::Nothing)
+                }
+                outcome => done(outcome),
+            }
+        }
+        Invocation::Check {
+            conf,
+            attachment,
+            netns,
+            prev,
+        } => check(&conf, attachment, &netns, &prev, began_ns),
+        Invocation::Gc { conf, valid } => {
+            let call = Call::Gc(GcCall {
+                network: conf.name.clone(),
+                valid,
+                began_ns,
+            });
+            done(ask(&conf, call, None, began_ns, conf.timeouts.gc))
+        }
+        Invocation::Status { conf } => {
+            let outcome = ask(&conf, Call::Status, None, began_ns, conf.timeouts.status);
+            done(outcome).map_err(|error| match error {
+                PluginError::Agent(error) => PluginError::NotAvailable(error),
+                other => other,
+            })
+        }
+    }
+}
+
+fn add(
+    conf: NetConf,
+    attachment: Attachment,
+    netns: &str,
+    pod: Option<PodRef>,
+    began_ns: u64,
+) -> Result<Answer, PluginError> {
+    let opened = pod_netns(netns)?;
+    let ifname = attachment.ifname.clone();
+    let call = Call::Add(AddCall {
+        attachment,
+        network: conf.name.clone(),
+        netns_path: netns.to_owned(),
+        began_ns,
+        deadline_ns: clock::after(began_ns, conf.timeouts.add),
+        pod,
+    });
+    match ask(
+        &conf,
+        call,
+        Some(opened.as_fd()),
+        began_ns,
+        conf.timeouts.add,
+    )? {
+        Outcome::Added(endpoint) => {
+            let pod = PodSide {
+                ifname: &ifname,
+                netns,
+                gateway_v4: owned::GATEWAY_V4,
+                gateway_v6: owned::GATEWAY_V6,
+            };
+            let result = AddResult::new(&endpoint, pod, conf.result_dns(), conf.prev_result);
+            Ok(Answer::Result(Box::new(result.shaped(conf.version))))
+        }
+        _ => Err(AgentError::OtherQuestion.into()),
+    }
+}
+
+fn check(
+    conf: &NetConf,
+    attachment: Attachment,
+    netns: &str,
+    prev: &PrevResult,
+    began_ns: u64,
+) -> Result<Answer, PluginError> {
+    let opened = pod_netns(netns)?;
+    let expected = prev.addresses_of(&attachment.ifname)?;
+    let network = conf.name.clone();
+    let call = Call::Check(CheckCall {
+        attachment,
+        network,
+        netns_path: netns.to_owned(),
+        expected,
+    });
+    done(ask(
+        conf,
+        call,
+        Some(opened.as_fd()),
+        began_ns,
+        conf.timeouts.check,
+    ))
+}
+
+/// Opens the pod's namespace. The node's own is refused: a pod on the host's network never comes to CNI, and what we do
+/// in there would be done to the node.
+fn pod_netns(path: &str) -> Result<Netns, PluginError> {
+    let opened = Netns::open(path)?;
+    if opened.inode() == Netns::current()?.inode() {
+        return Err(PluginError::OwnNetns {
+            path: path.to_owned(),
+        });
+    }
+    Ok(opened)
+}
+
+fn ask(
+    conf: &NetConf,
+    call: Call,
+    descriptor: Option<BorrowedFd<'_>>,
+    began_ns: u64,
+    timeout: Duration,
+) -> Result<Outcome, PluginError> {
+    let request = Request {
+        protocol: PROTOCOL,
+        plugin_version: env!("CARGO_PKG_VERSION").to_owned(),
+        call,
+    };
+    let Response { outcome, .. } = agent::ask(
+        &conf.socket,
+        &request,
+        descriptor,
+        clock::after(began_ns, timeout),
+    )?;
+    match outcome {
+        Outcome::Failed(failure) => Err(PluginError::Refused(failure)),
+        outcome => Ok(outcome),
+    }
+}
+
+fn done(outcome: Result<Outcome, PluginError>) -> Result<Answer, PluginError> {
+    match outcome? {
+        Outcome::Done => Ok(Answer::Nothing),
+        _ => Err(AgentError::OtherQuestion.into()),
+    }
+}
+
+/// Whether no agent has dealt with the call: it did not answer, or it refused the protocol, having changed nothing.
+fn agent_is_out(error: &PluginError) -> bool {
+    matches!(
+        error,
+        PluginError::Agent(_)
+            | PluginError::Refused(Failure {
+                code: code::PROTOCOL_MISMATCH,
+                ..
+            })
+    )
+}

@@ -1,0 +1,176 @@
+//! What one node's kernel should hold, as values: routes, membership of the packet filter's sets, masquerade.
+//!
+//! [`plan`] is the same function for every data plane; it knows no names of Linux, and none of nft or eBPF. What is
+//! switched off is empty here, so that a difference against what is there removes it.
+
+mod build;
+mod conflict;
+mod note;
+
+pub use note::Note;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use crate::cidr::Cidr;
+use crate::cluster::Routing;
+use crate::family::Family;
+use crate::masq::MasqConfig;
+
+/// A link-layer address.
+pub type Mac = [u8; 6];
+
+/// Another node, as the controller told it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// The node's name.
+    pub name: String,
+    /// Its blocks, in any order.
+    pub blocks: Vec<Cidr>,
+    /// Its address of each family; one may be missing.
+    pub node_ips: BTreeMap<Family, IpAddr>,
+    /// What its packets bear as their sender on the nodes' own segment, where that is known.
+    pub mac: Option<Mac>,
+}
+
+/// A pod of this node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EndpointSpec {
+    /// The host's side of the pod's link.
+    pub link: String,
+    /// MAC of the pod's side.
+    pub mac: Mac,
+    /// The pod's addresses.
+    pub addresses: Vec<IpAddr>,
+}
+
+/// Everything that a node's plan follows from.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NodeInput {
+    /// The cluster's pod CIDRs.
+    pub pod_cidrs: Vec<Cidr>,
+    /// How pod packets cross nodes.
+    pub routing: Routing,
+    /// This node's address of each family.
+    pub node_ips: BTreeMap<Family, IpAddr>,
+    /// This node's blocks.
+    pub own_blocks: Vec<Cidr>,
+    /// The other nodes; this one is not among them.
+    pub peers: Vec<Peer>,
+    /// The pods of this node.
+    pub endpoints: Vec<EndpointSpec>,
+    /// What is not masqueraded; `None` switches masquerade off.
+    pub masquerade: Option<MasqConfig>,
+}
+
+/// What happens to packets for a destination.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum RouteAction {
+    /// On to the node that has this address, of the destination's family.
+    Via(IpAddr),
+    /// To a pod of this node, by its link.
+    Local {
+        /// The host's side of the pod's link.
+        link: String,
+    },
+    /// Answered with "unreachable". Least preferred: anything else for the same destination goes first.
+    Unreachable,
+}
+
+/// A route.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RouteSpec {
+    /// Where the packets go.
+    pub destination: Cidr,
+    /// What becomes of them.
+    pub action: RouteAction,
+}
+
+/// What a pod of this node may send: from this link, with this MAC, from this address. Anything else is forged.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PodMember {
+    /// The host's side of the pod's link.
+    pub link: String,
+    /// MAC of the pod's side.
+    pub mac: Mac,
+    /// One of the pod's addresses.
+    pub address: IpAddr,
+}
+
+/// What a peer may send from: addresses of this block, and from this MAC where that is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PeerMember {
+    /// The block.
+    pub block: Cidr,
+    /// The sender's MAC; `None` where any must be taken.
+    pub mac: Option<Mac>,
+}
+
+/// How packets that leave the pods' space are disguised.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MasqPlan {
+    /// Sources that are disguised: this node's blocks.
+    pub sources: BTreeSet<Cidr>,
+    /// Destinations that see the pod's own address: the pods' space and what the configuration adds. None of them
+    /// lies in another.
+    pub except: BTreeSet<Cidr>,
+    /// What the packets take as source where they leave by the interface that has it.
+    pub node_ips: BTreeMap<Family, IpAddr>,
+}
+
+/// What a node's kernel should hold.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NodePlan {
+    /// Every route of ours.
+    pub routes: BTreeSet<RouteSpec>,
+    /// The pods' space: the pod CIDRs, and blocks outside them. Packets to it follow our routes and no others. None
+    /// of them lies in another.
+    pub pod_space: BTreeSet<Cidr>,
+    /// This node's address of each family: what it uses as source towards its pods.
+    pub node_ips: BTreeMap<Family, IpAddr>,
+    /// What this node's pods may send.
+    pub pods: BTreeSet<PodMember>,
+    /// Addresses of the cluster's nodes, this one included.
+    pub nodes: BTreeSet<IpAddr>,
+    /// What may come from other nodes' pods.
+    pub peers: BTreeSet<PeerMember>,
+    /// Masquerade; `None` where it is off.
+    pub masquerade: Option<MasqPlan>,
+    /// What could not be planned as it was meant.
+    pub notes: BTreeSet<Note>,
+}
+
+/// Plans a node.
+///
+/// A pod with an address in another node's block is left out of everything: the block was given away, and an address
+/// has one owner. A pod with an address in nobody's block keeps what it has.
+#[must_use]
+pub fn plan(input: &NodeInput) -> NodePlan {
+    build::build(input)
+}
+
+/// What turns what is observed into what is desired.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Changes<T> {
+    /// Goes first: what is there and should not be.
+    pub remove: Vec<T>,
+    /// What should be there and is not.
+    pub add: Vec<T>,
+}
+
+impl<T> Changes<T> {
+    /// Whether there is nothing to do.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.remove.is_empty() && self.add.is_empty()
+    }
+}
+
+/// Compares two sets. Both lists come out ordered.
+#[must_use]
+pub fn diff<T: Ord + Clone>(desired: &BTreeSet<T>, observed: &BTreeSet<T>) -> Changes<T> {
+    Changes {
+        remove: observed.difference(desired).cloned().collect(),
+        add: desired.difference(observed).cloned().collect(),
+    }
+}

@@ -1,0 +1,119 @@
+//! How long wiring, retiring and reaping take, beside the floor: the kernel making a bare veth pair into a namespace.
+//!
+//! `cargo run --release -p overlane-datapath --example wire [COUNT]`, as root. Works in namespaces of its own.
+
+#![allow(clippy::print_stdout, reason = "the program's result")]
+
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::net::IpAddr;
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+use nix::sched::{CloneFlags, unshare};
+use overlane_core::family::Family;
+use overlane_datapath::netlink::Socket;
+use overlane_datapath::netns::Netns;
+use overlane_datapath::owned;
+use overlane_datapath::pod::{PodSpec, Retiring, Wirer};
+use overlane_datapath::rtnl::address;
+use overlane_datapath::rtnl::link::{self, VethEnd};
+
+type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
+
+fn main() -> Outcome<()> {
+    let count: usize = std::env::args().nth(1).map_or(Ok(200), |n| n.parse())?;
+    unshare(CloneFlags::CLONE_NEWNET)?;
+    for file in ["ipv4/ip_forward", "ipv6/conf/all/forwarding"] {
+        std::fs::write(format!("/proc/sys/net/{file}"), "1")?;
+    }
+    let node = [(Family::V4, "127.0.0.1".parse()?), (Family::V6, "fd00::1".parse()?)];
+    let mut socket = Socket::route()?;
+    socket.request(link::set_up(1, "lo"))?;
+    socket.request(address::add_alone(1, "lo", "fd00::1".parse()?))?;
+
+    let mut floor = Vec::new();
+    for n in 0..count {
+        let ns = new_netns()?;
+        let (near, far) = (format!("floor{n}"), "eth0");
+        let started = Instant::now();
+        let end = |name| VethEnd { name, mac: Some([2, 0, 0, 0, 0, 1]), mtu: 1500 };
+        socket.request(link::add_veth(end(&near), end(far), ns.as_fd()))?;
+        floor.push(started.elapsed());
+        socket.request(link::delete_by_name(&near))?;
+    }
+    report("floor: bare veth into a namespace", &mut floor);
+
+    let wirer = Wirer::new();
+    for families in [vec![Family::V4], vec![Family::V6], vec![Family::V4, Family::V6]] {
+        let (mut wire, mut cpu, mut retire, mut reap) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        for n in 0..count {
+            let ns = new_netns()?;
+            let spec = spec(n, &families, node.into())?;
+            let (started, cpu_started) = (Instant::now(), cpu_time()?);
+            wirer.wire(&ns, &spec)?;
+            wire.push(started.elapsed());
+            cpu.push(cpu_time()?.saturating_sub(cpu_started));
+            let started = Instant::now();
+            wirer.retire(&[Retiring { link: spec.link.clone(), addresses: spec.addresses.clone() }])?;
+            retire.push(started.elapsed());
+            let started = Instant::now();
+            wirer.reap(&[spec.link])?;
+            reap.push(started.elapsed());
+        }
+        println!("{families:?}");
+        report("  wire", &mut wire);
+        report("  wire, CPU of the process", &mut cpu);
+        report("  retire", &mut retire);
+        report("  reap one", &mut reap);
+    }
+
+    let mut reap = Vec::new();
+    for _ in 0..5 {
+        let mut links = Vec::new();
+        for n in 0..50 {
+            let spec = spec(n, &[Family::V4, Family::V6], node.into())?;
+            wirer.wire(&new_netns()?, &spec)?;
+            links.push(spec.link);
+        }
+        let started = Instant::now();
+        wirer.reap(&links)?;
+        reap.push(started.elapsed());
+    }
+    report("reap fifty at once", &mut reap);
+    Ok(())
+}
+
+fn spec(n: usize, families: &[Family], prefsrc: BTreeMap<Family, IpAddr>) -> Outcome<PodSpec> {
+    let link = owned::pod_link_name("0123456789", "eth0", u64::try_from(n)?);
+    let address = |family: &Family| match family {
+        Family::V4 => format!("10.244.{}.{}", n / 250, n % 250 + 1).parse(),
+        Family::V6 => format!("fd12:3456:789a::{:x}", n + 1).parse(),
+    };
+    let addresses = families.iter().map(address).collect::<Result<_, _>>()?;
+    let mac = owned::pod_mac(&link);
+    let alias = owned::pod_alias("default", "a-pod", "0123456789");
+    Ok(PodSpec { link, alias, ifname: "eth0".to_owned(), mac, mtu: 1500, addresses, prefsrc })
+}
+
+/// A namespace that lives for as long as the value.
+fn new_netns() -> Outcome<Netns> {
+    let thread = std::thread::spawn(|| -> Outcome<Netns> {
+        unshare(CloneFlags::CLONE_NEWNET)?;
+        Ok(Netns::current()?)
+    });
+    thread.join().map_err(|_| "a thread panicked")?
+}
+
+/// CPU time of all threads of this process, those that ended included.
+fn cpu_time() -> Outcome<Duration> {
+    let stat = nix::sys::resource::getrusage(nix::sys::resource::UsageWho::RUSAGE_SELF)?;
+    let micros = |t: nix::sys::time::TimeVal| Duration::new(t.tv_sec().try_into().unwrap_or(0), u32::try_from(t.tv_usec()).unwrap_or(0) * 1000);
+    Ok(micros(stat.user_time()) + micros(stat.system_time()))
+}
+
+fn report(what: &str, times: &mut [Duration]) {
+    times.sort();
+    let at = |percent: usize| times.get((times.len() * percent / 100).min(times.len() - 1)).copied().unwrap_or_default();
+    println!("{what:40} p50 {:>9.3?}  p99 {:>9.3?}  p10 {:>9.3?}  min {:>9.3?}", at(50), at(99), at(10), at(0));
+}

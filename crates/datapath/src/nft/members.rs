@@ -1,0 +1,151 @@
+//! Elements of sets over nf_tables netlink: one transaction for many changes, no program started.
+//!
+//! An element that is there already is no error when it is added (no `NLM_F_EXCL`), nor one that is absent when it is
+//! removed (`NFT_MSG_DESTROYSETELEM`, Linux 6.3; before that the absent ones are looked up and left out). So the
+//! kernel never has to take a transaction back, which would cost a grace period.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use nix::errno::Errno;
+use nix::libc;
+
+use crate::netlink::{Message, NetlinkError, Request, Socket, attrs, find, text, u32_of};
+use crate::owned::NFT_TABLE;
+use crate::render::element::RawElement;
+
+const SUBSYSTEM: u16 = 10 << 8;
+const NEWSETELEM: u16 = SUBSYSTEM | 12;
+const GETSETELEM: u16 = SUBSYSTEM | 13;
+const DELSETELEM: u16 = SUBSYSTEM | 14;
+const GETOBJ: u16 = SUBSYSTEM | 19;
+const DESTROYSETELEM: u16 = SUBSYSTEM | 30;
+const LIST_TABLE: u16 = 1;
+const LIST_SET: u16 = 2;
+const LIST_ELEMENTS: u16 = 3;
+const LIST_ELEM: u16 = 1;
+const ELEM_KEY: u16 = 1;
+const ELEM_FLAGS: u16 = 3;
+const DATA_VALUE: u16 = 1;
+const FLAG_INTERVAL_END: u32 = 1;
+const OBJ_TABLE: u16 = 1;
+const OBJ_NAME: u16 = 2;
+const OBJ_TYPE: u16 = 3;
+const OBJ_DATA: u16 = 4;
+const OBJECT_COUNTER: u32 = 1;
+const COUNTER_BYTES: u16 = 1;
+const COUNTER_PACKETS: u16 = 2;
+const HEADER: [u8; 4] = [libc::NFPROTO_INET as u8, 0, 0, 0];
+/// An element is at most 64 bytes with its attributes' headers, and a list at most 64 KiB.
+const PER_MESSAGE: usize = 500;
+/// Elements in one transaction; more are changed in several.
+const PER_TRANSACTION: usize = 20_000;
+
+/// The socket to nf_tables, in the namespace of the thread that made it.
+#[derive(Debug)]
+pub(super) struct Members {
+    socket: Socket,
+    has_destroy: bool,
+}
+
+impl Members {
+    pub(super) fn open() -> Result<Self, NetlinkError> {
+        Ok(Self { socket: Socket::netfilter()?, has_destroy: true })
+    }
+
+    /// Removes and adds; each transaction is done whole or not at all.
+    pub(super) fn change(&mut self, remove: &[RawElement], add: &[RawElement]) -> Result<(), NetlinkError> {
+        // In one transaction if they fit: a range may take the place of others.
+        if remove.len() + add.len() <= PER_TRANSACTION {
+            return self.transaction(remove, add);
+        }
+        for part in remove.chunks(PER_TRANSACTION) {
+            self.transaction(part, &[])?;
+        }
+        add.chunks(PER_TRANSACTION).try_for_each(|part| self.transaction(&[], part))
+    }
+
+    fn transaction(&mut self, remove: &[RawElement], add: &[RawElement]) -> Result<(), NetlinkError> {
+        if remove.is_empty() && add.is_empty() {
+            return Ok(());
+        }
+        if self.has_destroy {
+            match self.send(DESTROYSETELEM, remove, add) {
+                Err(error) if !remove.is_empty() && error.errno() == Some(Errno::EINVAL) => self.has_destroy = false,
+                other => return other,
+            }
+        }
+        let mut present = BTreeSet::new();
+        for set in remove.iter().map(|e| e.set.as_str()).collect::<BTreeSet<_>>() {
+            present.extend(self.list(set)?);
+        }
+        let remove: Vec<_> = remove.iter().filter(|e| present.contains(*e)).cloned().collect();
+        self.send(DELSETELEM, &remove, add)
+    }
+
+    fn send(&mut self, removal: u16, remove: &[RawElement], add: &[RawElement]) -> Result<(), NetlinkError> {
+        let mut requests = Vec::new();
+        put(&mut requests, removal, 0, "remove elements", remove);
+        put(&mut requests, NEWSETELEM, libc::NLM_F_CREATE, "add elements", add);
+        self.socket.transaction(10, requests)
+    }
+
+    /// All elements of a set.
+    pub(super) fn list(&mut self, set: &str) -> Result<BTreeSet<RawElement>, NetlinkError> {
+        let request = Request::new(GETSETELEM, 0, format!("list elements of set {set}"))
+            .body(&HEADER)
+            .text(LIST_TABLE, NFT_TABLE)
+            .text(LIST_SET, set);
+        let mut elements = BTreeSet::new();
+        for message in self.socket.dump(request)? {
+            let list = find(message.after(HEADER.len()), LIST_ELEMENTS).unwrap_or(&[]);
+            elements.extend(attrs(list).filter_map(|(_, element)| read(set, element)));
+        }
+        Ok(elements)
+    }
+
+    /// Packets and bytes of the table's counters.
+    pub(super) fn counters(&mut self) -> Result<BTreeMap<String, (u64, u64)>, NetlinkError> {
+        let request = Request::new(GETOBJ, 0, "list counters")
+            .body(&HEADER)
+            .text(OBJ_TABLE, NFT_TABLE)
+            .be32(OBJ_TYPE, OBJECT_COUNTER);
+        Ok(self.socket.dump(request)?.iter().filter_map(counter).collect())
+    }
+}
+
+/// Elements of one set, next to each other, go into one message.
+fn put(requests: &mut Vec<Request>, kind: u16, flags: i32, what: &str, elements: &[RawElement]) {
+    for of_one_set in elements.chunk_by(|a, b| a.set == b.set) {
+        for part in of_one_set.chunks(PER_MESSAGE) {
+            let set = &part[0].set;
+            let request = Request::new(kind, flags, format!("{what} of set {set}"))
+                .body(&HEADER)
+                .text(LIST_TABLE, NFT_TABLE)
+                .text(LIST_SET, set);
+            requests.push(request.nest(LIST_ELEMENTS, |r| part.iter().fold(r, put_one)));
+        }
+    }
+}
+
+fn put_one(request: Request, element: &RawElement) -> Request {
+    request.nest(LIST_ELEM, |r| {
+        let r = r.nest(ELEM_KEY, |r| r.attr(DATA_VALUE, &element.key));
+        if element.end { r.be32(ELEM_FLAGS, FLAG_INTERVAL_END) } else { r }
+    })
+}
+
+fn read(set: &str, element: &[u8]) -> Option<RawElement> {
+    let key = find(find(element, ELEM_KEY)?, DATA_VALUE)?;
+    let flags = find(element, ELEM_FLAGS).and_then(u32_of).map_or(0, u32::from_be);
+    let end = flags & FLAG_INTERVAL_END != 0;
+    // nft marks the gap before the first range with an end at zero; it means nothing to the kernel.
+    let gap = end && key.iter().all(|byte| *byte == 0);
+    (!gap).then(|| RawElement { set: set.to_owned(), key: key.to_vec(), end })
+}
+
+fn counter(message: &Message) -> Option<(String, (u64, u64))> {
+    let attributes = message.after(HEADER.len());
+    let data = find(attributes, OBJ_DATA)?;
+    let number = |kind| find(data, kind)?.try_into().ok().map(u64::from_be_bytes);
+    Some((text(find(attributes, OBJ_NAME)?), (number(COUNTER_PACKETS)?, number(COUNTER_BYTES)?)))
+}

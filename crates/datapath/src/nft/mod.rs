@@ -1,0 +1,24 @@
+//! The table `inet overlane`: structure by the `nft` program in one transaction, membership over netlink.
+
+mod error;
+mod members;
+mod program;
+mod table;
+
+pub use error::NftError;
+pub(crate) use program::query;
+pub use table::{Applied, Audit, PodChange, Table};
+
+use crate::owned::NFT_TABLE;
+
+/// Removes our table; `false` if there is none.
+///
+/// # Errors
+/// nft cannot be run, or refused.
+pub fn remove() -> Result<bool, NftError> {
+    if program::list()?.is_none() {
+        return Ok(false);
+    }
+    program::run("remove the table", &format!("delete table inet {NFT_TABLE}\n"))?;
+    Ok(true)
+}

@@ -1,0 +1,248 @@
+//! The executor: few system calls, no program started, nothing left behind by a failure.
+
+use std::collections::BTreeMap;
+use std::os::fd::AsFd;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Mutex, PoisonError};
+
+use nix::errno::Errno;
+
+use super::check::{self, Fault};
+use super::{PodSpec, Retiring, WireError, Wired, requests};
+use crate::netlink::{Message, NetlinkError, Refused, Socket};
+use crate::netns::{Netns, NetnsError};
+use crate::owned;
+use crate::rtnl::link::{self, Link, VethEnd};
+use crate::rtnl::neighbour;
+
+/// Makes and ends pod links. Several threads may use it at once; all of them in the namespace in which it was made,
+/// since its sockets belong to that.
+#[derive(Debug, Default)]
+pub struct Wirer {
+    idle: Mutex<Vec<Socket>>,
+}
+
+impl Wirer {
+    /// A wirer for the calling thread's namespace.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Makes the pod's network: link, addresses, routes and neighbours on both sides, all of it or nothing.
+    ///
+    /// The packet filter's elements must be there before. The pod's end is not in `ns` before this begins; a failure
+    /// leaves `ns` without it.
+    ///
+    /// # Errors
+    /// See [`WireError`].
+    pub fn wire(&self, ns: &Netns, spec: &PodSpec) -> Result<Wired, WireError> {
+        self.with_socket(|socket| wire(socket, ns, spec))
+    }
+
+    /// Takes links out of service at once: the host's routes and neighbours of their addresses go. What is gone
+    /// already, link included, is success. The packet filter's elements are the caller's.
+    ///
+    /// # Errors
+    /// Netlink does not work, or the kernel refused for another reason than absence.
+    pub fn retire(&self, links: &[Retiring]) -> Result<(), NetlinkError> {
+        self.with_socket(|socket| retire(socket, links))
+    }
+
+    /// Deletes links of ours, all of them with one wait of the kernel (a grace period of some ten milliseconds).
+    /// What is gone already is success; a link that is no veth or not named like a pod link is left alone.
+    ///
+    /// # Errors
+    /// Netlink does not work, or the kernel refused for another reason than absence.
+    pub fn reap(&self, links: &[String]) -> Result<(), NetlinkError> {
+        self.with_socket(|socket| reap(socket, links))
+    }
+
+    /// Makes the host's side of a pod's link as [`Self::wire`] made it: alias, address, up, neighbours, routes. What is
+    /// right already stays so; the MTU is left as it is. A link that is not there is not made.
+    ///
+    /// # Errors
+    /// See [`WireError`].
+    pub fn repair_host(&self, spec: &PodSpec) -> Result<(), WireError> {
+        self.with_socket(|socket| repair_host(socket, spec))
+    }
+
+    /// What is wrong with the host's side of a pod's network.
+    ///
+    /// # Errors
+    /// The kernel could not be read.
+    pub fn check_host(&self, spec: &PodSpec) -> Result<Vec<Fault>, NetlinkError> {
+        self.with_socket(|socket| check::host(socket, spec))
+    }
+
+    /// What is wrong with the pod's side.
+    ///
+    /// # Errors
+    /// The namespace could not be entered, or the kernel not read.
+    pub fn check_pod(&self, ns: &Netns, spec: &PodSpec) -> Result<Vec<Fault>, WireError> {
+        ns.run(|| Ok(check::pod(&mut Socket::route()?, spec)?))?
+    }
+
+    /// A socket whose conversation failed is not used again: late answers may sit in it.
+    fn with_socket<T, E: From<NetlinkError>>(&self, f: impl FnOnce(&mut Socket) -> Result<T, E>) -> Result<T, E> {
+        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let mut socket = match idle {
+            Some(socket) => socket,
+            None => Socket::route()?,
+        };
+        let result = f(&mut socket);
+        if result.is_ok() {
+            self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(socket);
+        }
+        result
+    }
+}
+
+fn wire(socket: &mut Socket, ns: &Netns, spec: &PodSpec) -> Result<Wired, WireError> {
+    std::thread::scope(|scope| {
+        // The pod's side gets ready (thread, namespace, socket) while the kernel makes the link.
+        let (tell, told) = sync_channel(1);
+        let thread = std::thread::Builder::new()
+            .name("wire".to_owned())
+            .spawn_scoped(scope, move || pod_side(ns, spec, &told))
+            .map_err(|source| NetnsError::Thread { source })?;
+        let made = make_link(socket, ns, spec)?;
+        let host = host_side(socket, spec, made, &tell);
+        drop(tell);
+        let pod = thread.join().unwrap_or(Err(NetnsError::Panicked.into()));
+        match host.and(pod) {
+            Ok(()) => Ok(made),
+            Err(cause) => Err(undo(socket, spec, made, cause)),
+        }
+    })
+}
+
+fn make_link(socket: &mut Socket, ns: &Netns, spec: &PodSpec) -> Result<Wired, WireError> {
+    let near = VethEnd { name: &spec.link, mac: Some(owned::HOST_MAC), mtu: spec.mtu };
+    let far = VethEnd { name: &spec.ifname, mac: Some(spec.mac), mtu: spec.mtu };
+    let echo = socket.request(link::add_veth(near, far, ns.as_fd())).map_err(|error| match error {
+        NetlinkError::Refused(source) if source.errno == Errno::EEXIST => {
+            WireError::Taken { link: spec.link.clone(), ifname: spec.ifname.clone(), source }
+        }
+        other => other.into(),
+    })?;
+    let link = echo.iter().find_map(Link::read).filter(|l| l.name == spec.link);
+    match link.and_then(|l| Some(Wired { host_index: l.index, pod_index: l.peer_index? })) {
+        Some(wired) => Ok(wired),
+        None => {
+            let cause = WireError::NoEcho { link: spec.link.clone() };
+            Err(match socket.request(link::delete_by_name(&spec.link)) {
+                Ok(_) => cause,
+                Err(undo) => WireError::NotUndone { link: spec.link.clone(), cause: Box::new(cause), undo },
+            })
+        }
+    }
+}
+
+fn host_side(socket: &mut Socket, spec: &PodSpec, made: Wired, tell: &SyncSender<u32>) -> Result<(), WireError> {
+    // If the other thread is gone it has failed, and its join says why.
+    let _ = tell.send(made.pod_index);
+    let v6_file = format!("/proc/sys/net/ipv6/conf/{}/disable_ipv6", spec.link);
+    with_ipv6(&spec.link, &v6_file, || socket.batch(requests::host(spec, made.host_index)))
+}
+
+fn pod_side(ns: &Netns, spec: &PodSpec, told: &Receiver<u32>) -> Result<(), WireError> {
+    ns.enter_for_good()?;
+    let mut socket = Socket::route()?;
+    // No link was made: that error is told by the other side.
+    let Ok(index) = told.recv() else { return Ok(()) };
+    let v6_file = format!("/proc/sys/net/ipv6/conf/{}/disable_ipv6", spec.ifname);
+    with_ipv6(&spec.link, &v6_file, || socket.batch(requests::pod(spec, index)))
+}
+
+/// Runs a batch; where the namespace has IPv6 switched off for new links, switches it on for this one and runs the
+/// batch again. (All of its requests may be repeated.)
+fn with_ipv6(
+    link: &str,
+    file: &str,
+    mut batch: impl FnMut() -> Result<Vec<Result<(), Refused>>, NetlinkError>,
+) -> Result<(), WireError> {
+    let mut answers = batch()?;
+    let disabled = |answer: &Result<(), Refused>| answer.as_ref().is_err_and(|r| r.errno == Errno::EACCES);
+    if answers.iter().any(disabled) && std::fs::write(file, "0").is_ok() {
+        answers = batch()?;
+    }
+    match answers.into_iter().find_map(Result::err) {
+        Some(source) => Err(WireError::Step { link: link.to_owned(), source }),
+        None => Ok(()),
+    }
+}
+
+fn repair_host(socket: &mut Socket, spec: &PodSpec) -> Result<(), WireError> {
+    let Some(found) = find_links(socket, std::iter::once(spec.link.as_str()))?.remove(&spec.link) else {
+        return Ok(());
+    };
+    let v6_file = format!("/proc/sys/net/ipv6/conf/{}/disable_ipv6", spec.link);
+    with_ipv6(&spec.link, &v6_file, || {
+        let mut requests = vec![link::set_mac_and_mtu(found.index, &spec.link, owned::HOST_MAC, found.mtu)];
+        requests.extend(requests::host(spec, found.index));
+        socket.batch(requests)
+    })
+}
+
+fn undo(socket: &mut Socket, spec: &PodSpec, made: Wired, cause: WireError) -> WireError {
+    match absent_is_fine(socket.request(link::delete(made.host_index, &spec.link)).map(drop)) {
+        Ok(()) => cause,
+        Err(undo) => WireError::NotUndone { link: spec.link.clone(), cause: Box::new(cause), undo },
+    }
+}
+
+fn retire(socket: &mut Socket, links: &[Retiring]) -> Result<(), NetlinkError> {
+    let found = find_links(socket, links.iter().map(|l| l.link.as_str()))?;
+    let mut requests = Vec::new();
+    for retiring in links {
+        // Routes and neighbours of a link that is gone went with it.
+        let Some(link) = found.get(&retiring.link) else { continue };
+        for address in &retiring.addresses {
+            requests.push(requests::bare_host_route(*address, link.index).delete());
+            requests.push(neighbour::delete(link.index, &link.name, *address));
+        }
+    }
+    all_done_or_absent(socket.batch(requests)?)
+}
+
+fn reap(socket: &mut Socket, links: &[String]) -> Result<(), NetlinkError> {
+    let found = find_links(socket, links.iter().map(String::as_str))?;
+    let ours: Vec<_> =
+        found.values().filter(|l| l.kind.as_deref() == Some("veth") && l.name.starts_with(owned::POD_LINK_PREFIX)).collect();
+    match ours.as_slice() {
+        [] => Ok(()),
+        [one] => absent_is_fine(socket.request(link::delete(one.index, &one.name)).map(drop)),
+        many => {
+            let moves = many.iter().map(|l| link::set_group(l.index, &l.name, owned::DYING_GROUP)).collect();
+            all_done_or_absent(socket.batch(moves)?)?;
+            absent_is_fine(socket.request(link::delete_group(owned::DYING_GROUP)).map(drop))
+        }
+    }
+}
+
+fn find_links<'a>(
+    socket: &mut Socket,
+    names: impl Iterator<Item = &'a str>,
+) -> Result<BTreeMap<String, Link>, NetlinkError> {
+    let mut replies: Vec<Message> = Vec::new();
+    let answers = socket.batch_with_replies(names.map(link::get).collect(), &mut replies)?;
+    all_done_or_absent(answers)?;
+    Ok(replies.iter().filter_map(Link::read).map(|l| (l.name.clone(), l)).collect())
+}
+
+fn all_done_or_absent(answers: Vec<Result<(), Refused>>) -> Result<(), NetlinkError> {
+    match answers.into_iter().filter_map(Result::err).find(|r| !is_absence(r.errno)) {
+        Some(refused) => Err(refused.into()),
+        None => Ok(()),
+    }
+}
+
+fn absent_is_fine(result: Result<(), NetlinkError>) -> Result<(), NetlinkError> {
+    result.or_else(|error| if error.errno().is_some_and(is_absence) { Ok(()) } else { Err(error) })
+}
+
+/// No such link; no such route; no such neighbour.
+fn is_absence(errno: Errno) -> bool {
+    matches!(errno, Errno::ENODEV | Errno::ESRCH | Errno::ENOENT)
+}

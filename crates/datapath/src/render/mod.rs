@@ -1,0 +1,5 @@
+//! From a plan to what the kernel is told. Pure: same input, same bytes.
+
+pub mod element;
+pub mod nft;
+pub mod routes;

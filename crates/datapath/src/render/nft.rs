@@ -1,0 +1,315 @@
+//! The packet filter's structure as nft text: sets, counters, chains, rules. Snapshots of it are in `tests/`.
+//!
+//! What a packet between pods of two nodes costs once its flow is established: leaving, one set look-up; arriving,
+//! two comparisons, one set look-up, one test of its state. All else is behind those.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+
+use overlane_core::cidr::Cidr;
+use overlane_core::family::Family;
+use overlane_core::plan::{MasqPlan, NodePlan};
+
+use super::element::{Element, digit, peer_set};
+use crate::owned::{NFT_PRIORITY_OFFSET, NFT_TABLE, POD_LINK_PREFIX};
+
+/// The counters, one for each reason to drop a packet.
+pub const COUNTERS: [&str; 5] = ["forged", "invalid", "no_way_in", "noise", "spoofed"];
+/// The chain that tells what was written: it is not part of what it tells about.
+pub const MARKER_CHAIN: &str = "about";
+
+/// Names of what a table holds.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Objects {
+    /// Chains.
+    pub chains: BTreeSet<String>,
+    /// Sets and maps.
+    pub sets: BTreeSet<String>,
+    /// Counters.
+    pub counters: BTreeSet<String>,
+}
+
+/// Sets, counters and chains of a node's packet filter, without any element.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Structure {
+    sets: BTreeMap<String, String>,
+    chains: Vec<Chain>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Chain {
+    name: &'static str,
+    /// `type ... hook ... priority ...; policy accept;` of a chain that the kernel calls.
+    hook: Option<String>,
+    rules: Vec<String>,
+}
+
+impl Structure {
+    /// The structure for a plan. `primary` is the link with the node's address of each family.
+    #[must_use]
+    pub fn of(plan: &NodePlan, primary: &BTreeMap<Family, String>) -> Self {
+        let masks: BTreeSet<_> = plan
+            .peers
+            .iter()
+            .filter(|peer| peer.mac.is_some())
+            .map(|peer| (peer.block.family(), peer.block.prefix_len()))
+            .collect();
+        let mut sets = BTreeMap::new();
+        for (family, key) in [(Family::V4, "ipv4_addr"), (Family::V6, "ipv6_addr")] {
+            let n = digit(family);
+            sets.insert(format!("pod{n}"), format!("type ifname . ether_addr . {key}"));
+            sets.insert(format!("node{n}"), format!("type {key}"));
+            sets.insert(format!("peer{n}_any"), format!("type {key}; flags interval"));
+            for (_, prefix_len) in masks.iter().filter(|(f, _)| *f == family) {
+                sets.insert(peer_set(family, *prefix_len), format!("type {key} . ether_addr"));
+            }
+            if plan.masquerade.is_some() {
+                sets.insert(format!("masq_source{n}"), format!("type {key}; flags interval"));
+                sets.insert(format!("masq_except{n}"), format!("type {key}; flags interval"));
+            }
+        }
+        let mut chains = vec![pre(&plan.pod_space), from_pod(), from_underlay(&masks), forward(), to_pod(&plan.pod_space)];
+        // Where later features go; empty until then.
+        chains.extend(
+            ["policy_established", "policy_in", "policy_out", "services"]
+                .map(|name| Chain { name, hook: None, rules: Vec::new() }),
+        );
+        if let Some(masquerade) = &plan.masquerade {
+            chains.extend([post(), masq(masquerade, primary)]);
+        }
+        Self { sets, chains }
+    }
+
+    /// Whether the set is part of it.
+    #[must_use]
+    pub fn has_set(&self, name: &str) -> bool {
+        self.sets.contains_key(name)
+    }
+
+    /// Names of the sets.
+    pub fn sets(&self) -> impl Iterator<Item = &str> {
+        self.sets.keys().map(String::as_str)
+    }
+
+    /// A short hash of the structure: equal for equal structures of one version of this program.
+    #[must_use]
+    pub fn revision(&self) -> String {
+        hash(&self.body(&BTreeSet::new(), &Objects::default(), &BTreeMap::new()))
+    }
+
+    /// Everything, for a node that has no such table.
+    #[must_use]
+    pub fn create(&self, elements: &BTreeSet<Element>) -> String {
+        self.body(elements, &Objects::default(), &BTreeMap::new())
+    }
+
+    /// Turns a table with `existing` objects into this one, in one transaction. Sets that stay keep their elements,
+    /// counters their values; only new sets get theirs from `elements`.
+    #[must_use]
+    pub fn update(&self, elements: &BTreeSet<Element>, existing: &Objects) -> String {
+        let mut text = String::new();
+        for chain in &existing.chains {
+            let _ = writeln!(text, "flush chain inet {NFT_TABLE} {chain}");
+        }
+        let ours: BTreeSet<&str> = self.chains.iter().map(|c| c.name).chain([MARKER_CHAIN]).collect();
+        for chain in existing.chains.iter().filter(|name| !ours.contains(name.as_str())) {
+            let _ = writeln!(text, "delete chain inet {NFT_TABLE} {chain}");
+        }
+        for set in existing.sets.iter().filter(|name| !self.has_set(name)) {
+            let _ = writeln!(text, "delete set inet {NFT_TABLE} {set}");
+        }
+        for counter in existing.counters.iter().filter(|name| !COUNTERS.contains(&name.as_str())) {
+            let _ = writeln!(text, "delete counter inet {NFT_TABLE} {counter}");
+        }
+        text + &self.body(elements, existing, &BTreeMap::new())
+    }
+
+    /// Replaces whatever table there is, in one transaction; `counters` are the values to go on from.
+    #[must_use]
+    pub fn replace(&self, elements: &BTreeSet<Element>, counters: &BTreeMap<String, (u64, u64)>) -> String {
+        let body = self.body(elements, &Objects::default(), counters);
+        format!("table inet {NFT_TABLE} {{}}\ndelete table inet {NFT_TABLE}\n{body}")
+    }
+
+    fn body(&self, elements: &BTreeSet<Element>, existing: &Objects, counters: &BTreeMap<String, (u64, u64)>) -> String {
+        let mut by_set: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for element in elements {
+            by_set.entry(element.set()).or_default().push(element.text());
+        }
+        let mut text = format!("table inet {NFT_TABLE} {{\n");
+        for counter in COUNTERS {
+            let (packets, bytes) = counters.get(counter).copied().unwrap_or_default();
+            let _ = match (packets, bytes) {
+                (0, 0) => writeln!(text, "\tcounter {counter} {{ }}"),
+                _ => writeln!(text, "\tcounter {counter} {{ packets {packets} bytes {bytes} }}"),
+            };
+        }
+        for (name, kind) in &self.sets {
+            let _ = write!(text, "\n\tset {name} {{\n\t\t{}\n", kind.replace("; ", "\n\t\t"));
+            if let Some(elements) = by_set.get(name).filter(|_| !existing.sets.contains(name)) {
+                let _ = writeln!(text, "\t\telements = {{ {} }}", elements.join(",\n\t\t\t     "));
+            }
+            text.push_str("\t}\n");
+        }
+        for chain in &self.chains {
+            let _ = write!(text, "\n\tchain {} {{\n", chain.name);
+            for line in chain.hook.iter().chain(&chain.rules) {
+                let _ = writeln!(text, "\t\t{line}");
+            }
+            text.push_str("\t}\n");
+        }
+        text.push_str("}\n");
+        text
+    }
+}
+
+/// Replaces the marker: what was written, and how nft lists it.
+#[must_use]
+pub fn mark(revision: &str, listing: &str) -> String {
+    format!(
+        "add chain inet {NFT_TABLE} {MARKER_CHAIN}\nflush chain inet {NFT_TABLE} {MARKER_CHAIN}\n\
+         add rule inet {NFT_TABLE} {MARKER_CHAIN} return comment \"{}\"\n",
+        marker(revision, listing)
+    )
+}
+
+/// The marker's words.
+#[must_use]
+pub fn marker(revision: &str, listing: &str) -> String {
+    format!("overlane structure {revision} listed {listing}")
+}
+
+/// FNV-1a, 64 bits, as hexadecimal digits: tells apart what nobody forges.
+#[must_use]
+pub fn hash(text: &str) -> String {
+    let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0000_0100_0000_01b3));
+    format!("{hash:016x}")
+}
+
+fn hook(kind: &str, hook: &str, priority: &str) -> Option<String> {
+    let offset = NFT_PRIORITY_OFFSET.unsigned_abs();
+    Some(format!("type {kind} hook {hook} priority {priority} - {offset}; policy accept;"))
+}
+
+fn from_any_pod() -> String {
+    format!("iifname \"{POD_LINK_PREFIX}*\"")
+}
+
+fn protocol(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "ip",
+        Family::V6 => "ip6",
+    }
+}
+
+/// `ip saddr 10.244.0.0/16`, one for each family that has any.
+fn source_in(cidrs: &BTreeSet<Cidr>) -> impl Iterator<Item = String> + '_ {
+    Family::ALL.into_iter().filter_map(|family| {
+        let list: Vec<_> = cidrs.iter().filter(|c| c.family() == family).map(Cidr::to_string).collect();
+        let list = match list.as_slice() {
+            [] => return None,
+            [one] => one.clone(),
+            many => format!("{{ {} }}", many.join(", ")),
+        };
+        Some(format!("{} saddr {list}", protocol(family)))
+    })
+}
+
+fn pre(space: &BTreeSet<Cidr>) -> Chain {
+    let mut rules = vec![format!("{} goto from_pod comment \"source check: pods of this node\"", from_any_pod())];
+    rules.extend(
+        source_in(space).map(|source| format!("{source} goto from_underlay comment \"source check: pods of other nodes\"")),
+    );
+    Chain { name: "pre", hook: hook("filter", "prerouting", "raw"), rules }
+}
+
+fn from_pod() -> Chain {
+    let rules = vec![
+        "iifname . ether saddr . ip saddr @pod4 return comment \"source check: link, ethernet and IP address are the pod's\"".to_owned(),
+        "iifname . ether saddr . ip6 saddr @pod6 return comment \"source check: link, ethernet and IP address are the pod's\"".to_owned(),
+        "ip6 saddr { ::, fe80::/10 } counter name noise drop comment \"source check: link-local talk of IPv6 has no listener\"".to_owned(),
+        "counter name spoofed drop comment \"source check: absence denies\"".to_owned(),
+    ];
+    Chain { name: "from_pod", hook: None, rules }
+}
+
+fn from_underlay(masks: &BTreeSet<(Family, u8)>) -> Chain {
+    let mut rules = Vec::new();
+    for (family, prefix_len) in masks {
+        let source = match mask(*family, *prefix_len) {
+            Some(mask) => format!("{} saddr & {mask}", protocol(*family)),
+            None => format!("{} saddr", protocol(*family)),
+        };
+        let set = peer_set(*family, *prefix_len);
+        rules.push(format!("{source} . ether saddr @{set} return comment \"source check: a peer's block and ethernet address\""));
+    }
+    for family in Family::ALL {
+        rules.push(format!(
+            "{} saddr @peer{}_any return comment \"source check: a peer's block\"",
+            protocol(family),
+            digit(family)
+        ));
+    }
+    rules.push("iif \"lo\" return comment \"source check: the node itself\"".to_owned());
+    rules.push("counter name forged drop comment \"source check: no peer has this address there\"".to_owned());
+    Chain { name: "from_underlay", hook: None, rules }
+}
+
+/// The mask of a length as an address; `None` if it covers everything.
+fn mask(family: Family, prefix_len: u8) -> Option<String> {
+    if prefix_len >= family.bits() {
+        return None;
+    }
+    Some(match family {
+        Family::V4 => std::net::Ipv4Addr::from(!(u32::MAX.checked_shr(prefix_len.into()).unwrap_or(0))).to_string(),
+        Family::V6 => std::net::Ipv6Addr::from(!(u128::MAX.checked_shr(prefix_len.into()).unwrap_or(0))).to_string(),
+    })
+}
+
+fn forward() -> Chain {
+    let rules = vec![
+        format!("{} jump policy_out comment \"policy: what pods send\"", from_any_pod()),
+        format!("oifname \"{POD_LINK_PREFIX}*\" goto to_pod comment \"no way in: what reaches pods\""),
+    ];
+    Chain { name: "forward", hook: hook("filter", "forward", "filter"), rules }
+}
+
+fn to_pod(space: &BTreeSet<Cidr>) -> Chain {
+    let mut rules = vec![
+        "ct state established,related goto policy_established comment \"no way in: answers\"".to_owned(),
+        "ct status dnat goto services comment \"no way in: translated on this node\"".to_owned(),
+        "ct state invalid counter name invalid drop comment \"no way in: belongs to no flow\"".to_owned(),
+    ];
+    rules.extend(source_in(space).map(|source| format!("{source} goto policy_in comment \"no way in: pods\"")));
+    rules.push("ip saddr @node4 return comment \"no way in: nodes of this cluster\"".to_owned());
+    rules.push("ip6 saddr @node6 return comment \"no way in: nodes of this cluster\"".to_owned());
+    rules.push("counter name no_way_in drop comment \"no way in: all else\"".to_owned());
+    Chain { name: "to_pod", hook: None, rules }
+}
+
+fn post() -> Chain {
+    let rules = vec![
+        format!("{} goto masq comment \"masquerade: from a pod's link\"", from_any_pod()),
+        "ip saddr @masq_source4 goto masq comment \"masquerade: from this node's blocks\"".to_owned(),
+        "ip6 saddr @masq_source6 goto masq comment \"masquerade: from this node's blocks\"".to_owned(),
+    ];
+    Chain { name: "post", hook: hook("nat", "postrouting", "srcnat"), rules }
+}
+
+fn masq(plan: &MasqPlan, primary: &BTreeMap<Family, String>) -> Chain {
+    let mut rules = vec![
+        "ip daddr @masq_except4 return comment \"masquerade: these see the pod's address\"".to_owned(),
+        "ip6 daddr @masq_except6 return comment \"masquerade: these see the pod's address\"".to_owned(),
+    ];
+    for (family, address) in &plan.node_ips {
+        if let Some(link) = primary.get(family) {
+            let ip = protocol(*family);
+            let nfproto = format!("meta nfproto ipv{}", digit(*family));
+            rules.push(format!(
+                "{nfproto} oifname \"{link}\" snat {ip} to {address} fully-random comment \"masquerade: as the node\""
+            ));
+        }
+    }
+    rules.push("masquerade fully-random comment \"masquerade: as the leaving link\"".to_owned());
+    Chain { name: "masq", hook: None, rules }
+}

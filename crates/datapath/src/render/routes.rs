@@ -1,0 +1,138 @@
+//! Routes and rules of a plan, for the links that a node has. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use overlane_core::cidr::Cidr;
+use overlane_core::family::Family;
+use overlane_core::plan::{NodePlan, RouteAction, RouteSpec};
+
+use crate::owned;
+use crate::rtnl::route::{Hop, Route};
+use crate::rtnl::rule::Rule;
+
+/// Where a node stands in one family.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ground {
+    /// The link with the node's address.
+    pub index: u32,
+    /// What is reached through it without a gateway.
+    pub on_link: Vec<Cidr>,
+}
+
+/// A peer's block that cannot be routed natively.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct NotOnLink {
+    /// The block.
+    pub block: Cidr,
+    /// The node that has it.
+    pub node_ip: IpAddr,
+}
+
+/// What a plan's routes become.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Rendered {
+    /// Routes, without those to pods of this node.
+    pub routes: BTreeSet<Route>,
+    /// Routes to pods of this node.
+    pub pod_routes: BTreeSet<Route>,
+    /// Rules that lead to them.
+    pub rules: BTreeSet<Rule>,
+    /// Blocks without a route because their node is not on this node's link.
+    pub not_on_link: Vec<NotOnLink>,
+    /// Pod links that are not there.
+    pub without_link: Vec<String>,
+}
+
+/// Renders; `links` are the indexes of the pod links that are there.
+#[must_use]
+pub fn render(plan: &NodePlan, grounds: &BTreeMap<Family, Ground>, links: &BTreeMap<String, u32>) -> Rendered {
+    let mut rendered = Rendered { rules: plan.pod_space.iter().map(rule).collect(), ..Rendered::default() };
+    for RouteSpec { destination, action } in &plan.routes {
+        let family = destination.family();
+        let route = |hop, prefsrc, metric| Route {
+            table: owned::ROUTE_TABLE,
+            protocol: owned::PROTOCOL,
+            destination: *destination,
+            hop,
+            prefsrc,
+            metric,
+        };
+        let prefsrc = plan.node_ips.get(&family).copied();
+        match action {
+            RouteAction::Unreachable => {
+                rendered.routes.insert(route(Hop::Unreachable, None, owned::METRIC_UNREACHABLE));
+            }
+            RouteAction::Local { link } => match links.get(link) {
+                Some(index) => {
+                    rendered.pod_routes.insert(route(Hop::Link { index: *index }, prefsrc, owned::METRIC));
+                }
+                None => rendered.without_link.push(link.clone()),
+            },
+            RouteAction::Via(gateway) => {
+                match grounds.get(&family).filter(|g| g.on_link.iter().any(|net| net.contains(*gateway))) {
+                    Some(ground) => {
+                        let hop = Hop::Gateway { gateway: *gateway, index: ground.index, onlink: false };
+                        rendered.routes.insert(route(hop, prefsrc, owned::METRIC));
+                    }
+                    None => rendered.not_on_link.push(NotOnLink { block: *destination, node_ip: *gateway }),
+                }
+            }
+        }
+    }
+    rendered
+}
+
+fn rule(destination: &Cidr) -> Rule {
+    Rule {
+        destination: *destination,
+        table: owned::ROUTE_TABLE,
+        pref: owned::RULE_PREF,
+        protocol: owned::PROTOCOL,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    //! Must catch: a route by a gateway that is not on the link (the kernel would refuse it, or follow the default).
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    #[test]
+    fn each_action_becomes_a_route_or_a_note() {
+        let spec = |destination: &str, action| RouteSpec { destination: destination.parse().unwrap(), action };
+        let plan = NodePlan {
+            routes: BTreeSet::from([
+                spec("10.244.0.0/16", RouteAction::Unreachable),
+                spec("10.244.1.7/32", RouteAction::Local { link: "ovlpa".into() }),
+                spec("10.244.1.8/32", RouteAction::Local { link: "ovlpb".into() }),
+                spec("10.244.2.0/24", RouteAction::Via("10.224.0.5".parse().unwrap())),
+                spec("10.244.3.0/24", RouteAction::Via("10.225.0.5".parse().unwrap())),
+                spec("fd12::/80", RouteAction::Via("fd10::5".parse().unwrap())),
+            ]),
+            pod_space: BTreeSet::from(["10.244.0.0/16".parse().unwrap()]),
+            node_ips: BTreeMap::from([(Family::V4, "10.224.0.4".parse().unwrap())]),
+            ..NodePlan::default()
+        };
+        let ground = Ground { index: 2, on_link: vec!["10.224.0.0/16".parse().unwrap()] };
+        let links = BTreeMap::from([("ovlpa".to_owned(), 9)]);
+        let rendered = render(&plan, &BTreeMap::from([(Family::V4, ground)]), &links);
+
+        let lines: Vec<_> = rendered.routes.iter().map(|r| (r.destination.to_string(), r.hop, r.prefsrc, r.metric)).collect();
+        let node = Some("10.224.0.4".parse().unwrap());
+        let gateway = Hop::Gateway { gateway: "10.224.0.5".parse().unwrap(), index: 2, onlink: false };
+        assert_eq!(
+            lines,
+            [
+                ("10.244.0.0/16".to_owned(), Hop::Unreachable, None, owned::METRIC_UNREACHABLE),
+                ("10.244.2.0/24".to_owned(), gateway, node, owned::METRIC),
+            ]
+        );
+        let pod = rendered.pod_routes.first().unwrap();
+        assert_eq!((pod.hop, pod.prefsrc), (Hop::Link { index: 9 }, node));
+        assert_eq!(rendered.without_link, ["ovlpb"]);
+        let left_out: Vec<_> = rendered.not_on_link.iter().map(|n| n.block.to_string()).collect();
+        assert_eq!(left_out, ["10.244.3.0/24", "fd12::/80"]);
+        assert_eq!(rendered.rules.len(), 1);
+    }
+}

@@ -1,0 +1,191 @@
+//! Routes.
+
+use std::net::IpAddr;
+
+use nix::libc;
+use overlane_core::cidr::Cidr;
+
+use super::number;
+use crate::netlink::{Message, Request, attrs, ip_of, u32_of};
+
+const RTA_DST: u16 = 1;
+const RTA_OIF: u16 = 4;
+const RTA_GATEWAY: u16 = 5;
+const RTA_PRIORITY: u16 = 6;
+const RTA_PREFSRC: u16 = 7;
+const RTA_MULTIPATH: u16 = 9;
+const RTA_TABLE: u16 = 15;
+const RTA_VIA: u16 = 18;
+const RTN_UNICAST: u8 = 1;
+const RTN_UNREACHABLE: u8 = 7;
+const RT_SCOPE_UNIVERSE: u8 = 0;
+const RT_SCOPE_LINK: u8 = 253;
+const RTNH_F_ONLINK: u32 = 4;
+const HEADER_LEN: usize = 12;
+
+/// What becomes of the packets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Hop {
+    /// Out of a link, to the destination itself.
+    Link {
+        /// The link.
+        index: u32,
+    },
+    /// To a gateway on a link.
+    Gateway {
+        /// The gateway.
+        gateway: IpAddr,
+        /// The link.
+        index: u32,
+        /// The gateway is taken to be on the link whatever the routes say.
+        onlink: bool,
+    },
+    /// Answered with "unreachable".
+    Unreachable,
+    /// Something that we never make (several hops, blackhole, ...).
+    Other,
+}
+
+/// A route.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Route {
+    /// The table.
+    pub table: u32,
+    /// Who made it (`rtm_protocol`).
+    pub protocol: u8,
+    /// The destination.
+    pub destination: Cidr,
+    /// What becomes of the packets.
+    pub hop: Hop,
+    /// The source address that this machine itself uses.
+    pub prefsrc: Option<IpAddr>,
+    /// Less is preferred. The kernel makes 1024 of 0 for IPv6.
+    pub metric: u32,
+}
+
+impl Route {
+    /// Reads `RTM_NEWROUTE` or `RTM_DELROUTE`.
+    #[must_use]
+    pub fn read(message: &Message) -> Option<Self> {
+        let [family, dst_len, _, _, table, protocol, _, kind] = *message.payload.first_chunk()?;
+        let flags = u32_of(message.payload.get(8..)?)?;
+        let mut route = Raw { table: u32::from(table), ..Raw::default() };
+        for (attr, value) in attrs(message.after(HEADER_LEN)) {
+            route.take(attr, value);
+        }
+        let unspecified = if family == 2 { IpAddr::from([0; 4]) } else { IpAddr::from([0; 16]) };
+        let hop = match (kind, route.gateway, route.oif) {
+            (RTN_UNREACHABLE, ..) => Hop::Unreachable,
+            _ if route.other || kind != RTN_UNICAST => Hop::Other,
+            (_, Some(gateway), Some(index)) => Hop::Gateway { gateway, index, onlink: flags & RTNH_F_ONLINK != 0 },
+            (_, None, Some(index)) => Hop::Link { index },
+            _ => Hop::Other,
+        };
+        Some(Self {
+            table: route.table,
+            protocol,
+            destination: Cidr::around(route.dst.unwrap_or(unspecified), dst_len).ok()?,
+            hop,
+            prefsrc: route.prefsrc,
+            metric: route.metric,
+        })
+    }
+
+    fn put(&self, request: Request, scope: u8) -> Request {
+        let (kind, flags) = match self.hop {
+            Hop::Unreachable | Hop::Other => (RTN_UNREACHABLE, 0),
+            Hop::Gateway { onlink: true, .. } => (RTN_UNICAST, RTNH_F_ONLINK),
+            Hop::Gateway { .. } | Hop::Link { .. } => (RTN_UNICAST, 0),
+        };
+        // The table goes into an attribute: ours does not fit into the header's 8 bits.
+        let family = number(self.destination.family());
+        let mut header = [family, self.destination.prefix_len(), 0, 0, 0, self.protocol, scope, kind, 0, 0, 0, 0];
+        header[8..12].copy_from_slice(&flags.to_ne_bytes());
+        let mut request = request
+            .body(&header)
+            .u32(RTA_TABLE, self.table)
+            .ip(RTA_DST, self.destination.network())
+            .u32(RTA_PRIORITY, self.metric);
+        if let Hop::Gateway { gateway, .. } = self.hop {
+            request = request.ip(RTA_GATEWAY, gateway);
+        }
+        if let Hop::Gateway { index, .. } | Hop::Link { index } = self.hop {
+            request = request.u32(RTA_OIF, index);
+        }
+        match self.prefsrc {
+            Some(prefsrc) => request.ip(RTA_PREFSRC, prefsrc),
+            None => request,
+        }
+    }
+
+    fn words(&self) -> String {
+        let Self { destination, table, .. } = self;
+        match self.hop {
+            Hop::Link { index } => format!("route {destination} dev #{index} table {table}"),
+            Hop::Gateway { gateway, index, .. } => format!("route {destination} via {gateway} dev #{index} table {table}"),
+            Hop::Unreachable | Hop::Other => format!("route unreachable {destination} table {table}"),
+        }
+    }
+
+    /// Writes the route, over one with the same destination, metric and table.
+    #[must_use]
+    pub fn set(&self) -> Request {
+        let scope = match self.hop {
+            // The kernel wants it so for IPv4 destinations that are on the link; IPv6 has no scopes.
+            Hop::Link { .. } => RT_SCOPE_LINK,
+            _ => RT_SCOPE_UNIVERSE,
+        };
+        let flags = libc::NLM_F_CREATE | libc::NLM_F_REPLACE;
+        self.put(Request::new(libc::RTM_NEWROUTE, flags, format!("add {}", self.words())), scope)
+    }
+
+    /// Removes exactly this route.
+    #[must_use]
+    pub fn delete(&self) -> Request {
+        const RT_SCOPE_NOWHERE: u8 = 255;
+        self.put(Request::new(libc::RTM_DELROUTE, 0, format!("delete {}", self.words())), RT_SCOPE_NOWHERE)
+    }
+}
+
+#[derive(Default)]
+struct Raw {
+    table: u32,
+    dst: Option<IpAddr>,
+    gateway: Option<IpAddr>,
+    oif: Option<u32>,
+    prefsrc: Option<IpAddr>,
+    metric: u32,
+    other: bool,
+}
+
+impl Raw {
+    fn take(&mut self, attr: u16, value: &[u8]) {
+        match attr {
+            RTA_DST => self.dst = ip_of(value),
+            RTA_GATEWAY => self.gateway = ip_of(value),
+            RTA_OIF => self.oif = u32_of(value),
+            RTA_PREFSRC => self.prefsrc = ip_of(value),
+            RTA_PRIORITY => self.metric = u32_of(value).unwrap_or(0),
+            RTA_TABLE => self.table = u32_of(value).unwrap_or(self.table),
+            RTA_MULTIPATH | RTA_VIA => self.other = true,
+            _ => {}
+        }
+    }
+}
+
+/// Asks for a table's routes made by `protocol`, out of link `index` if that is not 0 (a dump; the kernel filters).
+#[must_use]
+pub fn list(family: overlane_core::family::Family, table: u32, protocol: u8, index: u32) -> Request {
+    let header = [number(family), 0, 0, 0, 0, protocol, 0, 0, 0, 0, 0, 0];
+    let request = Request::new(libc::RTM_GETROUTE, 0, format!("list {family} routes of table {table}"))
+        .body(&header)
+        .u32(RTA_TABLE, table);
+    if index == 0 { request } else { request.u32(RTA_OIF, index) }
+}
+
+/// Asks for all of a family's routes made by `protocol` (0: by anybody), in any table (a dump).
+#[must_use]
+pub fn list_everywhere(family: overlane_core::family::Family, protocol: u8) -> Request {
+    let header = [number(family), 0, 0, 0, 0, protocol, 0, 0, 0, 0, 0, 0];
+    Request::new(libc::RTM_GETROUTE, 0, format!("list {family} routes")).body(&header)
+}

@@ -1,0 +1,111 @@
+//! Everything of ours removed from a node. What is not ours stays, whatever it looks like.
+
+use std::fmt::Display;
+
+use nix::errno::Errno;
+
+use crate::netlink::{NetlinkError, Refused, Request, Socket};
+use crate::rtnl::link::{self, Link};
+use crate::sysctl::{self, Changed};
+use crate::{nft, node, owned};
+
+/// What to remove besides table, routes and rules.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Removal<'a> {
+    /// Pod links too: running pods lose their network.
+    pub links: bool,
+    /// Sysctls to put back.
+    pub sysctls: &'a [Changed],
+}
+
+/// What was removed and what was not.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Removed {
+    /// What is gone or put back, in words.
+    pub done: Vec<String>,
+    /// What could not be removed, and why.
+    pub failed: Vec<String>,
+}
+
+/// Removes what is ours in the calling thread's namespace; gathers errors and carries on. What is gone already is
+/// success. Whether pods still run is the caller's to ask.
+///
+/// Rules go before routes (else packets to pods would take the default route for a moment), and the packet filter
+/// goes last.
+#[must_use]
+pub fn remove_all(removal: &Removal<'_>) -> Removed {
+    let mut removed = Removed::default();
+    match Socket::route() {
+        Ok(mut socket) => {
+            let rules = rules(&mut socket);
+            removed.batch(&mut socket, "rules", rules);
+            if removal.links {
+                let links = links(&mut socket);
+                removed.batch(&mut socket, "pod links", links);
+            }
+            let routes = routes(&mut socket);
+            removed.batch(&mut socket, "routes", routes);
+        }
+        Err(error) => removed.failed(error),
+    }
+    match nft::remove() {
+        Ok(true) => removed.done.push(format!("nft table inet {}", owned::NFT_TABLE)),
+        Ok(false) => {}
+        Err(error) => removed.failed(error),
+    }
+    match sysctl::restore(removal.sysctls) {
+        Ok(keys) => removed.done.extend(keys.into_iter().map(|key| format!("sysctl {key} put back"))),
+        Err(error) => removed.failed(error),
+    }
+    removed
+}
+
+type Requests = Result<Vec<Request>, NetlinkError>;
+
+fn rules(socket: &mut Socket) -> Requests {
+    Ok(node::observed_rules(socket)?.iter().map(crate::rtnl::rule::Rule::delete).collect())
+}
+
+fn routes(socket: &mut Socket) -> Requests {
+    let mut requests = Vec::new();
+    for table in owned::ROUTE_TABLES {
+        requests.extend(node::observed_routes(socket, table)?.iter().map(crate::rtnl::route::Route::delete));
+    }
+    Ok(requests)
+}
+
+/// Moves them to the dying group and deletes that: one wait for all.
+fn links(socket: &mut Socket) -> Requests {
+    let list = socket.dump(link::list(Some("veth")))?;
+    let ours: Vec<_> =
+        list.iter().filter_map(Link::read).filter(|l| owned::is_pod_link(&l.name)).collect();
+    let mut requests: Vec<_> = ours.iter().map(|l| link::set_group(l.index, &l.name, owned::DYING_GROUP)).collect();
+    if !requests.is_empty() {
+        requests.push(link::delete_group(owned::DYING_GROUP));
+    }
+    Ok(requests)
+}
+
+impl Removed {
+    fn failed(&mut self, error: impl Display) {
+        self.failed.push(error.to_string());
+    }
+
+    fn batch(&mut self, socket: &mut Socket, what: &str, requests: Requests) {
+        let answers = requests.and_then(|requests| socket.batch(requests));
+        match answers {
+            Ok(answers) if answers.is_empty() => {}
+            Ok(answers) => {
+                let absent = |r: &Refused| matches!(r.errno, Errno::ENOENT | Errno::ESRCH | Errno::ENODEV);
+                let before = self.failed.len();
+                for refused in answers.into_iter().filter_map(Result::err).filter(|r| !absent(r)) {
+                    self.failed(refused);
+                }
+                if self.failed.len() == before {
+                    self.done.push(what.to_owned());
+                }
+            }
+            Err(error) => self.failed(error),
+        }
+    }
+}

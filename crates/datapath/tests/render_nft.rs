@@ -1,0 +1,113 @@
+//! Must catch: a rule lost, doubled or moved in the packet filter of any family.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use expect_test::expect_file;
+use overlane_core::cidr::Cidr;
+use overlane_core::family::Family;
+use overlane_core::plan::{MasqPlan, NodePlan, PeerMember, PodMember};
+use overlane_datapath::render::element::{self, Element};
+use overlane_datapath::render::nft::{Objects, Structure, mark};
+
+fn cidr(text: &str) -> Cidr {
+    text.parse().unwrap()
+}
+
+fn plan(families: &[Family], masquerade: bool) -> NodePlan {
+    let pick = |v4: &str, v6: &str| -> BTreeSet<Cidr> {
+        families.iter().map(|f| cidr(if *f == Family::V4 { v4 } else { v6 })).collect()
+    };
+    let ips = |v4: &str, v6: &str| -> BTreeMap<Family, IpAddr> {
+        families.iter().map(|f| (*f, if *f == Family::V4 { v4 } else { v6 }.parse().unwrap())).collect()
+    };
+    let space = pick("10.244.0.0/16", "fd12:3456:789a::/64");
+    let own = pick("10.244.1.0/24", "fd12:3456:789a:0:1::/80");
+    let node_ips = ips("10.224.0.4", "fd10:224::4");
+    let peer_ips = ips("10.224.0.5", "fd10:224::5");
+    let known = pick("10.244.2.0/24", "fd12:3456:789a:0:2::/80");
+    let unknown = pick("10.244.3.0/24", "fd12:3456:789a:0:3::/80");
+    let mac = Some([2, 0, 0x5e, 0, 0x53, 5]);
+    let peers = known.iter().map(|block| PeerMember { block: *block, mac });
+    let peers = peers.chain(unknown.iter().map(|block| PeerMember { block: *block, mac: None }));
+    let masquerade = masquerade.then(|| MasqPlan { sources: own, except: space.clone(), node_ips: node_ips.clone() });
+    NodePlan {
+        pod_space: space,
+        nodes: node_ips.values().chain(peer_ips.values()).copied().collect(),
+        node_ips,
+        peers: peers.collect(),
+        masquerade,
+        ..NodePlan::default()
+    }
+}
+
+fn members(plan: &NodePlan) -> BTreeSet<Element> {
+    let mut all = element::of_plan(plan);
+    for family in plan.node_ips.keys() {
+        let address = if *family == Family::V4 { "10.244.1.1" } else { "fd12:3456:789a:0:1::1" }.parse().unwrap();
+        all.insert(Element::Pod(PodMember { link: "ovlpabcdefghijk".to_owned(), mac: [2, 1, 2, 3, 4, 5], address }));
+    }
+    all
+}
+
+fn primary() -> BTreeMap<Family, String> {
+    Family::ALL.into_iter().map(|family| (family, "eth0".to_owned())).collect()
+}
+
+fn create(families: &[Family], masquerade: bool) -> String {
+    let plan = plan(families, masquerade);
+    Structure::of(&plan, &primary()).create(&members(&plan))
+}
+
+#[test]
+fn ipv4_only() {
+    expect_file!["snapshots/ipv4.nft"].assert_eq(&create(&[Family::V4], true));
+}
+
+#[test]
+fn ipv6_only() {
+    expect_file!["snapshots/ipv6.nft"].assert_eq(&create(&[Family::V6], true));
+}
+
+#[test]
+fn dual_stack() {
+    let text = create(&[Family::V4, Family::V6], true);
+    expect_file!["snapshots/dual.nft"].assert_eq(&text);
+    assert_eq!(text, create(&[Family::V6, Family::V4], true), "the cluster's order of families does not matter here");
+}
+
+#[test]
+fn masquerade_off_leaves_no_trace() {
+    let text = create(&[Family::V4, Family::V6], false);
+    expect_file!["snapshots/masquerade-off.nft"].assert_eq(&text);
+    for word in ["masq", "snat", "type nat"] {
+        assert!(!text.contains(word), "{word}");
+    }
+}
+
+#[test]
+fn an_update_keeps_sets_and_removes_what_is_not_wanted() {
+    let plan = plan(&[Family::V4], false);
+    let structure = Structure::of(&plan, &primary());
+    let mut existing = Objects::default();
+    existing.chains.extend(["pre", "post", "about"].map(str::to_owned));
+    existing.sets.extend(["pod4", "node4", "masq_source4"].map(str::to_owned));
+    existing.counters.extend(["spoofed", "gone"].map(str::to_owned));
+    expect_file!["snapshots/update.nft"].assert_eq(&structure.update(&members(&plan), &existing));
+}
+
+#[test]
+fn revisions_tell_structures_apart_and_nothing_else() {
+    let structure = |families: &[Family], masquerade| Structure::of(&plan(families, masquerade), &primary()).revision();
+    let dual = structure(&[Family::V4, Family::V6], true);
+    assert_eq!(dual, structure(&[Family::V6, Family::V4], true));
+    assert_ne!(dual, structure(&[Family::V4, Family::V6], false));
+    assert_ne!(dual, structure(&[Family::V4], true));
+    let mut more = plan(&[Family::V4, Family::V6], true);
+    more.peers.insert(PeerMember { block: cidr("10.244.9.0/24"), mac: Some([2; 6]) });
+    assert_eq!(dual, Structure::of(&more, &primary()).revision(), "a peer of a known mask is membership alone");
+    more.peers.insert(PeerMember { block: cidr("10.244.8.0/26"), mac: Some([2; 6]) });
+    assert_ne!(dual, Structure::of(&more, &primary()).revision());
+    assert!(mark(&dual, &dual).lines().all(|l| l.len() < 200));
+}

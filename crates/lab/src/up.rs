@@ -1,0 +1,199 @@
+//! Bringing a lab up, seen from the command: everything is checked, the daemon is started, and its work is followed
+//! until the lab is ready.
+
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use serde::Serialize;
+
+use crate::client::LabClient;
+use crate::daemon::control::Phase;
+use crate::error::LabError;
+use crate::files::{self, Lock};
+use crate::names::LabName;
+use crate::netns;
+use crate::paths::{LabPaths, NETNS};
+use crate::process::sibling;
+use crate::spawn::open_log;
+use crate::spec::Plan;
+use crate::state::LabRecord;
+use crate::status::{self, LabStatus};
+use crate::{manifests, names};
+
+const LOCK_PATIENCE: Duration = Duration::from_secs(30);
+const DAEMON_PATIENCE: Duration = Duration::from_secs(20);
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+
+/// How far `up` is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Progress {
+    /// What is being done.
+    pub doing: String,
+    /// Nodes asked for.
+    pub wanted: usize,
+    /// Nodes that exist.
+    pub made: usize,
+    /// Nodes that have their blocks.
+    pub bound: usize,
+    /// Nodes whose agent is ready.
+    pub ready: usize,
+}
+
+/// The lab's lock: held by whoever brings it up or ends it.
+pub fn lock(name: &LabName) -> Result<Lock> {
+    files::lock(&LabPaths::of(name).lock(), LOCK_PATIENCE)
+}
+
+/// Everything that can be known to fail before anything is made.
+pub fn check_machine() -> Result<()> {
+    if !nix::unistd::geteuid().is_root() {
+        bail!("a lab needs root: it makes network namespaces");
+    }
+    for program in ["overlane-agent", "overlane-controller", "overlane-cni"] {
+        sibling(program)?;
+    }
+    Ok(())
+}
+
+/// Brings a lab up and waits until it is ready, at most `patience`.
+pub async fn up(plan: &Plan, patience: Duration, mut told: impl FnMut(&Progress)) -> Result<LabStatus> {
+    let name = &plan.record.name;
+    let _lock = lock(name)?;
+    if let Some(record) = LabRecord::find(name)? {
+        return resume(&record, patience, &mut told).await;
+    }
+    refuse_leftovers(&plan.record)?;
+    files::make_dir(LabPaths::of(name).dir())?;
+    plan.record.save()?;
+    start_daemon(name)?;
+    let lab = follow(name, Instant::now() + patience, &mut told).await?;
+    if !plan.manifests.is_empty() {
+        let client = lab.kube()?;
+        let mut doing = Progress::default();
+        manifests::apply(&client, &plan.manifests, |manifest| {
+            doing.doing = format!("applied {}", manifest.title());
+            told(&doing);
+        })
+        .await?;
+    }
+    wait_ready(&lab, plan.record.nodes as usize, Instant::now() + patience, &mut told).await
+}
+
+/// A lab that is there: refused if it runs, its daemon started again if only that is gone.
+async fn resume(record: &LabRecord, patience: Duration, told: &mut impl FnMut(&Progress)) -> Result<LabStatus> {
+    let name = &record.name;
+    if record.daemon.is_some_and(|daemon| daemon.alive()) {
+        return Err(LabError::AlreadyUp { lab: name.to_string() }.into());
+    }
+    start_daemon(name)?;
+    let lab = follow(name, Instant::now() + patience, told).await?;
+    let nodes = lab.status().await?.nodes.len();
+    wait_ready(&lab, nodes, Instant::now() + patience, told).await
+}
+
+fn refuse_leftovers(record: &LabRecord) -> Result<()> {
+    let name = &record.name;
+    let left: Vec<String> = netns::all()
+        .into_iter()
+        .filter(|(_, owner, part)| owner == name && (!part.is_vnet()))
+        .map(|(namespace, ..)| namespace)
+        .collect();
+    if !left.is_empty() {
+        bail!("{NETNS} holds leftovers of a lab `{name}`: {}; `overlane lab down --name {name}` removes them", left.join(", "));
+    }
+    Ok(())
+}
+
+fn start_daemon(name: &LabName) -> Result<()> {
+    let log = open_log(&LabPaths::of(name).log("daemon"))?;
+    let own: PathBuf = std::env::current_exe().context("find this program's own path")?;
+    Command::new(&own)
+        .args(["lab-daemon", "--name", name.as_str()])
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stdout(log.try_clone()?)
+        .stderr(log)
+        .spawn()
+        .with_context(|| format!("start {}", own.display()))?;
+    Ok(())
+}
+
+/// Follows the daemon until it has made everything.
+async fn follow(name: &LabName, deadline: Instant, told: &mut impl FnMut(&Progress)) -> Result<LabClient> {
+    let paths = LabPaths::of(name);
+    let started = Instant::now();
+    let mut progress = Progress { doing: "starting the daemon".to_owned(), ..Progress::default() };
+    told(&progress);
+    loop {
+        let lab = LabClient::open(name)?;
+        match lab.status().await {
+            Ok(status) => {
+                progress.made = status.nodes.len();
+                match status.phase {
+                    Phase::Running => return Ok(lab),
+                    Phase::Failed(why) => bail!("{why}; more in {}", paths.log("daemon").display()),
+                    Phase::Starting(doing) => progress.doing = doing,
+                }
+                told(&progress);
+            }
+            Err(error) => {
+                let daemon = LabRecord::load(name)?.daemon;
+                let died = daemon.is_some_and(|daemon| !daemon.alive());
+                if died || started.elapsed() > DAEMON_PATIENCE {
+                    let log = std::fs::read_to_string(paths.log("daemon")).unwrap_or_default();
+                    let last = log.lines().last().unwrap_or_default().to_owned();
+                    return Err(error.context(format!("the lab's daemon did not start: {last}")));
+                }
+            }
+        }
+        if Instant::now() > deadline {
+            bail!("making the lab took too long; more in {}", paths.log("daemon").display());
+        }
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
+}
+
+/// Waits until every node is Ready, has its blocks, and knows of every other node.
+pub async fn wait_ready(
+    lab: &LabClient,
+    wanted: usize,
+    deadline: Instant,
+    told: &mut impl FnMut(&Progress),
+) -> Result<LabStatus> {
+    loop {
+        let status = status::of(lab).await?;
+        let progress = Progress {
+            doing: "waiting for agents".to_owned(),
+            wanted,
+            made: status.nodes.len(),
+            bound: status.nodes.iter().filter(|node| !node.blocks.is_empty()).count(),
+            ready: status.nodes.iter().filter(|node| node.ready).count(),
+        };
+        told(&progress);
+        let ready = progress.ready >= wanted && progress.bound >= wanted;
+        if ready && status::agents_agree(lab, &status).await {
+            return Ok(status);
+        }
+        if Instant::now() > deadline {
+            bail!("{}", late(&lab.name, &status));
+        }
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
+}
+
+/// What keeps a lab from being ready, and where to look.
+fn late(name: &names::LabName, status: &LabStatus) -> String {
+    let mut text = format!("lab `{name}` is up but not ready:");
+    for node in status.nodes.iter().filter(|node| !node.ready || node.blocks.is_empty()) {
+        let why = if node.blocks.is_empty() { "it has no block" } else { &node.message };
+        text.push_str(&format!("\n  {}: {why}", node.name));
+    }
+    for program in status.programs.iter().filter(|program| program.process.is_none()) {
+        let end = program.last_end.as_deref().unwrap_or("not started");
+        text.push_str(&format!("\n  {}: {end}", program.program));
+    }
+    text.push_str(&format!("\nlogs are in {}", LabPaths::of(name).logs().display()));
+    text
+}

@@ -1,0 +1,78 @@
+//! Packets made by hand: ICMP echoes and router advertisements.
+
+use std::io::Read;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::ns::Ns;
+
+fn checksum(bytes: &[u8]) -> u16 {
+    let mut sum: u32 = 0;
+    for pair in bytes.chunks(2) {
+        sum += u32::from(u16::from_be_bytes([pair[0], *pair.get(1).unwrap_or(&0)]));
+    }
+    while sum >> 16 != 0 {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    !(sum as u16)
+}
+
+/// One ICMP echo from inside `ns` with `payload` bytes. The error says what came instead.
+pub fn ping(ns: &Ns, to: IpAddr, payload: usize, limit: Duration) -> Result<Duration, String> {
+    ns.run(|| echo(to, payload, limit))
+}
+
+fn echo(to: IpAddr, payload: usize, limit: Duration) -> Result<Duration, String> {
+    let (domain, protocol, request, answer) = match to {
+        IpAddr::V4(_) => (Domain::IPV4, Protocol::ICMPV4, 8u8, 0u8),
+        IpAddr::V6(_) => (Domain::IPV6, Protocol::ICMPV6, 128, 129),
+    };
+    let fail = |what: &str, e: std::io::Error| format!("ping {to}: {what}: {e}");
+    let socket = Socket::new(domain, Type::RAW, Some(protocol)).map_err(|e| fail("open a raw socket", e))?;
+    let id = (crate::ns::unique("x").bytes().fold(7u16, |h, b| h.wrapping_mul(31).wrapping_add(u16::from(b)))).to_be_bytes();
+    let mut packet = vec![request, 0, 0, 0, id[0], id[1], 0, 1];
+    packet.extend((0..payload).map(|i| i as u8));
+    if to.is_ipv4() {
+        let sum = checksum(&packet).to_be_bytes();
+        packet[2..4].copy_from_slice(&sum);
+    }
+    socket.connect(&SocketAddr::new(to, 0).into()).map_err(|e| fail("connect", e))?;
+    let began = Instant::now();
+    socket.send(&packet).map_err(|e| fail("send", e))?;
+    let mut buffer = vec![0u8; 70_000];
+    loop {
+        let left = limit.checked_sub(began.elapsed()).filter(|d| !d.is_zero()).ok_or(format!("ping {to}: no answer in {limit:?}"))?;
+        socket.set_read_timeout(Some(left)).map_err(|e| fail("set a limit", e))?;
+        let n = match (&socket).read(&mut buffer) {
+            Ok(n) => n,
+            Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => continue,
+            Err(e) => return Err(fail("receive", e)),
+        };
+        let message = if to.is_ipv4() { &buffer[usize::from(buffer[0] & 15) * 4..n] } else { &buffer[..n] };
+        if message.len() >= 8 && message[0] == answer && message[4..6] == id {
+            if message[8..] == packet[8..] {
+                return Ok(began.elapsed());
+            }
+            return Err(format!("ping {to}: the answer's payload differs"));
+        }
+    }
+}
+
+/// Sends one router advertisement from `ifname` inside `ns` to all nodes, with this lifetime in seconds.
+pub fn advertise_router(ns: &Ns, ifname: &str, lifetime: u16) {
+    let index = crate::ip::link(ns, ifname).unwrap_or_else(|| panic!("no link {ifname} in {}", ns.label)).index;
+    let index = u32::try_from(index).expect("an interface index fits");
+    ns.run(|| {
+        let socket = Socket::new(Domain::IPV6, Type::RAW, Some(Protocol::ICMPV6)).expect("open a raw socket");
+        // RFC 4861, 6.1.2: hosts drop what has not come with hop limit 255.
+        socket.set_multicast_hops_v6(255).expect("set the hop limit");
+        socket.set_multicast_if_v6(index).expect("set the interface");
+        let mut packet = vec![134u8, 0, 0, 0, 64, 0];
+        packet.extend(lifetime.to_be_bytes());
+        packet.extend([0u8; 8]);
+        let all_nodes = std::net::SocketAddrV6::new(Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1), 0, 0, index);
+        socket.send_to(&packet, &SocketAddr::V6(all_nodes).into()).expect("send a router advertisement");
+    });
+}

@@ -1,0 +1,274 @@
+//! What is not ours is not touched, and what is ours is put right when somebody else touches it.
+//!
+//! Must catch: an audit that removes a route because it does not know it, without asking whose it is.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+
+use std::net::IpAddr;
+use std::sync::{Mutex, MutexGuard, OnceLock};
+
+use overlane_suites::agent::Agent;
+use overlane_suites::books::{self, Live};
+use overlane_suites::faults::{self, Target};
+use overlane_suites::runtime::Sandbox;
+use overlane_suites::wait::{ensure, eventually, holds, millis, secs};
+use overlane_suites::{Lab, NodeHandle, Ns, clean, ip, nft, packet};
+
+static NODES: [Mutex<()>; 3] = [Mutex::new(()), Mutex::new(()), Mutex::new(())];
+
+fn lab() -> &'static Lab {
+    clean::begin();
+    static LAB: OnceLock<Lab> = OnceLock::new();
+    LAB.get_or_init(|| Lab::up(&["--nodes", "3"]))
+}
+
+fn node(number: usize) -> (MutexGuard<'static, ()>, NodeHandle) {
+    let lab = lab();
+    let lock = NODES[number].lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let node = lab.node(number);
+    node.agent_ready();
+    (lock, node)
+}
+
+/// Seconds between two full looks of the agents of this file.
+const AUDIT: u64 = 2;
+
+fn watchful(node: &NodeHandle) -> Agent {
+    Agent::take_with(node, &["--audit-interval", &AUDIT.to_string()])
+}
+
+/// Docker, flannel, kube-router, ufw and people leave such things on a node. Some look much like ours.
+const FOREIGN_LINKS: &str = "
+    ip link add docker0 type bridge
+    ip address add 172.17.0.1/16 dev docker0
+    ip link set docker0 up
+    ip link add veth1a2b3c4 type veth peer name veth1a2b3c5
+    ip link set veth1a2b3c4 master docker0 up
+    ip link set veth1a2b3c5 up
+    ip link add cni0 type bridge
+    ip address add 10.42.0.1/24 dev cni0
+    ip link set cni0 up
+    ip link add flannel.1 type vxlan id 1 dev eth0 dstport 8472 nolearning
+    ip address add 10.42.0.0/32 dev flannel.1
+    ip link set flannel.1 up
+    ip route add 10.42.1.0/24 via 10.42.1.0 dev flannel.1 onlink
+    ip neigh add 10.42.1.0 lladdr 02:42:00:00:00:01 dev flannel.1 nud permanent
+    bridge fdb append 02:42:00:00:00:01 dev flannel.1 dst 10.224.0.99
+    ip link add ovx type veth peer name xovlp
+    ip link set ovx up
+    ip route add 192.168.55.0/24 dev docker0 proto static table 100
+    ip route add blackhole 192.168.56.0/24 proto 110
+    ip route add 192.168.57.0/24 dev docker0 proto 112
+    ip -6 route add 2001:db8:57::/48 dev docker0 proto static
+    ip rule add from 192.168.55.0/24 lookup 100 pref 1109
+    ip rule add to 10.244.250.0/24 lookup 100 pref 1130
+    ip -6 rule add from 2001:db8:57::/48 lookup 100 pref 1000
+    ip neigh add 172.17.0.99 lladdr 02:42:ac:11:00:63 dev docker0 nud permanent
+";
+
+const FOREIGN_TABLES: &str = "
+    table ip filter {
+        chain DOCKER-USER { counter return }
+        chain DOCKER { ip daddr 172.17.0.2 tcp dport 80 accept }
+        chain FORWARD { type filter hook forward priority filter; policy accept; jump DOCKER-USER; jump DOCKER; }
+        chain ufw-user-input { tcp dport 22 accept }
+        chain INPUT { type filter hook input priority filter; policy accept; jump ufw-user-input; }
+    }
+    table ip nat {
+        chain DOCKER { iifname \"docker0\" return }
+        chain POSTROUTING { type nat hook postrouting priority srcnat; policy accept; ip saddr 172.17.0.0/16 oifname != \"docker0\" masquerade; }
+        chain FLANNEL-POSTRTG { ip saddr 10.42.0.0/16 ip daddr 10.42.0.0/16 return }
+    }
+    table ip overlane { chain mine { type filter hook forward priority filter; policy accept; comment \"not theirs\"; } }
+    table inet overlane2 { set pod4 { type ipv4_addr; elements = { 10.9.9.9 } } }
+    table bridge overlane { chain c { } }
+";
+
+fn plant_foreign(ns: &Ns) {
+    FOREIGN_LINKS.lines().map(str::trim).filter(|l| !l.is_empty()).for_each(|line| {
+        ns.must(line);
+    });
+    let out = ns.feed(&["nft", "-f", "-"], FOREIGN_TABLES);
+    assert!(out.ok(), "{out}");
+}
+
+/// The node without what is ours.
+fn foreign_view(ns: &Ns) -> String {
+    let ours = |line: &&str| {
+        line.contains(" ovl") || line.contains("\"ovl") || line.contains("proto: \"111\"") || line.contains(" 1110:")
+            || line.contains("28534")
+    };
+    let kernel: Vec<String> = ip::snapshot(ns).lines().filter(|l| !ours(l)).map(str::to_owned).collect();
+    let fdb = ns.must("bridge fdb show dev flannel.1").stdout;
+    let sysctls = ["net/ipv4/conf/docker0/forwarding", "net/ipv6/conf/docker0/accept_ra", "net/ipv4/conf/all/rp_filter"];
+    let sysctls: Vec<String> = sysctls.iter().map(|name| format!("{name}={}", ns.sysctl(name))).collect();
+    format!("{}\n{fdb}\n{}\n{}", kernel.join("\n"), nft::foreign_text(ns), sysctls.join("\n"))
+}
+
+#[test]
+fn foreign_objects_are_left_alone() {
+    let (_lock, node) = node(0);
+    let agent = watchful(&node);
+    agent.kill();
+    plant_foreign(&node.ns);
+    // Addresses that the kernel makes up itself settle within two seconds.
+    std::thread::sleep(secs(2));
+    let before = foreign_view(&node.ns);
+    agent.start();
+    let runtime = node.runtime();
+    let mut sandbox = Sandbox::new();
+    runtime.add(&mut sandbox).must();
+    std::thread::sleep(secs(2 * AUDIT + 1));
+    assert_eq!(foreign_view(&node.ns), before, "after start, an ADD and audits");
+    // Damage to ours makes the agent write: still nothing else.
+    node.ns.must("nft delete table inet overlane");
+    node.ns.must(&format!("ip route flush table {}", ip::TABLE));
+    let live = [Live { name: "pod".into(), ns: sandbox.net.ns.clone(), ips: sandbox.ips() }];
+    books::balanced(&node.ns, &live, &[], secs(2 * AUDIT + 10));
+    books::reachable(&node.ns, &live, secs(5));
+    assert_eq!(foreign_view(&node.ns), before, "after a repair");
+    runtime.del(&sandbox).must();
+    assert_eq!(foreign_view(&node.ns), before, "after a DEL");
+    let other = lab().node(1);
+    packet::ping(&node.ns, other.ips()[0], 56, secs(1)).unwrap();
+    drop(agent);
+    node.agent_ready();
+    assert_eq!(foreign_view(&node.ns), before, "after another start");
+}
+
+#[test]
+fn stale_objects_of_ours_go() {
+    let (_lock, node) = node(1);
+    let agent = watchful(&node);
+    agent.kill();
+    node.ns.must("ip link add ovlpstale000001 type veth peer name stalepeer");
+    node.ns.must("ip link set ovlpstale000001 up");
+    node.ns.must(&format!("ip route add 10.244.1.222/32 dev ovlpstale000001 table {} proto 111", ip::TABLE));
+    node.ns.must(&format!("ip route add 10.244.123.0/24 via 10.224.0.4 table {} proto 111", ip::TABLE));
+    node.ns.must("nft add element inet overlane pod4 { \"ovlpstale000001\" . 02:00:00:00:00:09 . 10.244.1.222 }");
+    agent.start();
+    eventually(secs(2 * AUDIT + 10), "removal of what a dead agent left", || {
+        let routes = ip::routes(&node.ns, ip::TABLE);
+        let stale = routes.iter().any(|r| r.dst.contains("10.244.1.222") || r.dst.contains("10.244.123.0"));
+        ensure(!stale, || format!("{routes:?}"))?;
+        let elements = nft::pod_elements(&node.ns);
+        ensure(!elements.iter().any(|e| e.contains("ovlpstale000001")), || format!("{elements:?}"))?;
+        ensure(ip::link(&node.ns, "ovlpstale000001").is_none(), || "the link is there".to_owned())
+    });
+}
+
+/// A forward chain of somebody else that drops.
+const DROPPING: &str = "table ip filter { chain FORWARD { type filter hook forward priority filter; policy drop; } }";
+
+#[test]
+fn doctor_names_a_foreign_drop() {
+    let (_lock, node) = node(2);
+    let doctor = || overlane_suites::lab::overlane(&["doctor", "--lab", &node.lab, "--node", &node.name]);
+    let healthy = doctor();
+    assert!(!healthy.all().contains("FORWARD"), "{healthy}");
+    let out = node.ns.feed(&["nft", "-f", "-"], DROPPING);
+    assert!(out.ok(), "{out}");
+    let sick = doctor();
+    node.ns.must("nft delete table ip filter");
+    assert_eq!(sick.code, Some(1), "{sick}");
+    assert!(sick.all().contains("FORWARD") && sick.all().contains("filter"), "names the chain: {sick}");
+    assert!(sick.all().to_lowercase().contains("drop"), "says what it does: {sick}");
+}
+
+fn repairs(node: &NodeHandle) -> f64 {
+    node.repairs()
+}
+
+#[test]
+fn drift_is_repaired_and_counted() {
+    let (_lock, node) = node(2);
+    let _agent = watchful(&node);
+    let runtime = node.runtime();
+    let mut sandbox = Sandbox::new();
+    runtime.add(&mut sandbox).must();
+    let live = [Live { name: "pod".into(), ns: sandbox.net.ns.clone(), ips: sandbox.ips() }];
+    let limit = secs(AUDIT * 2 + 8);
+    let mut cases: Vec<(String, Vec<String>)> = Vec::new();
+    let peer = lab().api.blocks("node-0");
+    for block in &peer {
+        let family = if block.contains(':') { "-6" } else { "-4" };
+        cases.push((format!("route to {block}"), vec![format!("ip {family} route del {block} table {}", ip::TABLE)]));
+        cases.push((format!("rules {family}"), vec![format!("ip {family} rule del pref {}", ip::RULE)]));
+    }
+    cases.push(("route table".into(), vec![format!("ip route flush table {}", ip::TABLE)]));
+    cases.push(("nft table".into(), vec!["nft delete table inet overlane".into()]));
+    cases.push(("nft chain".into(), vec!["nft flush chain inet overlane forward".into()]));
+    cases.push(("nft rule".into(), vec!["nft flush chain inet overlane from_pod".into()]));
+    cases.push(("IPv4 forwarding".into(), vec!["sysctl -qw net.ipv4.ip_forward=0".into()]));
+    cases.push(("IPv6 forwarding".into(), vec!["sysctl -qw net.ipv6.conf.all.forwarding=0".into()]));
+    for (name, lines) in &cases {
+        let picture = || (stable(&node.ns), nft::own_text(&node.ns), node.ns.sysctl("net/ipv4/ip_forward"), node.ns.sysctl("net/ipv6/conf/all/forwarding"));
+        let (before, counted) = (picture(), repairs(&node));
+        lines.iter().for_each(|line| {
+            node.ns.must(line);
+        });
+        eventually(limit, &format!("repair of {name}"), || {
+            let now = picture();
+            ensure(now == before, || format!("before {before:#?}, now {now:#?}"))
+        });
+        eventually(secs(3), &format!("count of the repair of {name}"), || {
+            ensure(repairs(&node) > counted, || format!("overlane_repairs_total stays at {counted}"))
+        });
+        books::reachable(&node.ns, &live, secs(3));
+    }
+    for fault in faults::host_side(&Target::of(&node.ns, &sandbox)) {
+        let counted = repairs(&node);
+        fault.plant();
+        eventually(limit, &format!("repair of {}", fault.name), || ensure(!fault.still(), || "still broken".into()));
+        eventually(limit, &format!("count of the repair of {}", fault.name), || {
+            ensure(repairs(&node) > counted, || format!("overlane_repairs_total stays at {counted}"))
+        });
+        books::reachable(&node.ns, &live, secs(5));
+    }
+    runtime.del(&sandbox).must();
+}
+
+/// Routes and rules of ours, as text.
+fn stable(ns: &Ns) -> String {
+    let mut routes: Vec<String> = ip::routes(ns, ip::TABLE).iter().map(|r| format!("{r:?}")).collect();
+    routes.sort();
+    let rules: Vec<String> = ip::rules(ns).into_iter().filter(|r| r.contains(" 1110:")).collect();
+    format!("{routes:#?}\n{rules:#?}")
+}
+
+#[test]
+fn a_default_route_from_router_advertisements_survives() {
+    let (_lock, node) = node(1);
+    let agent = watchful(&node);
+    agent.kill();
+    // As a machine is before anything of ours runs: a host, no router.
+    node.ns.must("sysctl -qw net.ipv6.conf.all.forwarding=0");
+    node.ns.must("sysctl -qw net.ipv6.conf.eth0.accept_ra=1");
+    let had = ip::family_routes(&node.ns, "-6", "main").into_iter().find(|r| r.dst == "default");
+    node.ns.sh(&["ip", "-6", "route", "del", "default"]);
+    let router = lab().router();
+    let port = ip::links(&router).into_iter().find(|l| l.kind == "bridge").expect("the router's bridge").name;
+    let learnt = || -> Result<(), String> {
+        let routes = ip::family_routes(&node.ns, "-6", "main");
+        ensure(routes.iter().any(|r| r.dst == "default" && r.proto == "ra"), || format!("{routes:?}"))
+    };
+    eventually(secs(10), "a default route by router advertisement", || {
+        packet::advertise_router(&router, &port, 1800);
+        std::thread::sleep(millis(100));
+        learnt()
+    });
+    agent.start();
+    assert_eq!(node.ns.sysctl("net/ipv6/conf/all/forwarding"), "1");
+    holds(secs(3), "the default route while forwarding is on", learnt);
+    // And the next advertisement is still heard.
+    node.ns.must("ip -6 route del default");
+    eventually(secs(10), "a default route by a later advertisement", || {
+        packet::advertise_router(&router, &port, 1800);
+        std::thread::sleep(millis(100));
+        learnt()
+    });
+    if let Some(route) = had {
+        node.ns.sh(&["ip", "-6", "route", "del", "default"]);
+        let via: IpAddr = route.gateway.parse().unwrap();
+        node.ns.must(&format!("ip -6 route add default via {via} dev {}", route.dev));
+    }
+}
