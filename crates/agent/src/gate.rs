@@ -1,7 +1,7 @@
 //! Whether an ADD can be served, and what it needs to know for it. Opened by the reconciler once the kernel holds the
 //! rules that a pod's first packet must meet.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -57,20 +57,15 @@ impl Gate {
         Arc::clone(&self.env.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Lets ADDs through.
-    pub fn open(&self, env: Env) {
+    /// Notes what the node is, and lets ADDs through unless there is a reason not to.
+    pub fn set(&self, env: Env, closed: Option<String>) {
         let env = Arc::new(env);
         *self.env.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&env);
-        *self.state.write().unwrap_or_else(PoisonError::into_inner) = State::Open(env);
+        *self.state.write().unwrap_or_else(PoisonError::into_inner) = closed.map_or(State::Open(env), State::Closed);
     }
 
     /// Lets none through.
     pub fn close(&self, reason: String) {
         *self.state.write().unwrap_or_else(PoisonError::into_inner) = State::Closed(reason);
-    }
-
-    /// Links that were cut, for messages.
-    pub fn cut(&self) -> BTreeSet<String> {
-        self.env().cut.keys().cloned().collect()
     }
 }

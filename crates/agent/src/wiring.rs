@@ -120,12 +120,14 @@ async fn outside(
         Source::Files(dir) => _ = tokio::spawn(objects::follow(dir.clone(), node.config.node.clone(), to_fold)),
         source => {
             let client = cluster::client(source).await?;
-            // A fleet that starts at once comes in turns, but for nodes that know nothing yet.
-            tokio::time::sleep(jitter(Duration::from_millis(if known { 2_000 } else { 100 }))).await;
-            cluster::start(&client, &node.config.node, &to_fold);
-            let name = node.config.node.clone();
-            tokio::spawn(cluster::listen_again(client.clone(), name, deaf, Arc::clone(&node.metrics)));
-            tokio::spawn(nodestate::keep(Arc::clone(&node), client, in_api));
+            let (of, name) = (Arc::clone(&node), node.config.node.clone());
+            tokio::spawn(async move {
+                // A fleet that starts at once comes in turns, but for nodes that know nothing yet.
+                tokio::time::sleep(jitter(Duration::from_millis(if known { 2_000 } else { 100 }))).await;
+                cluster::start(&client, &name, &to_fold);
+                tokio::spawn(cluster::listen_again(client.clone(), name, deaf, Arc::clone(&of.metrics)));
+                nodestate::keep(of, client, in_api).await;
+            });
         }
     }
     if let Some(address) = node.config.metrics {

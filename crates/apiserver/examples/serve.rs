@@ -5,15 +5,8 @@ use overlane_apiserver::ApiServer;
 
 #[tokio::main]
 async fn main() -> std::io::Result<()> {
-    let address = std::env::args()
-        .nth(1)
-        .unwrap_or_else(|| "127.0.0.1:8001".to_owned());
+    let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:8001".to_owned());
     let listener = std::net::TcpListener::bind(&address)?;
-    println!(
-        "kubectl -s http://{} get namespaces",
-        listener.local_addr()?
-    );
-    ApiServer::new()
-        .serve(listener, std::future::pending())
-        .await
+    println!("kubectl -s http://{} get namespaces", listener.local_addr()?);
+    ApiServer::new().serve(listener, std::future::pending()).await
 }

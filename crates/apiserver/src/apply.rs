@@ -21,29 +21,16 @@ pub fn apply(
     force: bool,
 ) -> Result<Value, Failure> {
     let shape = Shape::of(resource);
-    let wanted = ownable(
-        FieldSet::of(config, &shape, true),
-        resource,
-        writer.subresource,
-    );
+    let wanted = ownable(FieldSet::of(config, &shape, true), resource, writer.subresource);
     let mut merged = overlay(live, config, &shape, true);
     let mut managers = managers_of(resource, live);
-    let changed = ownable(
-        FieldSet::changed(live, &merged, &shape, true),
-        resource,
-        writer.subresource,
-    );
+    let changed = ownable(FieldSet::changed(live, &merged, &shape, true), resource, writer.subresource);
 
     let mut conflicts = Vec::new();
     let mut others = FieldSet::default();
     for entry in managers.iter_mut().filter(|entry| !entry.is(writer, APPLY)) {
         let taken = entry.fields.common(&changed);
-        conflicts.extend(
-            taken
-                .paths()
-                .into_iter()
-                .map(|path| (entry.manager.clone(), path)),
-        );
+        conflicts.extend(taken.paths().into_iter().map(|path| (entry.manager.clone(), path)));
         entry.fields = entry.fields.minus(&taken);
         others.union(&entry.fields);
     }
@@ -51,20 +38,12 @@ pub fn apply(
         return Err(Failure::apply_conflict(&conflicts));
     }
 
-    let own = managers
-        .iter()
-        .position(|entry| entry.is(writer, APPLY))
-        .map(|index| managers.remove(index));
-    let before = own
-        .as_ref()
-        .map(|entry| entry.fields.clone())
-        .unwrap_or_default();
+    let own = managers.iter().position(|entry| entry.is(writer, APPLY)).map(|index| managers.remove(index));
+    let before = own.as_ref().map(|entry| entry.fields.clone()).unwrap_or_default();
     let mut kept = others;
     kept.union(&wanted);
     remove(&mut merged, &before.minus(&kept), &kept, &shape, true);
-    let time = own
-        .filter(|entry| entry.fields == wanted)
-        .map_or_else(now, |entry| entry.time);
+    let time = own.filter(|entry| entry.fields == wanted).map_or_else(now, |entry| entry.time);
     managers.push(Entry {
         manager: writer.manager.to_owned(),
         operation: APPLY.to_owned(),
@@ -79,11 +58,7 @@ pub fn apply(
 
 /// Notes in `new` what an update or a patch took over. Nothing, if nobody has applied the object yet.
 pub fn track(resource: &Resource, live: &Value, new: &mut Value, writer: Writer<'_>) {
-    let base = if at(new, &["metadata", "managedFields"]).is_some() {
-        &*new
-    } else {
-        live
-    };
+    let base = if at(new, &["metadata", "managedFields"]).is_some() { &*new } else { live };
     let mut managers = entries(base);
     if managers.is_empty() {
         metadata(new).remove("managedFields");
@@ -91,11 +66,7 @@ pub fn track(resource: &Resource, live: &Value, new: &mut Value, writer: Writer<
     }
     let shape = Shape::of(resource);
     let all = |value: &Value| FieldSet::of(value, &shape, true);
-    let changed = ownable(
-        FieldSet::changed(Some(live), new, &shape, true),
-        resource,
-        writer.subresource,
-    );
+    let changed = ownable(FieldSet::changed(Some(live), new, &shape, true), resource, writer.subresource);
     let removed = all(live).minus(&all(new));
     let mut own = None;
     for mut entry in managers.split_off(0) {
@@ -125,12 +96,7 @@ pub fn track(resource: &Resource, live: &Value, new: &mut Value, writer: Writer<
 
 #[cfg(test)]
 mod tests {
-    #![allow(
-        clippy::unwrap_used,
-        clippy::expect_used,
-        clippy::panic,
-        reason = "tests"
-    )]
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
     use super::*;
     use serde_json::json;
 
@@ -139,10 +105,7 @@ mod tests {
     }
 
     fn writer(manager: &str) -> Writer<'_> {
-        Writer {
-            manager,
-            subresource: "",
-        }
+        Writer { manager, subresource: "" }
     }
 
     fn labels(labels: Value) -> Value {
@@ -152,136 +115,46 @@ mod tests {
     #[test]
     fn a_field_no_longer_applied_goes_unless_another_owns_it() {
         let nodes = nodes();
-        let one = apply(
-            &nodes,
-            None,
-            &labels(json!({"a": "1", "b": "1"})),
-            writer("one"),
-            false,
-        )
-        .unwrap();
-        let two = apply(
-            &nodes,
-            Some(&one),
-            &labels(json!({"b": "1", "c": "1"})),
-            writer("two"),
-            false,
-        )
-        .unwrap();
+        let one = apply(&nodes, None, &labels(json!({"a": "1", "b": "1"})), writer("one"), false).unwrap();
+        let two = apply(&nodes, Some(&one), &labels(json!({"b": "1", "c": "1"})), writer("two"), false).unwrap();
         let gone = apply(&nodes, Some(&two), &labels(json!({})), writer("one"), false).unwrap();
         assert_eq!(gone["metadata"]["labels"], json!({"b": "1", "c": "1"}));
         let bare = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n"}});
         let none = apply(&nodes, Some(&gone), &bare, writer("two"), false).unwrap();
-        assert_eq!(
-            none["metadata"].get("labels"),
-            Some(&json!({})),
-            "manager one still applies an empty map"
-        );
+        assert_eq!(none["metadata"].get("labels"), Some(&json!({})), "manager one still applies an empty map");
     }
 
     #[test]
     fn another_managers_value_is_a_conflict_until_forced() {
         let nodes = nodes();
-        let one = apply(
-            &nodes,
-            None,
-            &labels(json!({"a": "1"})),
-            writer("one"),
-            false,
-        )
-        .unwrap();
-        let refused = apply(
-            &nodes,
-            Some(&one),
-            &labels(json!({"a": "2"})),
-            writer("two"),
-            false,
-        )
-        .unwrap_err();
+        let one = apply(&nodes, None, &labels(json!({"a": "1"})), writer("one"), false).unwrap();
+        let refused = apply(&nodes, Some(&one), &labels(json!({"a": "2"})), writer("two"), false).unwrap_err();
         assert_eq!(refused.code, 409);
-        assert!(
-            refused.status()["message"]
-                .as_str()
-                .unwrap()
-                .contains(".metadata.labels.a")
-        );
-        let forced = apply(
-            &nodes,
-            Some(&one),
-            &labels(json!({"a": "2"})),
-            writer("two"),
-            true,
-        )
-        .unwrap();
-        assert_eq!(
-            forced["metadata"]["managedFields"]
-                .as_array()
-                .unwrap()
-                .len(),
-            1
-        );
+        assert!(refused.status()["message"].as_str().unwrap().contains(".metadata.labels.a"));
+        let forced = apply(&nodes, Some(&one), &labels(json!({"a": "2"})), writer("two"), true).unwrap();
+        assert_eq!(forced["metadata"]["managedFields"].as_array().unwrap().len(), 1);
         assert_eq!(forced["metadata"]["managedFields"][0]["manager"], "two");
     }
 
     #[test]
     fn an_update_takes_what_it_changes() {
         let nodes = nodes();
-        let one = apply(
-            &nodes,
-            None,
-            &labels(json!({"a": "1", "b": "1"})),
-            writer("one"),
-            false,
-        )
-        .unwrap();
+        let one = apply(&nodes, None, &labels(json!({"a": "1", "b": "1"})), writer("one"), false).unwrap();
         let mut new = one.clone();
         new["metadata"]["labels"]["a"] = json!("2");
         track(&nodes, &one, &mut new, writer("editor"));
-        let refused = apply(
-            &nodes,
-            Some(&new),
-            &labels(json!({"a": "1", "b": "1"})),
-            writer("one"),
-            false,
-        )
-        .unwrap_err();
+        let refused =
+            apply(&nodes, Some(&new), &labels(json!({"a": "1", "b": "1"})), writer("one"), false).unwrap_err();
         assert_eq!(refused.code, 409);
-        assert!(
-            apply(
-                &nodes,
-                Some(&new),
-                &labels(json!({"a": "2", "b": "1"})),
-                writer("one"),
-                false
-            )
-            .is_ok()
-        );
+        assert!(apply(&nodes, Some(&new), &labels(json!({"a": "2", "b": "1"})), writer("one"), false).is_ok());
     }
 
     #[test]
     fn what_was_there_before_the_first_apply_has_an_owner() {
         let nodes = nodes();
         let live = labels(json!({"a": "1"}));
-        assert_eq!(
-            apply(
-                &nodes,
-                Some(&live),
-                &labels(json!({"a": "2"})),
-                writer("one"),
-                false
-            )
-            .unwrap_err()
-            .code,
-            409
-        );
-        let same = apply(
-            &nodes,
-            Some(&live),
-            &labels(json!({"a": "1", "b": "2"})),
-            writer("one"),
-            false,
-        )
-        .unwrap();
+        assert_eq!(apply(&nodes, Some(&live), &labels(json!({"a": "2"})), writer("one"), false).unwrap_err().code, 409);
+        let same = apply(&nodes, Some(&live), &labels(json!({"a": "1", "b": "2"})), writer("one"), false).unwrap();
         assert_eq!(same["metadata"]["labels"], json!({"a": "1", "b": "2"}));
     }
 
@@ -292,38 +165,13 @@ mod tests {
             json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n"},
             "status": {"conditions": conditions}})
         };
-        let to_status = |manager| Writer {
-            manager,
-            subresource: "status",
-        };
-        let one = apply(
-            &nodes,
-            None,
-            &status(json!([{"type": "A", "status": "True"}])),
-            to_status("one"),
-            false,
-        )
-        .unwrap();
-        let two = apply(
-            &nodes,
-            Some(&one),
-            &status(json!([{"type": "B", "status": "True"}])),
-            to_status("two"),
-            false,
-        )
-        .unwrap();
+        let to_status = |manager| Writer { manager, subresource: "status" };
+        let one =
+            apply(&nodes, None, &status(json!([{"type": "A", "status": "True"}])), to_status("one"), false).unwrap();
+        let two = apply(&nodes, Some(&one), &status(json!([{"type": "B", "status": "True"}])), to_status("two"), false)
+            .unwrap();
         assert_eq!(two["status"]["conditions"].as_array().unwrap().len(), 2);
-        let gone = apply(
-            &nodes,
-            Some(&two),
-            &status(json!([])),
-            to_status("one"),
-            false,
-        )
-        .unwrap();
-        assert_eq!(
-            gone["status"]["conditions"],
-            json!([{"type": "B", "status": "True"}])
-        );
+        let gone = apply(&nodes, Some(&two), &status(json!([])), to_status("one"), false).unwrap();
+        assert_eq!(gone["status"]["conditions"], json!([{"type": "B", "status": "True"}]));
     }
 }

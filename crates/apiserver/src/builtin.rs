@@ -1,8 +1,6 @@
 //! The built-in resources: what is served from the start, and the type check of each.
 
-use k8s_openapi::api::{
-    coordination::v1 as lease, core::v1 as core, discovery::v1 as slice, networking::v1 as net,
-};
+use k8s_openapi::api::{coordination::v1 as lease, core::v1 as core, discovery::v1 as slice, networking::v1 as net};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -16,15 +14,7 @@ const CONDITIONAL: u8 = 8;
 const LABEL_NAME: u8 = 16;
 
 /// Group, version, plural, kind, short names, flags, selectable fields.
-type Row = (
-    &'static str,
-    &'static str,
-    &'static str,
-    &'static str,
-    &'static str,
-    u8,
-    &'static str,
-);
+type Row = (&'static str, &'static str, &'static str, &'static str, &'static str, u8, &'static str);
 
 const EVENT_FIELDS: &str = "involvedObject.kind involvedObject.namespace involvedObject.name involvedObject.uid \
     involvedObject.apiVersion involvedObject.resourceVersion involvedObject.fieldPath reason reportingComponent source \
@@ -36,44 +26,12 @@ const ROWS: [Row; 16] = [
     ("", "v1", "configmaps", "ConfigMap", "cm", 0, ""),
     ("", "v1", "endpoints", "Endpoints", "ep", 0, ""),
     ("", "v1", "events", "Event", "ev", 0, EVENT_FIELDS),
-    (
-        "",
-        "v1",
-        "namespaces",
-        "Namespace",
-        "ns",
-        CLUSTER | STATUS | LABEL_NAME,
-        "status.phase",
-    ),
-    (
-        "",
-        "v1",
-        "nodes",
-        "Node",
-        "no",
-        CLUSTER | STATUS,
-        "spec.unschedulable",
-    ),
-    (
-        "",
-        "v1",
-        "pods",
-        "Pod",
-        "po",
-        STATUS | GENERATION,
-        POD_FIELDS,
-    ),
+    ("", "v1", "namespaces", "Namespace", "ns", CLUSTER | STATUS | LABEL_NAME, "status.phase"),
+    ("", "v1", "nodes", "Node", "no", CLUSTER | STATUS, "spec.unschedulable"),
+    ("", "v1", "pods", "Pod", "po", STATUS | GENERATION, POD_FIELDS),
     ("", "v1", "secrets", "Secret", "", 0, "type"),
     ("", "v1", "serviceaccounts", "ServiceAccount", "sa", 0, ""),
-    (
-        "",
-        "v1",
-        "services",
-        "Service",
-        "svc",
-        STATUS | LABEL_NAME,
-        "spec.clusterIP spec.type",
-    ),
+    ("", "v1", "services", "Service", "svc", STATUS | LABEL_NAME, "spec.clusterIP spec.type"),
     (
         "apiextensions.k8s.io",
         "v1",
@@ -83,24 +41,8 @@ const ROWS: [Row; 16] = [
         CLUSTER | STATUS | GENERATION | CONDITIONAL,
         "",
     ),
-    (
-        "coordination.k8s.io",
-        "v1",
-        "leases",
-        "Lease",
-        "",
-        CONDITIONAL,
-        "",
-    ),
-    (
-        "discovery.k8s.io",
-        "v1",
-        "endpointslices",
-        "EndpointSlice",
-        "",
-        GENERATION | CONDITIONAL,
-        "",
-    ),
+    ("coordination.k8s.io", "v1", "leases", "Lease", "", CONDITIONAL, ""),
+    ("discovery.k8s.io", "v1", "endpointslices", "EndpointSlice", "", GENERATION | CONDITIONAL, ""),
     (
         "events.k8s.io",
         "v1",
@@ -111,33 +53,9 @@ const ROWS: [Row; 16] = [
         "regarding.kind regarding.namespace regarding.name regarding.uid \
         reason reportingController type",
     ),
-    (
-        "networking.k8s.io",
-        "v1",
-        "ipaddresses",
-        "IPAddress",
-        "ip",
-        CLUSTER | GENERATION | CONDITIONAL,
-        "",
-    ),
-    (
-        "networking.k8s.io",
-        "v1",
-        "networkpolicies",
-        "NetworkPolicy",
-        "netpol",
-        GENERATION,
-        "",
-    ),
-    (
-        "networking.k8s.io",
-        "v1",
-        "servicecidrs",
-        "ServiceCIDR",
-        "",
-        CLUSTER | STATUS | GENERATION,
-        "",
-    ),
+    ("networking.k8s.io", "v1", "ipaddresses", "IPAddress", "ip", CLUSTER | GENERATION | CONDITIONAL, ""),
+    ("networking.k8s.io", "v1", "networkpolicies", "NetworkPolicy", "netpol", GENERATION, ""),
+    ("networking.k8s.io", "v1", "servicecidrs", "ServiceCIDR", "", CLUSTER | STATUS | GENERATION, ""),
 ];
 
 /// The registry that a new server starts with.
@@ -160,11 +78,7 @@ fn resource(&(group, version, plural, kind, short, flags, selectable): &Row) -> 
         kind: kind.to_owned(),
         list_kind: format!("{kind}List"),
         short_names: words(short),
-        categories: if ["pods", "services"].contains(&plural) {
-            words("all")
-        } else {
-            Vec::new()
-        },
+        categories: if ["pods", "services"].contains(&plural) { words("all") } else { Vec::new() },
         namespaced: flags & CLUSTER == 0,
         status: flags & STATUS != 0,
         generation: flags & GENERATION != 0,

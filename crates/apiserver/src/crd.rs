@@ -8,13 +8,7 @@ use crate::resource::{Column, Resource};
 use crate::schema::Schema;
 
 fn strings(value: Option<&Value>) -> Vec<String> {
-    value
-        .and_then(Value::as_array)
-        .into_iter()
-        .flatten()
-        .filter_map(Value::as_str)
-        .map(str::to_owned)
-        .collect()
+    value.and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
 }
 
 /// The resource that a definition describes: its storage version; other versions are not served.
@@ -23,38 +17,22 @@ fn strings(value: Option<&Value>) -> Vec<String> {
 /// The rule that the definition breaks.
 pub fn resource(crd: &Value) -> Result<Resource, String> {
     let names = at(crd, &["spec", "names"]).cloned().unwrap_or_default();
-    let (group, plural, kind) = (
-        text(crd, &["spec", "group"]),
-        text(&names, &["plural"]),
-        text(&names, &["kind"]),
-    );
+    let (group, plural, kind) = (text(crd, &["spec", "group"]), text(&names, &["plural"]), text(&names, &["kind"]));
     if group.is_empty() || plural.is_empty() || kind.is_empty() {
         return Err("spec.group, spec.names.plural and spec.names.kind are required".to_owned());
     }
     let name = text(crd, &["metadata", "name"]);
     if name != format!("{plural}.{group}") {
-        return Err(format!(
-            "metadata.name must be spec.names.plural+\".\"+spec.group, {plural}.{group}"
-        ));
+        return Err(format!("metadata.name must be spec.names.plural+\".\"+spec.group, {plural}.{group}"));
     }
     let versions = at(crd, &["spec", "versions"]).and_then(Value::as_array);
     let is_stored = |version: &&Value| version.get("storage") == Some(&Value::Bool(true));
-    let version = versions
-        .into_iter()
-        .flatten()
-        .find(is_stored)
-        .ok_or("no version has storage: true")?;
-    let schema = at(version, &["schema", "openAPIV3Schema"])
-        .cloned()
-        .ok_or("the stored version has no schema")?;
+    let version = versions.into_iter().flatten().find(is_stored).ok_or("no version has storage: true")?;
+    let schema = at(version, &["schema", "openAPIV3Schema"]).cloned().ok_or("the stored version has no schema")?;
     let schema = Schema::new(schema).map_err(|error| error.to_string())?;
     let or = |field: &str, default: String| {
         let given = text(&names, &[field]);
-        if given.is_empty() {
-            default
-        } else {
-            given.to_owned()
-        }
+        if given.is_empty() { default } else { given.to_owned() }
     };
     Ok(Resource {
         group: group.to_owned(),
@@ -75,11 +53,7 @@ pub fn resource(crd: &Value) -> Result<Resource, String> {
             .and_then(Value::as_array)
             .into_iter()
             .flatten()
-            .map(|field| {
-                text(field, &["jsonPath"])
-                    .trim_start_matches('.')
-                    .to_owned()
-            })
+            .map(|field| text(field, &["jsonPath"]).trim_start_matches('.').to_owned())
             .collect(),
         columns: columns(version),
         schema: Some(schema),
@@ -88,9 +62,7 @@ pub fn resource(crd: &Value) -> Result<Resource, String> {
 }
 
 fn columns(version: &Value) -> Vec<Column> {
-    let declared = version
-        .get("additionalPrinterColumns")
-        .and_then(Value::as_array);
+    let declared = version.get("additionalPrinterColumns").and_then(Value::as_array);
     let mut columns: Vec<Column> = declared
         .into_iter()
         .flatten()
@@ -116,20 +88,12 @@ fn columns(version: &Value) -> Vec<Column> {
 pub fn complete(crd: &mut Value) {
     drop_nulls(crd);
     let kind = text(crd, &["spec", "names", "kind"]).to_owned();
-    if let Some(names) = crd
-        .pointer_mut("/spec/names")
-        .and_then(Value::as_object_mut)
-    {
-        names
-            .entry("singular")
-            .or_insert_with(|| kind.to_lowercase().into());
-        names
-            .entry("listKind")
-            .or_insert_with(|| format!("{kind}List").into());
+    if let Some(names) = crd.pointer_mut("/spec/names").and_then(Value::as_object_mut) {
+        names.entry("singular").or_insert_with(|| kind.to_lowercase().into());
+        names.entry("listKind").or_insert_with(|| format!("{kind}List").into());
     }
     if let Some(spec) = crd.get_mut("spec").and_then(Value::as_object_mut) {
-        spec.entry("conversion")
-            .or_insert_with(|| json!({"strategy": "None"}));
+        spec.entry("conversion").or_insert_with(|| json!({"strategy": "None"}));
     }
     if at(crd, &["status", "conditions"]).is_some_and(|conditions| conditions.get(0).is_some()) {
         return;

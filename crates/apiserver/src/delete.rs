@@ -33,27 +33,19 @@ pub struct Options {
 impl Options {
     fn parse(request: &Request) -> Result<Self, Failure> {
         let body = request.options()?;
-        let word =
-            |path: &[&str]| Some(text(&body, path).to_owned()).filter(|word| !word.is_empty());
+        let word = |path: &[&str]| Some(text(&body, path).to_owned()).filter(|word| !word.is_empty());
         let grace = body.get("gracePeriodSeconds").and_then(Value::as_i64);
-        let asked = request
-            .query
-            .number("gracePeriodSeconds")?
-            .and_then(|grace| i64::try_from(grace).ok());
-        let dry_run = at(&body, &["dryRun"])
-            .and_then(Value::as_array)
-            .is_some_and(|list| !list.is_empty());
+        let asked = request.query.number("gracePeriodSeconds")?.and_then(|grace| i64::try_from(grace).ok());
+        let dry_run = at(&body, &["dryRun"]).and_then(Value::as_array).is_some_and(|list| !list.is_empty());
         let propagation = word(&["propagationPolicy"]);
         let orphans = body.get("orphanDependents") == Some(&Value::Bool(true));
         Ok(Self {
             uid: word(&["preconditions", "uid"]),
             version: word(&["preconditions", "resourceVersion"]),
             grace: grace.or(asked),
-            propagation: propagation.unwrap_or_else(|| {
-                match request.query.get("propagationPolicy") {
-                    "" if orphans => "Orphan".to_owned(),
-                    other => other.to_owned(),
-                }
+            propagation: propagation.unwrap_or_else(|| match request.query.get("propagationPolicy") {
+                "" if orphans => "Orphan".to_owned(),
+                other => other.to_owned(),
             }),
             dry_run: dry_run || request.is_dry_run(),
         })
@@ -70,8 +62,10 @@ impl Server {
         let (object, gone) = self.delete_key(&request.resource, &request.key(), &options)?;
         let resource = &request.resource;
         if gone && !resource.is("", "pods") {
-            let details = json!({"name": object.key.1, "group": resource.group, "kind": resource.plural, "uid": object.uid()});
-            let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details});
+            let details =
+                json!({"name": object.key.1, "group": resource.group, "kind": resource.plural, "uid": object.uid()});
+            let status =
+                json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details});
             return Ok(Answer::json(status.to_string()));
         }
         Ok(Answer::json(request.view.object(resource, &object)))
@@ -86,32 +80,19 @@ impl Server {
             return Err(Failure::method_not_allowed());
         }
         let (options, selector) = (Options::parse(request)?, request.selector()?);
-        let page = crate::store::Page {
-            namespace: request.namespace.clone(),
-            ..Default::default()
-        };
+        let page = crate::store::Page { namespace: request.namespace.clone(), ..Default::default() };
         let listed = self.store.list(&request.resource.table, &page);
         let (objects, revision) = listed.map_err(|gone| Failure::expired(0, gone.oldest))?;
         let mut deleted = Vec::new();
-        for object in objects
-            .iter()
-            .filter(|object| selector.matches(&object.value))
-        {
+        for object in objects.iter().filter(|object| selector.matches(&object.value)) {
             match self.delete_key(&request.resource, &object.key, &options) {
                 Ok((object, _)) => deleted.push(object),
                 Err(failure) if failure.code == 404 => {}
                 Err(failure) => return Err(failure),
             }
         }
-        let meta = ListMeta {
-            revision,
-            ..ListMeta::default()
-        };
-        Ok(Answer::json(request.view.list(
-            &request.resource,
-            &deleted,
-            &meta,
-        )))
+        let meta = ListMeta { revision, ..ListMeta::default() };
+        Ok(Answer::json(request.view.list(&request.resource, &deleted, &meta)))
     }
 
     /// Deletes a pod as its delete would.
@@ -121,21 +102,10 @@ impl Server {
     pub fn evict(&self, request: &Request) -> Result<Answer, Failure> {
         let body = request.json()?;
         let grace = at(&body, &["deleteOptions", "gracePeriodSeconds"]).and_then(Value::as_i64);
-        self.delete_key(
-            &request.resource,
-            &request.key(),
-            &Options {
-                grace,
-                ..Options::default()
-            },
-        )?;
+        self.delete_key(&request.resource, &request.key(), &Options { grace, ..Options::default() })?;
         let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
         let bytes = status.to_string().into();
-        Ok(Answer::Body {
-            code: StatusCode::CREATED,
-            content_type: "application/json",
-            bytes,
-        })
+        Ok(Answer::Body { code: StatusCode::CREATED, content_type: "application/json", bytes })
     }
 
     /// Deletes an object, or marks it and waits for whoever holds it. Tells whether it is gone.
@@ -149,10 +119,7 @@ impl Server {
         options: &Options,
     ) -> Result<(Arc<Object>, bool), Failure> {
         loop {
-            let live = self
-                .store
-                .get(&resource.table, key)
-                .ok_or_else(|| Failure::not_found(resource, &key.1))?;
+            let live = self.store.get(&resource.table, key).ok_or_else(|| Failure::not_found(resource, &key.1))?;
             check(resource, &live, options)?;
             if options.dry_run {
                 return Ok((live, false));
@@ -164,15 +131,10 @@ impl Server {
             let done = match &marked {
                 None => Some((live.clone(), false)),
                 Some(new) if is_free(resource, new) => {
-                    let gone = self
-                        .store
-                        .swap(&resource.table, key, Some(live.revision), None)
-                        .ok();
+                    let gone = self.store.swap(&resource.table, key, Some(live.revision), None).ok();
                     gone.map(|gone| (gone, true))
                 }
-                Some(new) => self
-                    .store_change(resource, &live, new.clone())
-                    .map(|object| (object, false)),
+                Some(new) => self.store_change(resource, &live, new.clone()).map(|object| (object, false)),
             };
             let Some((object, gone)) = done else { continue };
             if gone {
@@ -184,16 +146,8 @@ impl Server {
     }
 
     /// What goes along with an object that is marked and still there.
-    fn follow(
-        &self,
-        resource: &Arc<Resource>,
-        object: Arc<Object>,
-        options: &Options,
-    ) -> (Arc<Object>, bool) {
-        let options = Options {
-            propagation: options.propagation.clone(),
-            ..Options::default()
-        };
+    fn follow(&self, resource: &Arc<Resource>, object: Arc<Object>, options: &Options) -> (Arc<Object>, bool) {
+        let options = Options { propagation: options.propagation.clone(), ..Options::default() };
         if resource.is("", "namespaces") {
             self.empty_namespace(&object.key.1);
         } else if resource.kind == "CustomResourceDefinition" {
@@ -204,10 +158,7 @@ impl Server {
             }
             self.finish_foreground(object.uid());
         }
-        let left = self
-            .store
-            .get(&resource.table, &object.key)
-            .filter(|left| left.uid() == object.uid());
+        let left = self.store.get(&resource.table, &object.key).filter(|left| left.uid() == object.uid());
         let gone = left.is_none();
         (left.unwrap_or(object), gone)
     }
@@ -227,8 +178,7 @@ impl Server {
     fn marked(&self, resource: &Resource, live: &Object, options: &Options) -> Option<Value> {
         let mut new = live.value.clone();
         let grace = grace(resource, &live.value, options);
-        let noted =
-            at(&live.value, &["metadata", "deletionGracePeriodSeconds"]).and_then(Value::as_i64);
+        let noted = at(&live.value, &["metadata", "deletionGracePeriodSeconds"]).and_then(Value::as_i64);
         if at(&live.value, &["metadata", "deletionTimestamp"]).is_some() {
             let shorter = noted.is_none_or(|noted| grace < noted);
             if !shorter {
@@ -237,14 +187,10 @@ impl Server {
         } else if resource.generation {
             bump_generation(&mut new);
         }
-        let when = Timestamp::now()
-            .saturating_add(SignedDuration::from_secs(grace))
-            .unwrap_or_else(|_| Timestamp::now());
+        let when =
+            Timestamp::now().saturating_add(SignedDuration::from_secs(grace)).unwrap_or_else(|_| Timestamp::now());
         let metadata = metadata(&mut new);
-        metadata.insert(
-            "deletionTimestamp".to_owned(),
-            when.strftime("%Y-%m-%dT%H:%M:%SZ").to_string().into(),
-        );
+        metadata.insert("deletionTimestamp".to_owned(), when.strftime("%Y-%m-%dT%H:%M:%SZ").to_string().into());
         metadata.insert("deletionGracePeriodSeconds".to_owned(), grace.into());
         if options.propagation == "Foreground" && !self.store.owned_by(live.uid()).is_empty() {
             add_finalizer(&mut new, FOREGROUND);
@@ -261,21 +207,14 @@ impl Server {
 
 fn check(resource: &Resource, live: &Object, options: &Options) -> Result<(), Failure> {
     if resource.is("", "namespaces") && PERMANENT_NAMESPACES.contains(&live.key.1.as_str()) {
-        return Err(Failure::forbidden(
-            resource,
-            &live.key.1,
-            "this namespace may not be deleted",
-        ));
+        return Err(Failure::forbidden(resource, &live.key.1, "this namespace may not be deleted"));
     }
     let version = live.revision.to_string();
-    for (what, wanted, found) in [
-        ("UID", &options.uid, live.uid()),
-        ("ResourceVersion", &options.version, version.as_str()),
-    ] {
+    for (what, wanted, found) in
+        [("UID", &options.uid, live.uid()), ("ResourceVersion", &options.version, version.as_str())]
+    {
         if let Some(wanted) = wanted.as_ref().filter(|wanted| *wanted != found) {
-            let why = format!(
-                "Precondition failed: {what} in precondition: {wanted}, {what} in object meta: {found}"
-            );
+            let why = format!("Precondition failed: {what} in precondition: {wanted}, {what} in object meta: {found}");
             return Err(Failure::conflict(resource, &live.key.1, &why));
         }
     }
@@ -293,12 +232,8 @@ fn grace(resource: &Resource, object: &Value, options: &Options) -> i64 {
 }
 
 fn is_free(resource: &Resource, object: &Value) -> bool {
-    let finalizers = at(object, &["metadata", "finalizers"])
-        .and_then(Value::as_array)
-        .map_or(0, Vec::len);
-    let grace = at(object, &["metadata", "deletionGracePeriodSeconds"])
-        .and_then(Value::as_i64)
-        .unwrap_or(0);
+    let finalizers = at(object, &["metadata", "finalizers"]).and_then(Value::as_array).map_or(0, Vec::len);
+    let grace = at(object, &["metadata", "deletionGracePeriodSeconds"]).and_then(Value::as_i64).unwrap_or(0);
     finalizers == 0 && grace == 0 && !resource.is("", "namespaces")
 }
 
@@ -309,9 +244,7 @@ pub fn has_finalizer(object: &Value, finalizer: &str) -> bool {
 }
 
 fn add_finalizer(object: &mut Value, finalizer: &str) {
-    let list = metadata(object)
-        .entry("finalizers")
-        .or_insert_with(|| json!([]));
+    let list = metadata(object).entry("finalizers").or_insert_with(|| json!([]));
     if let Value::Array(list) = list
         && !list.iter().any(|one| one == finalizer)
     {

@@ -20,14 +20,10 @@ pub fn version() -> Value {
 /// The answer at a path of discovery, if it is one and something is served there.
 pub fn answer(registry: &Registry, path: &[&str]) -> Option<Value> {
     match path {
-        ["api"] => Some(
-            json!({"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": []}),
-        ),
+        ["api"] => Some(json!({"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": []})),
         ["apis"] => {
-            let groups: Vec<Value> = versions(registry)
-                .iter()
-                .map(|(group, versions)| group_entry(group, versions))
-                .collect();
+            let groups: Vec<Value> =
+                versions(registry).iter().map(|(group, versions)| group_entry(group, versions)).collect();
             Some(json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups}))
         }
         ["apis", group] => {
@@ -45,11 +41,7 @@ pub fn answer(registry: &Registry, path: &[&str]) -> Option<Value> {
 
 fn versions(registry: &Registry) -> BTreeMap<String, Vec<String>> {
     let mut found: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    for (group, version) in registry
-        .group_versions()
-        .into_iter()
-        .filter(|(group, _)| !group.is_empty())
-    {
+    for (group, version) in registry.group_versions().into_iter().filter(|(group, _)| !group.is_empty()) {
         found.entry(group).or_default().push(version);
     }
     found
@@ -66,10 +58,7 @@ fn group_entry(group: &str, versions: &[String]) -> Value {
 
 fn resources(registry: &Registry, group: &str, version: &str) -> Option<Value> {
     let mut list = Vec::new();
-    for resource in registry
-        .all()
-        .filter(|resource| resource.group == group && resource.version == version)
-    {
+    for resource in registry.all().filter(|resource| resource.group == group && resource.version == version) {
         let entry = json!({
             "name": resource.plural, "singularName": resource.singular, "namespaced": resource.namespaced,
             "kind": resource.kind, "verbs": resource.verbs(), "shortNames": resource.short_names,
@@ -81,11 +70,7 @@ fn resources(registry: &Registry, group: &str, version: &str) -> Option<Value> {
                 "kind": kind, "verbs": verbs})
         };
         if resource.status {
-            list.push(subresource(
-                "status",
-                &resource.kind,
-                json!(["get", "patch", "update"]),
-            ));
+            list.push(subresource("status", &resource.kind, json!(["get", "patch", "update"])));
         }
         if resource.is("", "pods") {
             let mut eviction = subresource("eviction", "Eviction", json!(["create"]));
@@ -95,6 +80,7 @@ fn resources(registry: &Registry, group: &str, version: &str) -> Option<Value> {
         }
     }
     let group_version = api_version(group, version);
-    (!list.is_empty())
-        .then(|| json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group_version, "resources": list}))
+    (!list.is_empty()).then(
+        || json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group_version, "resources": list}),
+    )
 }

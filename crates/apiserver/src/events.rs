@@ -17,32 +17,21 @@ const RENAMED: [(&str, &str); 7] = [
 
 fn renamed(object: &Value, version: &str, name: impl Fn(&str) -> Option<&'static str>) -> Value {
     let fields = object.as_object().into_iter().flatten();
-    let mut turned: Map<String, Value> = fields
-        .map(|(field, value)| (name(field).unwrap_or(field).to_owned(), value.clone()))
-        .collect();
+    let mut turned: Map<String, Value> =
+        fields.map(|(field, value)| (name(field).unwrap_or(field).to_owned(), value.clone())).collect();
     turned.insert("apiVersion".to_owned(), version.into());
     Value::Object(turned)
 }
 
 /// From the stored form to `events.k8s.io/v1`.
 pub fn outward(object: &Value) -> Value {
-    let name = |field: &str| {
-        RENAMED
-            .iter()
-            .find(|(core, _)| *core == field)
-            .map(|(_, new)| *new)
-    };
+    let name = |field: &str| RENAMED.iter().find(|(core, _)| *core == field).map(|(_, new)| *new);
     renamed(object, "events.k8s.io/v1", name)
 }
 
 /// From `events.k8s.io/v1` to the stored form. The stored form always has `involvedObject` and `metadata`.
 pub fn inward(object: &Value) -> Value {
-    let name = |field: &str| {
-        RENAMED
-            .iter()
-            .find(|(_, new)| *new == field)
-            .map(|(core, _)| *core)
-    };
+    let name = |field: &str| RENAMED.iter().find(|(_, new)| *new == field).map(|(core, _)| *core);
     let mut turned = renamed(object, "v1", name);
     object_at(&mut turned, "involvedObject");
     turned
@@ -50,12 +39,7 @@ pub fn inward(object: &Value) -> Value {
 
 #[cfg(test)]
 mod tests {
-    #![allow(
-        clippy::unwrap_used,
-        clippy::expect_used,
-        clippy::panic,
-        reason = "tests"
-    )]
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
     use super::*;
     use serde_json::json;
 
@@ -68,13 +52,7 @@ mod tests {
         assert_eq!(core["involvedObject"]["name"], "x");
         assert_eq!(core["reportingComponent"], "c");
         let back = outward(&core);
-        for field in [
-            "apiVersion",
-            "note",
-            "regarding",
-            "reportingController",
-            "series",
-        ] {
+        for field in ["apiVersion", "note", "regarding", "reportingController", "series"] {
             assert_eq!(back[field], new[field], "{field}");
         }
     }

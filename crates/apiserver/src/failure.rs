@@ -26,56 +26,31 @@ impl Cause {
     /// The value does not fit the field.
     pub fn invalid(field: &str, value: &Value, why: &str) -> Self {
         let message = format!("Invalid value: {}: {why}", shown(value));
-        Self {
-            reason: "FieldValueInvalid",
-            field: field.to_owned(),
-            message,
-        }
+        Self { reason: "FieldValueInvalid", field: field.to_owned(), message }
     }
 
     /// The value is of the wrong type.
     pub fn wrong_type(field: &str, value: &Value, wanted: &str) -> Self {
         let found = json!(type_name(value));
-        let message =
-            format!("Invalid value: {found}: {field} in body must be of type {wanted}: {found}");
-        Self {
-            reason: "FieldValueTypeInvalid",
-            field: field.to_owned(),
-            message,
-        }
+        let message = format!("Invalid value: {found}: {field} in body must be of type {wanted}: {found}");
+        Self { reason: "FieldValueTypeInvalid", field: field.to_owned(), message }
     }
 
     /// The field is missing.
     pub fn required(field: &str) -> Self {
-        Self {
-            reason: "FieldValueRequired",
-            field: field.to_owned(),
-            message: "Required value".to_owned(),
-        }
+        Self { reason: "FieldValueRequired", field: field.to_owned(), message: "Required value".to_owned() }
     }
 
     /// The value is none of the allowed ones.
     pub fn not_supported(field: &str, value: &Value, allowed: &[Value]) -> Self {
         let allowed: Vec<String> = allowed.iter().map(Value::to_string).collect();
-        let message = format!(
-            "Unsupported value: {}: supported values: {}",
-            shown(value),
-            allowed.join(", ")
-        );
-        Self {
-            reason: "FieldValueNotSupported",
-            field: field.to_owned(),
-            message,
-        }
+        let message = format!("Unsupported value: {}: supported values: {}", shown(value), allowed.join(", "));
+        Self { reason: "FieldValueNotSupported", field: field.to_owned(), message }
     }
 
     /// The field may not be set, or not be changed.
     pub fn forbidden(field: &str, why: &str) -> Self {
-        Self {
-            reason: "FieldValueForbidden",
-            field: field.to_owned(),
-            message: format!("Forbidden: {why}"),
-        }
+        Self { reason: "FieldValueForbidden", field: field.to_owned(), message: format!("Forbidden: {why}") }
     }
 }
 
@@ -101,12 +76,7 @@ pub fn type_name(value: &Value) -> &'static str {
 
 impl Failure {
     fn new(code: u16, reason: &'static str, message: impl Into<String>) -> Self {
-        Self {
-            code,
-            reason,
-            message: message.into(),
-            details: json!({}),
-        }
+        Self { code, reason, message: message.into(), details: json!({}) }
     }
 
     fn about(mut self, resource: &Resource, name: &str) -> Self {
@@ -116,39 +86,23 @@ impl Failure {
 
     /// No such object.
     pub fn not_found(resource: &Resource, name: &str) -> Self {
-        Self::new(
-            404,
-            "NotFound",
-            format!("{} \"{name}\" not found", resource.qualified()),
-        )
-        .about(resource, name)
+        Self::new(404, "NotFound", format!("{} \"{name}\" not found", resource.qualified())).about(resource, name)
     }
 
     /// No such path.
     pub fn no_such_path() -> Self {
-        Self::new(
-            404,
-            "NotFound",
-            "the server could not find the requested resource",
-        )
+        Self::new(404, "NotFound", "the server could not find the requested resource")
     }
 
     /// The name is taken.
     pub fn already_exists(resource: &Resource, name: &str) -> Self {
-        Self::new(
-            409,
-            "AlreadyExists",
-            format!("{} \"{name}\" already exists", resource.qualified()),
-        )
-        .about(resource, name)
+        Self::new(409, "AlreadyExists", format!("{} \"{name}\" already exists", resource.qualified()))
+            .about(resource, name)
     }
 
     /// The object is not in the state that the request was made for.
     pub fn conflict(resource: &Resource, name: &str, why: &str) -> Self {
-        let message = format!(
-            "Operation cannot be fulfilled on {} \"{name}\": {why}",
-            resource.qualified()
-        );
+        let message = format!("Operation cannot be fulfilled on {} \"{name}\": {why}", resource.qualified());
         Self::new(409, "Conflict", message).about(resource, name)
     }
 
@@ -160,20 +114,14 @@ impl Failure {
 
     /// Server-side apply would take fields of other managers: `(manager, field)` each.
     pub fn apply_conflict(conflicts: &[(String, String)]) -> Self {
-        let managers: std::collections::BTreeSet<&str> = conflicts
-            .iter()
-            .map(|(manager, _)| manager.as_str())
-            .collect();
+        let managers: std::collections::BTreeSet<&str> =
+            conflicts.iter().map(|(manager, _)| manager.as_str()).collect();
         let fields: Vec<&str> = conflicts.iter().map(|(_, field)| field.as_str()).collect();
         let count = conflicts.len();
         let message = format!(
             "Apply failed with {count} conflict{}: conflicts with {}: {}",
             if count == 1 { "" } else { "s" },
-            managers
-                .iter()
-                .map(|manager| format!("\"{manager}\""))
-                .collect::<Vec<_>>()
-                .join(", "),
+            managers.iter().map(|manager| format!("\"{manager}\"")).collect::<Vec<_>>().join(", "),
             fields.join(", ")
         );
         let causes: Vec<Value> = conflicts
@@ -182,23 +130,13 @@ impl Failure {
                 json!({"reason": "FieldManagerConflict", "message": format!("conflict with \"{manager}\""), "field": field})
             })
             .collect();
-        Self {
-            details: json!({"causes": causes}),
-            ..Self::new(409, "Conflict", message)
-        }
+        Self { details: json!({"causes": causes}), ..Self::new(409, "Conflict", message) }
     }
 
     /// Fields break rules.
     pub fn invalid(resource: &Resource, name: &str, causes: &[Cause]) -> Self {
-        let texts: Vec<String> = causes
-            .iter()
-            .map(|cause| format!("{}: {}", cause.field, cause.message))
-            .collect();
-        let text = if let [only] = texts.as_slice() {
-            only.clone()
-        } else {
-            format!("[{}]", texts.join(", "))
-        };
+        let texts: Vec<String> = causes.iter().map(|cause| format!("{}: {}", cause.field, cause.message)).collect();
+        let text = if let [only] = texts.as_slice() { only.clone() } else { format!("[{}]", texts.join(", ")) };
         let kind = if resource.group.is_empty() {
             resource.kind.clone()
         } else {
@@ -208,16 +146,8 @@ impl Failure {
             .iter()
             .map(|cause| json!({"reason": cause.reason, "message": cause.message, "field": cause.field}))
             .collect();
-        let details =
-            json!({"name": name, "group": resource.group, "kind": resource.kind, "causes": causes});
-        Self {
-            details,
-            ..Self::new(
-                422,
-                "Invalid",
-                format!("{kind} \"{name}\" is invalid: {text}"),
-            )
-        }
+        let details = json!({"name": name, "group": resource.group, "kind": resource.kind, "causes": causes});
+        Self { details, ..Self::new(422, "Invalid", format!("{kind} \"{name}\" is invalid: {text}")) }
     }
 
     /// The request makes no sense.
@@ -233,11 +163,7 @@ impl Failure {
 
     /// The resource has no such verb.
     pub fn method_not_allowed() -> Self {
-        Self::new(
-            405,
-            "MethodNotAllowed",
-            "the server does not allow this method on the requested resource",
-        )
+        Self::new(405, "MethodNotAllowed", "the server does not allow this method on the requested resource")
     }
 
     /// The body is in a format that the verb does not take.
@@ -248,31 +174,19 @@ impl Failure {
 
     /// The body is longer than the API server takes.
     pub fn too_large(limit: usize) -> Self {
-        Self::new(
-            413,
-            "RequestEntityTooLarge",
-            format!("Request entity too large: limit is {limit}"),
-        )
+        Self::new(413, "RequestEntityTooLarge", format!("Request entity too large: limit is {limit}"))
     }
 
     /// The history that the request needs is gone.
     pub fn expired(asked: u64, oldest: u64) -> Self {
-        Self::new(
-            410,
-            "Expired",
-            format!("too old resource version: {asked} ({oldest})"),
-        )
+        Self::new(410, "Expired", format!("too old resource version: {asked} ({oldest})"))
     }
 
     /// The resourceVersion asked for lies in the future.
     pub fn too_new(asked: u64, current: u64) -> Self {
         let message = format!("Timeout: Too large resource version: {asked}, current: {current}");
-        let causes =
-            json!([{"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}]);
-        Self {
-            details: json!({"causes": causes, "retryAfterSeconds": 1}),
-            ..Self::new(504, "Timeout", message)
-        }
+        let causes = json!([{"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}]);
+        Self { details: json!({"causes": causes, "retryAfterSeconds": 1}), ..Self::new(504, "Timeout", message) }
     }
 
     /// The server itself went wrong.

@@ -15,42 +15,24 @@ pub struct FieldSet {
 }
 
 fn leaf() -> FieldSet {
-    FieldSet {
-        member: true,
-        children: BTreeMap::new(),
-    }
+    FieldSet { member: true, children: BTreeMap::new() }
 }
 
 /// The key of a list's item.
 fn item_key(item: &Value, keys: &[String], shape: &Shape<'_>) -> String {
     let found: Map<String, Value> = keys
         .iter()
-        .filter_map(|key| {
-            Some((
-                key.clone(),
-                item.get(key).cloned().or_else(|| shape.default_key(key))?,
-            ))
-        })
+        .filter_map(|key| Some((key.clone(), item.get(key).cloned().or_else(|| shape.default_key(key))?)))
         .collect();
     format!("k:{}", Value::Object(found))
 }
 
-fn find_item<'a>(
-    items: &'a [Value],
-    wanted: &str,
-    keys: &[String],
-    shape: &Shape<'_>,
-) -> Option<&'a Value> {
-    items
-        .iter()
-        .find(|item| item_key(item, keys, shape) == wanted)
+fn find_item<'a>(items: &'a [Value], wanted: &str, keys: &[String], shape: &Shape<'_>) -> Option<&'a Value> {
+    items.iter().find(|item| item_key(item, keys, shape) == wanted)
 }
 
 fn items_of(value: Option<&Value>) -> &[Value] {
-    value
-        .and_then(Value::as_array)
-        .map(Vec::as_slice)
-        .unwrap_or_default()
+    value.and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default()
 }
 
 impl FieldSet {
@@ -69,10 +51,7 @@ impl FieldSet {
                 let mut set = Self::default();
                 for (name, value) in fields {
                     let before = old.and_then(|old| old.get(name));
-                    set.add(
-                        format!("f:{name}"),
-                        Self::changed(before, value, &shape.field(name, is_root), false),
-                    );
+                    set.add(format!("f:{name}"), Self::changed(before, value, &shape.field(name, is_root), false));
                 }
                 set
             }
@@ -144,15 +123,9 @@ impl FieldSet {
 
     /// What is in this one only.
     pub fn minus(&self, other: &Self) -> Self {
-        let mut left = Self {
-            member: self.member && !other.member,
-            children: BTreeMap::new(),
-        };
+        let mut left = Self { member: self.member && !other.member, children: BTreeMap::new() };
         for (key, child) in &self.children {
-            let child = other
-                .children
-                .get(key)
-                .map_or_else(|| child.clone(), |other| child.minus(other));
+            let child = other.children.get(key).map_or_else(|| child.clone(), |other| child.minus(other));
             left.add(key.clone(), child);
         }
         left
@@ -160,10 +133,7 @@ impl FieldSet {
 
     /// What is in both.
     pub fn common(&self, other: &Self) -> Self {
-        let mut both = Self {
-            member: self.member && other.member,
-            children: BTreeMap::new(),
-        };
+        let mut both = Self { member: self.member && other.member, children: BTreeMap::new() };
         for (key, child) in &self.children {
             if let Some(other) = other.children.get(key) {
                 both.add(key.clone(), child.common(other));
@@ -190,11 +160,8 @@ impl FieldSet {
 
     /// As `FieldsV1`.
     pub fn json(&self) -> Value {
-        let mut fields: Map<String, Value> = self
-            .children
-            .iter()
-            .map(|(key, child)| (key.clone(), child.json()))
-            .collect();
+        let mut fields: Map<String, Value> =
+            self.children.iter().map(|(key, child)| (key.clone(), child.json())).collect();
         if self.member && !fields.is_empty() {
             fields.insert(".".to_owned(), json!({}));
         }
@@ -206,14 +173,9 @@ impl FieldSet {
         let Some(fields) = fields.as_object().filter(|fields| !fields.is_empty()) else {
             return leaf();
         };
-        let children = fields
-            .iter()
-            .filter(|(key, _)| *key != ".")
-            .map(|(key, child)| (key.clone(), Self::parse(child)));
-        Self {
-            member: fields.contains_key("."),
-            children: children.collect(),
-        }
+        let children =
+            fields.iter().filter(|(key, _)| *key != ".").map(|(key, child)| (key.clone(), Self::parse(child)));
+        Self { member: fields.contains_key("."), children: children.collect() }
     }
 }
 
@@ -222,10 +184,7 @@ fn shown(key: &str) -> String {
         Some(("f:", name)) => format!(".{name}"),
         Some(("k:", keys)) => {
             let keys: Map<String, Value> = serde_json::from_str(keys).unwrap_or_default();
-            let pairs: Vec<String> = keys
-                .iter()
-                .map(|(key, value)| format!("{key}={value}"))
-                .collect();
+            let pairs: Vec<String> = keys.iter().map(|(key, value)| format!("{key}={value}")).collect();
             format!("[{}]", pairs.join(","))
         }
         _ => format!("[={}]", key.get(2..).unwrap_or_default()),
@@ -256,10 +215,7 @@ fn overlay_items(live: &[Value], config: &[Value], shape: &Shape<'_>) -> Vec<Val
         ListKind::Map(keys) => {
             for item in config {
                 let key = item_key(item, &keys, shape);
-                match merged
-                    .iter_mut()
-                    .find(|one| item_key(one, &keys, shape) == key)
-                {
+                match merged.iter_mut().find(|one| item_key(one, &keys, shape) == key) {
                     Some(found) => *found = overlay(Some(found), item, &shape.item(), false),
                     None => merged.push(item.clone()),
                 }
@@ -270,13 +226,7 @@ fn overlay_items(live: &[Value], config: &[Value], shape: &Shape<'_>) -> Vec<Val
 }
 
 /// Removes the fields of `unwanted`, and what becomes empty by that, unless `kept` speaks of it.
-pub fn remove(
-    value: &mut Value,
-    unwanted: &FieldSet,
-    kept: &FieldSet,
-    shape: &Shape<'_>,
-    is_root: bool,
-) {
+pub fn remove(value: &mut Value, unwanted: &FieldSet, kept: &FieldSet, shape: &Shape<'_>, is_root: bool) {
     let none = FieldSet::default();
     match value {
         Value::Object(fields) => {
@@ -290,13 +240,7 @@ pub fn remove(
                 };
                 let mut empty = child.member;
                 if !child.children.is_empty() {
-                    remove(
-                        inner,
-                        child,
-                        kept_child.unwrap_or(&none),
-                        &shape.field(name, is_root),
-                        false,
-                    );
+                    remove(inner, child, kept_child.unwrap_or(&none), &shape.field(name, is_root), false);
                     empty = is_hollow(inner);
                 }
                 if empty && kept_child.is_none() {
@@ -317,13 +261,7 @@ pub fn remove(
                 if child.member && !kept.children.contains_key(&key) {
                     return false;
                 }
-                remove(
-                    item,
-                    child,
-                    kept.children.get(&key).unwrap_or(&none),
-                    &shape.item(),
-                    false,
-                );
+                remove(item, child, kept.children.get(&key).unwrap_or(&none), &shape.item(), false);
                 true
             });
         }

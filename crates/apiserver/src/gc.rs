@@ -35,8 +35,7 @@ impl Server {
     /// Deletes the object if it names owners and none of them exists.
     pub fn collect_if_orphan(&self, table: &TableId, object: &Object) {
         let mut owners = owners(&object.value).peekable();
-        if owners.peek().is_some() && owners.all(|owner| !self.store.has_uid(text(owner, &["uid"])))
-        {
+        if owners.peek().is_some() && owners.all(|owner| !self.store.has_uid(text(owner, &["uid"]))) {
             self.delete_quietly(table, &object.key, &Options::default());
         }
     }
@@ -56,9 +55,7 @@ impl Server {
             return;
         };
         if owners(&object.value).any(|owner| self.store.has_uid(text(owner, &["uid"]))) {
-            self.edit(table, key, |object| {
-                keep_owners(object, |uid| self.store.has_uid(uid))
-            });
+            self.edit(table, key, |object| keep_owners(object, |uid| self.store.has_uid(uid)));
         } else {
             self.delete_quietly(table, key, &Options::default());
         }
@@ -67,9 +64,7 @@ impl Server {
     /// Frees the dependents of an owner that is about to go without them.
     pub fn orphan(&self, uid: &str) {
         for (table, key) in self.store.owned_by(uid) {
-            self.edit(&table, &key, |object| {
-                keep_owners(object, |other| other != uid)
-            });
+            self.edit(&table, &key, |object| keep_owners(object, |other| other != uid));
         }
     }
 
@@ -78,10 +73,7 @@ impl Server {
         let Some((table, key)) = self.store.place_of(uid) else {
             return;
         };
-        let waits = self
-            .store
-            .get(&table, &key)
-            .is_some_and(|owner| has_finalizer(&owner.value, FOREGROUND));
+        let waits = self.store.get(&table, &key).is_some_and(|owner| has_finalizer(&owner.value, FOREGROUND));
         if waits && self.store.owned_by(uid).is_empty() {
             self.edit(&table, &key, |object| drop_finalizer(object, FOREGROUND));
         }
@@ -104,14 +96,10 @@ impl Server {
             return;
         };
         let ends = at(&found.value, &["metadata", "deletionTimestamp"]).is_some();
-        let held =
-            at(&found.value, &["metadata", "finalizers"]).is_some_and(|list| list.get(0).is_some());
+        let held = at(&found.value, &["metadata", "finalizers"]).is_some_and(|list| list.get(0).is_some());
         if ends && !held && self.store.in_namespace(namespace).is_empty() {
             // Whoever loses a race here finds the namespace gone, or another one under its name.
-            if let Ok(gone) = self
-                .store
-                .swap(&namespaces.table, &key, Some(found.revision), None)
-            {
+            if let Ok(gone) = self.store.swap(&namespaces.table, &key, Some(found.revision), None) {
                 self.removed(&namespaces, &gone);
             }
         }
@@ -129,10 +117,7 @@ impl Server {
     }
 
     fn finish_definition(&self, name: &str) {
-        let table = (
-            "apiextensions.k8s.io".to_owned(),
-            "customresourcedefinitions".to_owned(),
-        );
+        let table = ("apiextensions.k8s.io".to_owned(), "customresourcedefinitions".to_owned());
         let key = (String::new(), name.to_owned());
         let Some(definition) = self.store.get(&table, &key) else {
             return;
@@ -142,11 +127,7 @@ impl Server {
         }
         let word = |path: &[&str]| text(&definition.value, path).to_owned();
         let of = (word(&["spec", "group"]), word(&["spec", "names", "plural"]));
-        if self
-            .store
-            .list(&of, &crate::store::Page::default())
-            .is_ok_and(|(objects, _)| objects.is_empty())
-        {
+        if self.store.list(&of, &crate::store::Page::default()).is_ok_and(|(objects, _)| objects.is_empty()) {
             self.edit(&table, &key, |object| drop_finalizer(object, CRD_CLEANUP));
         }
     }
@@ -166,16 +147,11 @@ impl Server {
 }
 
 fn owners(object: &Value) -> impl Iterator<Item = &Value> {
-    at(object, &["metadata", "ownerReferences"])
-        .and_then(Value::as_array)
-        .into_iter()
-        .flatten()
+    at(object, &["metadata", "ownerReferences"]).and_then(Value::as_array).into_iter().flatten()
 }
 
 fn keep_owners(object: &mut Value, keep: impl Fn(&str) -> bool) {
-    let list = metadata(object)
-        .entry("ownerReferences")
-        .or_insert_with(|| json!([]));
+    let list = metadata(object).entry("ownerReferences").or_insert_with(|| json!([]));
     if let Value::Array(list) = list {
         list.retain(|owner| keep(text(owner, &["uid"])));
     }
@@ -191,11 +167,7 @@ fn drop_finalizer(object: &mut Value, finalizer: &str) {
 
 fn drop_if_empty(object: &mut Value, field: &str) {
     let metadata = metadata(object);
-    if metadata
-        .get(field)
-        .and_then(Value::as_array)
-        .is_some_and(Vec::is_empty)
-    {
+    if metadata.get(field).and_then(Value::as_array).is_some_and(Vec::is_empty) {
         metadata.remove(field);
     }
 }

@@ -50,19 +50,12 @@ pub struct Event {
 impl Event {
     /// An event that no watch has seen yet.
     pub fn new(change: Change, object: Arc<Object>, previous: Option<Arc<Object>>) -> Self {
-        Self {
-            change,
-            object,
-            previous,
-            lines: Default::default(),
-        }
+        Self { change, object, previous, lines: Default::default() }
     }
 
     /// The line of a watch, told as `change`: a selector may see a modification as an addition or a deletion.
     pub fn line(&self, change: Change) -> Bytes {
-        self.lines[change as usize]
-            .get_or_init(|| line(change.name(), &self.shown(change).bytes))
-            .clone()
+        self.lines[change as usize].get_or_init(|| line(change.name(), &self.shown(change).bytes)).clone()
     }
 
     /// The object that is told of. What leaves a selection is shown as it last was in it, at the revision of leaving.
@@ -120,10 +113,7 @@ pub struct History {
 
 impl Default for History {
     fn default() -> Self {
-        Self {
-            state: RwLock::default(),
-            wake: watch::Sender::new(()),
-        }
+        Self { state: RwLock::default(), wake: watch::Sender::new(()) }
     }
 }
 
@@ -180,17 +170,10 @@ impl History {
     pub fn after(&self, revision: u64) -> Result<Place, Gone> {
         let state = self.read();
         if revision < state.compacted {
-            return Err(Gone {
-                oldest: state.compacted,
-            });
+            return Err(Gone { oldest: state.compacted });
         }
-        let skipped = state
-            .events
-            .partition_point(|event| event.object.revision <= revision);
-        Ok(Place {
-            next: state.first + skipped as u64,
-            epoch: state.epoch,
-        })
+        let skipped = state.events.partition_point(|event| event.object.revision <= revision);
+        Ok(Place { next: state.first + skipped as u64, epoch: state.epoch })
     }
 
     /// Up to `most` events from `place` on, and the place after them.
@@ -199,20 +182,12 @@ impl History {
     /// If the reader fell behind what is kept, or the table was replaced.
     pub fn next(&self, place: Place, most: usize) -> Result<(Vec<Arc<Event>>, Place), Gone> {
         let state = self.read();
-        let gone = Gone {
-            oldest: state.compacted,
-        };
+        let gone = Gone { oldest: state.compacted };
         if place.epoch != state.epoch {
             return Err(gone);
         }
         let skipped = place.next.checked_sub(state.first).ok_or(gone)? as usize;
-        let events: Vec<_> = state
-            .events
-            .iter()
-            .skip(skipped)
-            .take(most)
-            .cloned()
-            .collect();
+        let events: Vec<_> = state.events.iter().skip(skipped).take(most).cloned().collect();
         let next = place.next + events.len() as u64;
         Ok((events, Place { next, ..place }))
     }
@@ -224,17 +199,45 @@ impl History {
     pub fn undo(&self, revision: u64) -> Result<BTreeMap<Key, Option<Arc<Object>>>, Gone> {
         let state = self.read();
         if revision < state.compacted {
-            return Err(Gone {
-                oldest: state.compacted,
-            });
+            return Err(Gone { oldest: state.compacted });
         }
-        let later = state
-            .events
-            .iter()
-            .rev()
-            .take_while(|event| event.object.revision > revision);
-        Ok(later
-            .map(|event| (event.object.key.clone(), event.previous.clone()))
-            .collect())
+        let later = state.events.iter().rev().take_while(|event| event.object.revision > revision);
+        Ok(later.map(|event| (event.object.key.clone(), event.previous.clone())).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+    use super::*;
+    use serde_json::json;
+
+    fn object(revision: u64) -> Arc<Object> {
+        let value = json!({"metadata": {"resourceVersion": revision.to_string()}});
+        Arc::new(Object::read((String::new(), "x".to_owned()), value, revision))
+    }
+
+    #[test]
+    fn an_event_is_serialised_once_for_all_watches() {
+        let event = Event::new(Change::Modified, object(2), Some(object(1)));
+        assert_eq!(event.line(Change::Modified).as_ptr(), event.line(Change::Modified).as_ptr());
+        let left = event.line(Change::Deleted);
+        assert!(left.starts_with(b"{\"type\":\"DELETED\"") && left.ends_with(b"\"2\"}}}\n"));
+    }
+
+    #[test]
+    fn a_reader_is_told_when_it_lost_something() {
+        let history = History::default();
+        history.push(Event::new(Change::Added, object(1), None));
+        let start = history.after(0).unwrap();
+        let (events, caught_up) = history.next(start, 10).unwrap();
+        assert_eq!(events.len(), 1);
+        history.compact(1);
+        assert!(history.next(start, 10).is_err(), "it had not read the event");
+        assert!(history.next(caught_up, 10).unwrap().0.is_empty());
+        assert!(history.after(0).is_err());
+        assert!(history.after(1).is_ok());
+        history.restart(5);
+        assert!(history.next(caught_up, 10).is_err());
     }
 }

@@ -72,11 +72,7 @@ where
 
 fn render(answer: Answer, stop: Option<watch::Receiver<bool>>) -> http::Response<AnswerBody> {
     let (code, content_type, body) = match answer {
-        Answer::Body {
-            code,
-            content_type,
-            bytes,
-        } => (code, content_type, Full::new(bytes).boxed_unsync()),
+        Answer::Body { code, content_type, bytes } => (code, content_type, Full::new(bytes).boxed_unsync()),
         Answer::Watch(watch) => {
             let frames = watch.lines().map(|bytes| Ok(Frame::data(bytes)));
             let body = match stop {
@@ -91,10 +87,7 @@ fn render(answer: Answer, stop: Option<watch::Receiver<bool>>) -> http::Response
     };
     let mut response = http::Response::new(body);
     *response.status_mut() = code;
-    response.headers_mut().insert(
-        http::header::CONTENT_TYPE,
-        http::HeaderValue::from_static(content_type),
-    );
+    response.headers_mut().insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static(content_type));
     response
 }
 
@@ -148,8 +141,7 @@ async fn connection(server: Arc<Server>, stream: TcpStream, mut stop: watch::Rec
         let answer = respond(server.clone(), request, Some(of_watches.clone()));
         async move { Ok::<_, Infallible>(answer.await) }
     });
-    let mut connection =
-        pin!(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
+    let mut connection = pin!(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
         () = stopped(&mut stop) => {

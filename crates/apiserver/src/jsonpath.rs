@@ -14,11 +14,7 @@ fn parse(path: &str) -> Option<Vec<Step<'_>>> {
     let mut rest = path;
     while !rest.is_empty() {
         if let Some(tail) = rest.strip_prefix('[') {
-            let end = if tail.starts_with('?') {
-                tail.find(")]")? + 1
-            } else {
-                tail.find(']')?
-            };
+            let end = if tail.starts_with('?') { tail.find(")]")? + 1 } else { tail.find(']')? };
             steps.push(bracket(&tail[..end])?);
             rest = &tail[end + 1..];
         } else {
@@ -52,28 +48,18 @@ fn field(text: &str) -> (String, &str) {
 }
 
 fn unquoted(text: &str) -> Option<&str> {
-    ['"', '\'']
-        .iter()
-        .find_map(|quote| text.trim().strip_prefix(*quote)?.strip_suffix(*quote))
+    ['"', '\''].iter().find_map(|quote| text.trim().strip_prefix(*quote)?.strip_suffix(*quote))
 }
 
 fn bracket(inside: &str) -> Option<Step<'_>> {
-    if let Some(filter) = inside
-        .strip_prefix("?(")
-        .and_then(|text| text.strip_suffix(')'))
-    {
+    if let Some(filter) = inside.strip_prefix("?(").and_then(|text| text.strip_suffix(')')) {
         let (left, right) = filter.split_once("==")?;
         let path = left.trim().strip_prefix('@')?;
-        return Some(Step::Where(
-            parse(path)?,
-            unquoted(right).unwrap_or(right.trim()),
-        ));
+        return Some(Step::Where(parse(path)?, unquoted(right).unwrap_or(right.trim())));
     }
     match inside {
         "*" => Some(Step::All),
-        quoted if unquoted(quoted).is_some() => {
-            unquoted(quoted).map(|name| Step::Field(name.to_owned()))
-        }
+        quoted if unquoted(quoted).is_some() => unquoted(quoted).map(|name| Step::Field(name.to_owned())),
         number => number.trim().parse().ok().map(Step::Index),
     }
 }
@@ -84,12 +70,7 @@ pub fn find<'a>(value: &'a Value, path: &str) -> Vec<&'a Value> {
 }
 
 fn walk<'a>(values: Vec<&'a Value>, steps: &[Step<'_>]) -> Vec<&'a Value> {
-    steps.iter().fold(values, |values, step| {
-        values
-            .into_iter()
-            .flat_map(|value| step.apply(value))
-            .collect()
-    })
+    steps.iter().fold(values, |values, step| values.into_iter().flat_map(|value| step.apply(value)).collect())
 }
 
 impl Step<'_> {
@@ -97,16 +78,8 @@ impl Step<'_> {
         match (self, value) {
             (Self::Field(name), value) => value.get(name).into_iter().collect(),
             (Self::Index(index), Value::Array(items)) => {
-                let place = if *index < 0 {
-                    *index + items.len() as i64
-                } else {
-                    *index
-                };
-                usize::try_from(place)
-                    .ok()
-                    .and_then(|place| items.get(place))
-                    .into_iter()
-                    .collect()
+                let place = if *index < 0 { *index + items.len() as i64 } else { *index };
+                usize::try_from(place).ok().and_then(|place| items.get(place)).into_iter().collect()
             }
             (Self::All, Value::Array(items)) => items.iter().collect(),
             (Self::All, Value::Object(fields)) => fields.values().collect(),
@@ -125,12 +98,7 @@ impl Step<'_> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(
-        clippy::unwrap_used,
-        clippy::expect_used,
-        clippy::panic,
-        reason = "tests"
-    )]
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
     use super::*;
     use serde_json::json;
 
@@ -144,10 +112,7 @@ mod tests {
             (".spec.list[-1].n", json!([2])),
             (".spec.list[5].n", json!([])),
             (".spec.list[?(@.n==2)].ip", json!(["b"])),
-            (
-                ".status.conditions[?(@.type==\"Ready\")].status",
-                json!(["True"]),
-            ),
+            (".status.conditions[?(@.type==\"Ready\")].status", json!(["True"])),
             (".status.conditions[?(@.type=='Gone')].status", json!([])),
             (".spec['a.b']", json!(["dotted"])),
             (".spec.a\\.b", json!(["dotted"])),

@@ -96,9 +96,7 @@ impl Default for ApiServer {
 impl ApiServer {
     /// An empty cluster: the built-in resources, and the namespaces that every cluster has.
     pub fn new() -> Self {
-        Self {
-            server: Arc::new(Server::new()),
-        }
+        Self { server: Arc::new(Server::new()) }
     }
 
     /// Creates the definition, or updates it, and serves its resource from now on.
@@ -125,11 +123,7 @@ impl ApiServer {
     ///
     /// # Errors
     /// If the listener cannot be used by the runtime.
-    pub async fn serve(
-        &self,
-        listener: TcpListener,
-        shutdown: impl Future<Output = ()>,
-    ) -> io::Result<()> {
+    pub async fn serve(&self, listener: TcpListener, shutdown: impl Future<Output = ()>) -> io::Result<()> {
         http::serve(self.server.clone(), listener, shutdown).await
     }
 

@@ -46,10 +46,7 @@ impl Entry {
             subresource: word("subresource"),
             api_version: word("apiVersion"),
             time: word("time"),
-            fields: entry
-                .get("fieldsV1")
-                .map(FieldSet::parse)
-                .unwrap_or_default(),
+            fields: entry.get("fieldsV1").map(FieldSet::parse).unwrap_or_default(),
         }
     }
 
@@ -66,20 +63,14 @@ impl Entry {
 
     /// Whether this is what the writer holds by that operation.
     pub fn is(&self, writer: Writer<'_>, operation: &str) -> bool {
-        self.manager == writer.manager
-            && self.operation == operation
-            && self.subresource == writer.subresource
+        self.manager == writer.manager && self.operation == operation && self.subresource == writer.subresource
     }
 }
 
 /// Who owns what of an object.
 pub fn entries(object: &Value) -> Vec<Entry> {
     let list = at(object, &["metadata", "managedFields"]).and_then(Value::as_array);
-    list.into_iter()
-        .flatten()
-        .map(Entry::parse)
-        .filter(|entry| !entry.fields.is_empty())
-        .collect()
+    list.into_iter().flatten().map(Entry::parse).filter(|entry| !entry.fields.is_empty()).collect()
 }
 
 /// Puts them into the object; who owns nothing is left out.
@@ -90,21 +81,13 @@ pub fn store(object: &mut Value, mut entries: Vec<Entry>) {
     if entries.is_empty() {
         metadata.remove("managedFields");
     } else {
-        metadata.insert(
-            "managedFields".to_owned(),
-            entries.iter().map(Entry::json).collect(),
-        );
+        metadata.insert("managedFields".to_owned(), entries.iter().map(Entry::json).collect());
     }
 }
 
 /// Leaves out what nobody owns: identity, what the server writes, and what this door does not write.
 pub fn ownable(mut fields: FieldSet, resource: &Resource, subresource: &str) -> FieldSet {
-    const OWNED_METADATA: [&str; 4] = [
-        "f:labels",
-        "f:annotations",
-        "f:finalizers",
-        "f:ownerReferences",
-    ];
+    const OWNED_METADATA: [&str; 4] = ["f:labels", "f:annotations", "f:finalizers", "f:ownerReferences"];
     fields.take("f:apiVersion");
     fields.take("f:kind");
     if let Some(metadata) = fields.child_mut("f:metadata") {

@@ -80,15 +80,11 @@ fn as_object(value: &mut Value) -> &mut Map<String, Value> {
 }
 
 fn is_label(name: &str) -> bool {
-    let edge = |byte: Option<&u8>| {
-        byte.is_some_and(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
-    };
+    let edge = |byte: Option<&u8>| byte.is_some_and(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
     let bytes = name.as_bytes();
     edge(bytes.first())
         && edge(bytes.last())
-        && bytes
-            .iter()
-            .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || *byte == b'-')
+        && bytes.iter().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || *byte == b'-')
 }
 
 /// DNS-1123 label: at most 63 characters.
@@ -107,9 +103,7 @@ fn is_label_name(name: &str) -> bool {
     name.len() <= 63
         && edge(bytes.first())
         && edge(bytes.last())
-        && bytes
-            .iter()
-            .all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(byte))
+        && bytes.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(byte))
 }
 
 fn is_qualified_name(key: &str) -> bool {
@@ -133,25 +127,13 @@ pub fn check(object: &Value, name_is_label: bool) -> Vec<Cause> {
     } else if name_is_label && !is_dns_label(name) {
         causes.push(Cause::invalid("metadata.name", &name.into(), LABEL_RULE));
     } else if !is_dns_subdomain(name) {
-        causes.push(Cause::invalid(
-            "metadata.name",
-            &name.into(),
-            SUBDOMAIN_RULE,
-        ));
+        causes.push(Cause::invalid("metadata.name", &name.into(), SUBDOMAIN_RULE));
     }
     check_labels(object, &mut causes);
     check_owners(object, &mut causes);
-    for finalizer in at(object, &["metadata", "finalizers"])
-        .and_then(Value::as_array)
-        .into_iter()
-        .flatten()
-    {
+    for finalizer in at(object, &["metadata", "finalizers"]).and_then(Value::as_array).into_iter().flatten() {
         if !finalizer.as_str().is_some_and(is_qualified_name) {
-            causes.push(Cause::invalid(
-                "metadata.finalizers",
-                finalizer,
-                "name part must be a qualified name",
-            ));
+            causes.push(Cause::invalid("metadata.finalizers", finalizer, "name part must be a qualified name"));
         }
     }
     causes
@@ -160,28 +142,21 @@ pub fn check(object: &Value, name_is_label: bool) -> Vec<Cause> {
 fn check_labels(object: &Value, causes: &mut Vec<Cause>) {
     for field in ["labels", "annotations"] {
         let path = format!("metadata.{field}");
-        for (key, value) in at(object, &["metadata", field])
-            .and_then(Value::as_object)
-            .into_iter()
-            .flatten()
-        {
+        for (key, value) in at(object, &["metadata", field]).and_then(Value::as_object).into_iter().flatten() {
             // The key of an annotation is checked in lower case, as the real server does.
-            let key_fits = if field == "labels" {
-                is_qualified_name(key)
-            } else {
-                is_qualified_name(&key.to_lowercase())
-            };
+            let key_fits =
+                if field == "labels" { is_qualified_name(key) } else { is_qualified_name(&key.to_lowercase()) };
             if !key_fits {
-                causes.push(Cause::invalid(
-                    &path,
-                    &key.as_str().into(),
-                    "name part must be a qualified name",
-                ));
+                causes.push(Cause::invalid(&path, &key.as_str().into(), "name part must be a qualified name"));
             }
             let value = value.as_str().unwrap_or_default();
             if field == "labels" && !value.is_empty() && !is_label_name(value) {
-                causes.push(Cause::invalid(&path, &value.into(), "a valid label must be at most 63 alphanumeric \
-                    characters, '-', '_' or '.', and must start and end with an alphanumeric character"));
+                causes.push(Cause::invalid(
+                    &path,
+                    &value.into(),
+                    "a valid label must be at most 63 alphanumeric \
+                    characters, '-', '_' or '.', and must start and end with an alphanumeric character",
+                ));
             }
         }
     }
@@ -193,9 +168,7 @@ fn check_owners(object: &Value, causes: &mut Vec<Cause>) {
     for (index, owner) in owners.into_iter().flatten().enumerate() {
         for field in ["apiVersion", "kind", "name", "uid"] {
             if text(owner, &[field]).is_empty() {
-                causes.push(Cause::required(&format!(
-                    "metadata.ownerReferences[{index}].{field}"
-                )));
+                causes.push(Cause::required(&format!("metadata.ownerReferences[{index}].{field}")));
             }
         }
         controllers += usize::from(owner.get("controller") == Some(&Value::Bool(true)));
@@ -211,35 +184,15 @@ fn check_owners(object: &Value, causes: &mut Vec<Cause>) {
 
 #[cfg(test)]
 mod tests {
-    #![allow(
-        clippy::unwrap_used,
-        clippy::expect_used,
-        clippy::panic,
-        reason = "tests"
-    )]
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
     use super::*;
 
     #[test]
     fn names_follow_dns_1123() {
-        for good in [
-            "a",
-            "10.244.2.0-24",
-            "node-1.example",
-            "fd12-3456--0-2-0-80",
-        ] {
+        for good in ["a", "10.244.2.0-24", "node-1.example", "fd12-3456--0-2-0-80"] {
             assert!(is_dns_subdomain(good), "{good}");
         }
-        for bad in [
-            "",
-            "-a",
-            "a-",
-            "A",
-            "a_b",
-            "a..b",
-            "fd12::1",
-            "a/b",
-            &"x".repeat(254),
-        ] {
+        for bad in ["", "-a", "a-", "A", "a_b", "a..b", "fd12::1", "a/b", &"x".repeat(254)] {
             assert!(!is_dns_subdomain(bad), "{bad}");
         }
         assert!(!is_dns_label("a.b"));

@@ -10,10 +10,7 @@ use crate::server::Answer;
 
 /// `/openapi/v2`, which old clients ask for: a document without any schema. They check nothing, then.
 pub fn v2(headers: &HeaderMap) -> Answer {
-    let accept = headers
-        .get("accept")
-        .and_then(|value| value.to_str().ok())
-        .unwrap_or_default();
+    let accept = headers.get("accept").and_then(|value| value.to_str().ok()).unwrap_or_default();
     if !accept.contains("protobuf") {
         let document = json!({"swagger": "2.0", "info": {"title": "Kubernetes", "version": VERSION}, "paths": {}});
         return Answer::json(document.to_string());
@@ -27,11 +24,7 @@ pub fn v2(headers: &HeaderMap) -> Answer {
 }
 
 fn path_of(group: &str, version: &str) -> String {
-    if group.is_empty() {
-        format!("api/{version}")
-    } else {
-        format!("apis/{group}/{version}")
-    }
+    if group.is_empty() { format!("api/{version}") } else { format!("apis/{group}/{version}") }
 }
 
 /// `/openapi/v3`: where the documents are.
@@ -47,29 +40,15 @@ pub fn index(registry: &Registry) -> Value {
 /// The document of one group and version, if it is served.
 pub fn document(registry: &Registry, group: &str, version: &str) -> Option<Value> {
     let (mut paths, mut schemas) = (Map::new(), Map::new());
-    for resource in registry
-        .all()
-        .filter(|resource| resource.group == group && resource.version == version)
-    {
-        let scope = if resource.namespaced {
-            "namespaces/{namespace}/"
-        } else {
-            ""
-        };
-        let path = format!(
-            "/{}/{scope}{}/{{name}}",
-            path_of(group, version),
-            resource.plural
-        );
+    for resource in registry.all().filter(|resource| resource.group == group && resource.version == version) {
+        let scope = if resource.namespaced { "namespaces/{namespace}/" } else { "" };
+        let path = format!("/{}/{scope}{}/{{name}}", path_of(group, version), resource.plural);
         paths.insert(path, operations(resource));
         if let Some(schema) = &resource.schema {
             let mut schema = schema.root().clone();
             schema["x-kubernetes-group-version-kind"] = json!([kind_of(resource)]);
             let reversed: Vec<&str> = resource.group.rsplit('.').collect();
-            schemas.insert(
-                format!("{}.{version}.{}", reversed.join("."), resource.kind),
-                schema,
-            );
+            schemas.insert(format!("{}.{version}.{}", reversed.join("."), resource.kind), schema);
         }
     }
     (!paths.is_empty()).then(|| {
@@ -87,7 +66,8 @@ fn kind_of(resource: &Resource) -> Value {
 }
 
 fn operations(resource: &Resource) -> Value {
-    let parameter = |name: &str| json!({"name": name, "in": "query", "schema": {"type": "string", "uniqueItems": true}});
+    let parameter =
+        |name: &str| json!({"name": name, "in": "query", "schema": {"type": "string", "uniqueItems": true}});
     let operation = |action: &str| {
         json!({
             "parameters": [parameter("dryRun"), parameter("fieldManager"), parameter("fieldValidation")],

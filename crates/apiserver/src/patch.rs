@@ -28,9 +28,7 @@ impl PatchKind {
         match content_type {
             "application/json-patch+json" => Ok(Self::Json),
             "application/merge-patch+json" => Ok(Self::Merge),
-            "application/strategic-merge-patch+json" if !resource.is_custom() => {
-                Ok(Self::Strategic)
-            }
+            "application/strategic-merge-patch+json" if !resource.is_custom() => Ok(Self::Strategic),
             "application/apply-patch+yaml" | "application/apply-patch+json" => Ok(Self::Apply),
             other => Err(Failure::unsupported_media_type(other)),
         }
@@ -44,14 +42,11 @@ impl PatchKind {
         let mut object = live.clone();
         match self {
             Self::Json => {
-                let operations: json_patch::Patch =
-                    serde_json::from_value(patch.clone()).map_err(|error| {
-                        Failure::bad_request(format!("error decoding patch: {error}"))
-                    })?;
+                let operations: json_patch::Patch = serde_json::from_value(patch.clone())
+                    .map_err(|error| Failure::bad_request(format!("error decoding patch: {error}")))?;
                 json_patch::patch(&mut object, &operations).map_err(|error| {
                     let name = crate::meta::text(live, &["metadata", "name"]);
-                    let cause =
-                        crate::failure::Cause::invalid("patch", &Value::Null, &error.to_string());
+                    let cause = crate::failure::Cause::invalid("patch", &Value::Null, &error.to_string());
                     Failure::invalid(resource, name, &[cause])
                 })?;
             }
@@ -79,12 +74,7 @@ fn directive(patch: &Value) -> Option<&str> {
     patch.get(DIRECTIVE).and_then(Value::as_str)
 }
 
-fn merge_objects(
-    live: &mut Map<String, Value>,
-    patch: &Map<String, Value>,
-    shape: &Shape<'_>,
-    is_root: bool,
-) {
+fn merge_objects(live: &mut Map<String, Value>, patch: &Map<String, Value>, shape: &Shape<'_>, is_root: bool) {
     match patch.get(DIRECTIVE).and_then(Value::as_str) {
         Some("replace") => {
             *live = patch.clone();
@@ -135,17 +125,9 @@ fn merge_field(live: &mut Map<String, Value>, name: &str, patch: &Value, shape: 
 
 fn merge_lists(mut live: Vec<Value>, patch: &[Value], shape: &Shape<'_>) -> Vec<Value> {
     let replaces = patch.iter().any(|item| directive(item) == Some("replace"));
-    let kind = if replaces {
-        ListKind::Atomic
-    } else {
-        shape.list()
-    };
+    let kind = if replaces { ListKind::Atomic } else { shape.list() };
     match kind {
-        ListKind::Atomic => patch
-            .iter()
-            .filter(|item| directive(item).is_none())
-            .cloned()
-            .collect(),
+        ListKind::Atomic => patch.iter().filter(|item| directive(item).is_none()).cloned().collect(),
         ListKind::Set => {
             for item in patch {
                 if !live.contains(item) {
@@ -172,9 +154,7 @@ fn merge_item(live: &mut Vec<Value>, item: &Value, key: &str, shape: &Shape<'_>)
         return;
     }
     match (live.iter_mut().find(|one| same(one)), item) {
-        (Some(Value::Object(found)), Value::Object(fields)) => {
-            merge_objects(found, fields, &shape.item(), false)
-        }
+        (Some(Value::Object(found)), Value::Object(fields)) => merge_objects(found, fields, &shape.item(), false),
         _ => {
             let mut fresh = Map::new();
             if let Value::Object(fields) = item {
@@ -189,20 +169,13 @@ fn merge_item(live: &mut Vec<Value>, item: &Value, key: &str, shape: &Shape<'_>)
 
 #[cfg(test)]
 mod tests {
-    #![allow(
-        clippy::unwrap_used,
-        clippy::expect_used,
-        clippy::panic,
-        reason = "tests"
-    )]
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
     use super::*;
     use serde_json::json;
 
     fn strategic(plural: &str, live: Value, patch: Value) -> Value {
         let resource = crate::builtin::registry().find("", "v1", plural).unwrap();
-        PatchKind::Strategic
-            .apply(&resource, &live, &patch)
-            .unwrap()
+        PatchKind::Strategic.apply(&resource, &live, &patch).unwrap()
     }
 
     #[test]
@@ -225,20 +198,13 @@ mod tests {
             "spec": {"tolerations": [{"key": "y"}], "volumes": [{"name": "w"}]}});
         let merged = strategic("pods", live, patch);
         assert_eq!(merged["metadata"]["finalizers"], json!(["b", "c"]));
-        assert_eq!(
-            merged["spec"],
-            json!({"tolerations": [{"key": "y"}], "volumes": [{"name": "v"}, {"name": "w"}]})
-        );
+        assert_eq!(merged["spec"], json!({"tolerations": [{"key": "y"}], "volumes": [{"name": "v"}, {"name": "w"}]}));
     }
 
     #[test]
     fn null_deletes_and_replace_replaces() {
         let live = json!({"metadata": {"labels": {"a": "1", "b": "2"}}, "spec": {"x": 1}});
-        let patch =
-            json!({"metadata": {"labels": {"a": null}}, "spec": {"$patch": "replace", "y": 2}});
-        assert_eq!(
-            strategic("pods", live, patch),
-            json!({"metadata": {"labels": {"b": "2"}}, "spec": {"y": 2}})
-        );
+        let patch = json!({"metadata": {"labels": {"a": null}}, "spec": {"$patch": "replace", "y": 2}});
+        assert_eq!(strategic("pods", live, patch), json!({"metadata": {"labels": {"b": "2"}}, "spec": {"y": 2}}));
     }
 }

@@ -47,18 +47,11 @@ const FIXED: [&str; 8] = [
 pub fn decode(request: &Request, body: Value) -> Result<Value, Failure> {
     let resource = &*request.resource;
     let mut object = body;
-    let fields = object
-        .as_object_mut()
-        .ok_or_else(|| Failure::bad_request("the object provided is no JSON object"))?;
-    for (field, wanted) in [
-        ("apiVersion", resource.api_version()),
-        ("kind", resource.kind.clone()),
-    ] {
+    let fields = object.as_object_mut().ok_or_else(|| Failure::bad_request("the object provided is no JSON object"))?;
+    for (field, wanted) in [("apiVersion", resource.api_version()), ("kind", resource.kind.clone())] {
         let given = fields.entry(field).or_insert_with(|| wanted.clone().into());
         if *given != *wanted {
-            let message = format!(
-                "the {field} in the data ({given}) does not match the expected {field} ({wanted:?})"
-            );
+            let message = format!("the {field} in the data ({given}) does not match the expected {field} ({wanted:?})");
             return Err(Failure::bad_request(message));
         }
     }
@@ -72,27 +65,15 @@ pub fn decode(request: &Request, body: Value) -> Result<Value, Failure> {
         Some(schema) => {
             let mut dropped = schema.fit(&mut object);
             if !dropped.is_empty() && request.query.get("fieldValidation") == "Strict" {
-                dropped
-                    .iter_mut()
-                    .for_each(|path| *path = format!("unknown field {path:?}"));
-                return Err(Failure::bad_request(format!(
-                    "strict decoding error: {}",
-                    dropped.join(", ")
-                )));
+                dropped.iter_mut().for_each(|path| *path = format!("unknown field {path:?}"));
+                return Err(Failure::bad_request(format!("strict decoding error: {}", dropped.join(", "))));
             }
         }
         None => {
             builtin::drop_nulls(&mut object);
-            let group = if resource.is_event_alias() {
-                ""
-            } else {
-                &resource.group
-            };
+            let group = if resource.is_event_alias() { "" } else { &resource.group };
             builtin::check_type(&resource.kind, group, &object).map_err(|error| {
-                Failure::bad_request(format!(
-                    "{} cannot be handled as a {}: {error}",
-                    resource.plural, resource.kind
-                ))
+                Failure::bad_request(format!("{} cannot be handled as a {}: {error}", resource.plural, resource.kind))
             })?;
         }
     }
@@ -108,21 +89,10 @@ pub fn for_create(request: &Request, body: Value) -> Result<Value, Failure> {
     let resource = &*request.resource;
     place(request, &mut object)?;
     let metadata = metadata(&mut object);
-    if metadata
-        .get("resourceVersion")
-        .is_some_and(|version| version != "")
-    {
-        return Err(Failure::bad_request(
-            "resourceVersion should not be set on objects to be created",
-        ));
+    if metadata.get("resourceVersion").is_some_and(|version| version != "") {
+        return Err(Failure::bad_request("resourceVersion should not be set on objects to be created"));
     }
-    for field in [
-        "deletionTimestamp",
-        "deletionGracePeriodSeconds",
-        "selfLink",
-        "resourceVersion",
-        "generation",
-    ] {
+    for field in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "resourceVersion", "generation"] {
         metadata.remove(field);
     }
     if request.name.is_none() {
@@ -150,13 +120,9 @@ pub fn for_create(request: &Request, body: Value) -> Result<Value, Failure> {
 fn place(request: &Request, object: &mut Value) -> Result<(), Failure> {
     let metadata = metadata(object);
     if let Some(named) = &request.name {
-        let given = metadata
-            .entry("name")
-            .or_insert_with(|| named.as_str().into());
+        let given = metadata.entry("name").or_insert_with(|| named.as_str().into());
         if *given != **named {
-            let message = format!(
-                "the name of the object ({given}) does not match the name on the URL ({named:?})"
-            );
+            let message = format!("the name of the object ({given}) does not match the name on the URL ({named:?})");
             return Err(Failure::bad_request(message));
         }
     }
@@ -164,15 +130,12 @@ fn place(request: &Request, object: &mut Value) -> Result<(), Failure> {
         metadata.remove("namespace");
         return Ok(());
     };
-    let given = metadata
-        .entry("namespace")
-        .or_insert_with(|| namespace.as_str().into());
+    let given = metadata.entry("namespace").or_insert_with(|| namespace.as_str().into());
     if *given == "" {
         *given = namespace.as_str().into();
     }
     if *given != **namespace {
-        let why =
-            "the namespace of the provided object does not match the namespace sent on the request";
+        let why = "the namespace of the provided object does not match the namespace sent on the request";
         return Err(Failure::bad_request(why));
     }
     Ok(())
@@ -182,22 +145,13 @@ fn place(request: &Request, object: &mut Value) -> Result<(), Failure> {
 ///
 /// # Errors
 /// 400 if it contradicts the path, 409 if it was made for another state, 422 if it breaks rules.
-pub fn for_update(
-    request: &Request,
-    old: &Object,
-    body: Value,
-    replaces: bool,
-) -> Result<Value, Failure> {
+pub fn for_update(request: &Request, old: &Object, body: Value, replaces: bool) -> Result<Value, Failure> {
     let mut object = decode(request, body)?;
     let (resource, name) = (&*request.resource, old.key.1.as_str());
     place(request, &mut object)?;
     let version = text(&object, &["metadata", "resourceVersion"]);
     if version.is_empty() && replaces && !resource.unconditional_update {
-        let cause = Cause::invalid(
-            "metadata.resourceVersion",
-            &json!(0),
-            "must be specified for an update",
-        );
+        let cause = Cause::invalid("metadata.resourceVersion", &json!(0), "must be specified for an update");
         return Err(Failure::invalid(resource, name, &[cause]));
     }
     if !version.is_empty() && version != old.revision.to_string() {
@@ -205,10 +159,7 @@ pub fn for_update(
     }
     let uid = text(&object, &["metadata", "uid"]);
     if !uid.is_empty() && uid != old.uid() {
-        let why = format!(
-            "Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
-            old.uid()
-        );
+        let why = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {}", old.uid());
         return Err(Failure::conflict(resource, name, &why));
     }
     keep_metadata(&mut object, &old.value);
@@ -221,10 +172,8 @@ pub fn for_update(
 
 /// Counts a change of the specification.
 pub fn bump_generation(object: &mut Value) {
-    let generation = at(object, &["metadata", "generation"])
-        .and_then(Value::as_i64)
-        .unwrap_or(0);
-    metadata(object).insert("generation".to_owned(), json!(generation + 1));
+    let generation = at(object, &["metadata", "generation"]).and_then(Value::as_i64).unwrap_or(0);
+    metadata(object).insert("generation".to_owned(), json!(generation.saturating_add(1)));
 }
 
 fn keep_metadata(object: &mut Value, old: &Value) {
@@ -237,9 +186,7 @@ fn keep_metadata(object: &mut Value, old: &Value) {
     }
     metadata.remove("selfLink");
     // The store puts it in; an equal one lets an update that changes nothing be seen as such.
-    let version = at(old, &["metadata", "resourceVersion"])
-        .cloned()
-        .unwrap_or_default();
+    let version = at(old, &["metadata", "resourceVersion"]).cloned().unwrap_or_default();
     metadata.insert("resourceVersion".to_owned(), version);
 }
 
@@ -258,10 +205,7 @@ fn keep_other_half(resource: &Resource, subresource: &str, object: &mut Value, o
         }
         return;
     }
-    let managed = fields
-        .get("metadata")
-        .and_then(|metadata| metadata.get("managedFields"))
-        .cloned();
+    let managed = fields.get("metadata").and_then(|metadata| metadata.get("managedFields")).cloned();
     let names: Vec<String> = fields.keys().chain(old_fields.keys()).cloned().collect();
     for name in names {
         // The built-in kinds let metadata be changed along with the status.
@@ -278,18 +222,9 @@ fn keep_other_half(resource: &Resource, subresource: &str, object: &mut Value, o
 fn same_specification(resource: &Resource, new: &Value, old: &Value) -> bool {
     let relevant = |name: &str| name != "metadata" && !(name == "status" && resource.status);
     let names = |object: &Value| -> Vec<String> {
-        object
-            .as_object()
-            .into_iter()
-            .flatten()
-            .map(|(name, _)| name.clone())
-            .filter(|name| relevant(name))
-            .collect()
+        object.as_object().into_iter().flatten().map(|(name, _)| name.clone()).filter(|name| relevant(name)).collect()
     };
-    names(new)
-        .iter()
-        .chain(&names(old))
-        .all(|name| new.get(name) == old.get(name))
+    names(new).iter().chain(&names(old)).all(|name| new.get(name) == old.get(name))
 }
 
 fn finish(resource: &Resource, mut object: Value, old: Option<&Value>) -> Result<Value, Failure> {
@@ -313,25 +248,14 @@ fn finish(resource: &Resource, mut object: Value, old: Option<&Value>) -> Result
     if causes.is_empty() {
         return Ok(object);
     }
-    Err(Failure::invalid(
-        resource,
-        text(&object, &["metadata", "name"]),
-        &causes,
-    ))
+    Err(Failure::invalid(resource, text(&object, &["metadata", "name"]), &causes))
 }
 
 fn new_finalizers(object: &Value, old: &Value) -> Option<Cause> {
     at(old, &["metadata", "deletionTimestamp"])?;
-    let of = |object: &Value| {
-        at(object, &["metadata", "finalizers"])
-            .and_then(Value::as_array)
-            .cloned()
-            .unwrap_or_default()
-    };
+    let of =
+        |object: &Value| at(object, &["metadata", "finalizers"]).and_then(Value::as_array).cloned().unwrap_or_default();
     let before = of(old);
     let why = "no new finalizers can be added if the object is being deleted";
-    of(object)
-        .iter()
-        .any(|finalizer| !before.contains(finalizer))
-        .then(|| Cause::forbidden("metadata.finalizers", why))
+    of(object).iter().any(|finalizer| !before.contains(finalizer)).then(|| Cause::forbidden("metadata.finalizers", why))
 }

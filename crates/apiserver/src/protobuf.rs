@@ -8,28 +8,16 @@ use serde_json::{Map, Value, json};
 const MESSAGES: [(&str, &str); 12] = [
     ("Namespace", "1 metadata ObjectMeta 2 spec NamespaceSpec"),
     ("NamespaceSpec", "1 finalizers text*"),
-    (
-        "ConfigMap",
-        "1 metadata ObjectMeta 2 data texts 3 binaryData blobs 4 immutable bool",
-    ),
-    (
-        "Secret",
-        "1 metadata ObjectMeta 2 data blobs 3 type text 4 stringData texts 5 immutable bool",
-    ),
+    ("ConfigMap", "1 metadata ObjectMeta 2 data texts 3 binaryData blobs 4 immutable bool"),
+    ("Secret", "1 metadata ObjectMeta 2 data blobs 3 type text 4 stringData texts 5 immutable bool"),
     ("ServiceAccount", "1 metadata ObjectMeta"),
     ("Service", "1 metadata ObjectMeta 2 spec ServiceSpec"),
     (
         "ServiceSpec",
         "1 ports ServicePort* 2 selector texts 3 clusterIP text 4 type text 7 sessionAffinity text 10 externalName text",
     ),
-    (
-        "ServicePort",
-        "1 name text 2 protocol text 3 port int 4 targetPort intOrText 5 nodePort int",
-    ),
-    (
-        "Eviction",
-        "1 metadata ObjectMeta 2 deleteOptions DeleteOptions",
-    ),
+    ("ServicePort", "1 name text 2 protocol text 3 port int 4 targetPort intOrText 5 nodePort int"),
+    ("Eviction", "1 metadata ObjectMeta 2 deleteOptions DeleteOptions"),
     (
         "DeleteOptions",
         "1 gracePeriodSeconds int 2 preconditions Preconditions 3 orphanDependents bool 4 propagationPolicy text \
@@ -94,13 +82,7 @@ fn message(bytes: &[u8], name: &str, depth: u8) -> Option<Map<String, Value>> {
         match (entry, value) {
             (Value::Object(found), Value::Object(more)) => found.extend(more),
             (Value::Array(found), value) => found.push(value),
-            (entry, value) => {
-                *entry = if list.is_some() {
-                    json!([value])
-                } else {
-                    value
-                }
-            }
+            (entry, value) => *entry = if list.is_some() { json!([value]) } else { value },
         }
     }
     // Go writes empty texts where it means absent ones.
@@ -116,9 +98,7 @@ fn value(field: &Field<'_>, kind: &str, depth: u8) -> Option<Value> {
         (Field::Bytes(bytes), "texts") => pair(bytes, |value| utf8(value).map(Value::from)),
         (Field::Bytes(bytes), "blobs") => pair(bytes, |value| Some(base64(value).into())),
         (Field::Bytes(bytes), "intOrText") => int_or_text(bytes),
-        (Field::Bytes(bytes), name) if depth < 8 => {
-            message(bytes, name, depth + 1).map(Value::Object)
-        }
+        (Field::Bytes(bytes), name) if depth < 8 => message(bytes, name, depth + 1).map(Value::Object),
         _ => None,
     }
 }
@@ -195,11 +175,7 @@ fn base64(bytes: &[u8]) -> String {
         let bits = byte(0) << 16 | byte(1) << 8 | byte(2);
         for place in 0..4 {
             let digit = (bits >> (18 - 6 * place) & 63) as usize;
-            text.push(if place <= chunk.len() {
-                char::from(ALPHABET[digit])
-            } else {
-                '='
-            });
+            text.push(if place <= chunk.len() { char::from(ALPHABET[digit]) } else { '=' });
         }
     }
     text
@@ -207,12 +183,7 @@ fn base64(bytes: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
-    #![allow(
-        clippy::unwrap_used,
-        clippy::expect_used,
-        clippy::panic,
-        reason = "tests"
-    )]
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
     use super::*;
 
     fn field(number: u8, content: &[u8]) -> Vec<u8> {
@@ -223,13 +194,7 @@ mod tests {
     fn a_config_map_as_kubectl_sends_it() {
         let types = [field(1, b"v1"), field(2, b"ConfigMap")].concat();
         let pair = |key: &[u8], value: &[u8]| [field(1, key), field(2, value)].concat();
-        let metadata = [
-            field(1, b"cm"),
-            field(2, b""),
-            field(14, b"x"),
-            field(14, b"y"),
-        ]
-        .concat();
+        let metadata = [field(1, b"cm"), field(2, b""), field(14, b"x"), field(14, b"y")].concat();
         let raw = [
             field(1, &metadata),
             field(2, &pair(b"a", b"1")),
@@ -244,27 +209,14 @@ mod tests {
 
     #[test]
     fn garbage_is_refused() {
-        for bytes in [
-            &b""[..],
-            b"k8s",
-            b"k8s\0\xff\xff\xff",
-            b"k8s\0\x0a\x7fx",
-            b"k8s\0\x12\x05ab",
-            b"k8s\0",
-        ] {
+        for bytes in [&b""[..], b"k8s", b"k8s\0\xff\xff\xff", b"k8s\0\x0a\x7fx", b"k8s\0\x12\x05ab", b"k8s\0"] {
             assert!(decode(bytes).is_none(), "{bytes:?}");
         }
     }
 
     #[test]
     fn base64_pads() {
-        for (bytes, text) in [
-            ("", ""),
-            ("f", "Zg=="),
-            ("fo", "Zm8="),
-            ("foo", "Zm9v"),
-            ("foob", "Zm9vYg=="),
-        ] {
+        for (bytes, text) in [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foob", "Zm9vYg==")] {
             assert_eq!(base64(bytes.as_bytes()), text);
         }
     }

@@ -14,10 +14,9 @@ fn parse_token(token: &str) -> Result<(u64, Key), Failure> {
     let bad = || Failure::bad_request("continue key is not valid");
     let mut parts = token.splitn(3, '/');
     match (parts.next(), parts.next(), parts.next()) {
-        (Some(revision), Some(namespace), Some(name)) => Ok((
-            revision.parse().map_err(|_| bad())?,
-            (namespace.to_owned(), name.to_owned()),
-        )),
+        (Some(revision), Some(namespace), Some(name)) => {
+            Ok((revision.parse().map_err(|_| bad())?, (namespace.to_owned(), name.to_owned())))
+        }
         _ => Err(bad()),
     }
 }
@@ -25,10 +24,7 @@ fn parse_token(token: &str) -> Result<(u64, Key), Failure> {
 impl Request {
     /// The key of the object that the path names.
     pub fn key(&self) -> Key {
-        (
-            self.namespace().to_owned(),
-            self.name.clone().unwrap_or_default(),
-        )
+        (self.namespace().to_owned(), self.name.clone().unwrap_or_default())
     }
 
     /// Where to look for what the selector selects.
@@ -46,11 +42,7 @@ impl Request {
     /// # Errors
     /// 400 if they cannot be parsed, or name fields that the resource cannot be selected by.
     pub fn selector(&self) -> Result<Selector, Failure> {
-        Selector::parse(
-            self.query.get("labelSelector"),
-            self.query.get("fieldSelector"),
-            &self.resource,
-        )
+        Selector::parse(self.query.get("labelSelector"), self.query.get("fieldSelector"), &self.resource)
     }
 }
 
@@ -61,9 +53,7 @@ impl Server {
     /// 404 if there is none.
     pub fn live(&self, request: &Request) -> Result<Arc<Object>, Failure> {
         let key = request.key();
-        self.store
-            .get(&request.resource.table, &key)
-            .ok_or_else(|| Failure::not_found(&request.resource, &key.1))
+        self.store.get(&request.resource.table, &key).ok_or_else(|| Failure::not_found(&request.resource, &key.1))
     }
 
     /// Shows one object.
@@ -71,11 +61,7 @@ impl Server {
     /// # Errors
     /// 404 if there is none.
     pub fn get(&self, request: &Request) -> Result<Answer, Failure> {
-        Ok(Answer::json(
-            request
-                .view
-                .object(&request.resource, &*self.live(request)?),
-        ))
+        Ok(Answer::json(request.view.object(&request.resource, &*self.live(request)?)))
     }
 
     /// Shows a list or a page of it.
@@ -91,28 +77,17 @@ impl Server {
             .list(&request.resource.table, &page)
             .map_err(|gone| Failure::expired(page.revision.unwrap_or_default(), gone.oldest))?;
         let total = objects.len();
-        let mut selected = objects
-            .into_iter()
-            .filter(|object| selector.is_empty() || selector.matches(&object.value));
-        let limit = limit
-            .and_then(|limit| usize::try_from(limit).ok())
-            .unwrap_or(usize::MAX);
+        let mut selected = objects.into_iter().filter(|object| selector.is_empty() || selector.matches(&object.value));
+        let limit = limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX);
         let shown: Vec<Arc<Object>> = selected.by_ref().take(limit).collect();
-        let mut meta = ListMeta {
-            revision,
-            ..ListMeta::default()
-        };
+        let mut meta = ListMeta { revision, ..ListMeta::default() };
         if let Some(last) = shown.last().filter(|_| shown.len() == limit)
             && selected.next().is_some()
         {
             meta.next = format!("{revision}/{}/{}", last.key.0, last.key.1);
             meta.remaining = selector.is_empty().then(|| total - shown.len());
         }
-        Ok(Answer::json(request.view.list(
-            &request.resource,
-            &shown,
-            &meta,
-        )))
+        Ok(Answer::json(request.view.list(&request.resource, &shown, &meta)))
     }
 
     fn page(&self, request: &Request, selector: &Selector) -> Result<Page, Failure> {
@@ -138,9 +113,7 @@ impl Server {
             (Some(asked), "Exact") => page.revision = Some(asked),
             (Some(_), "" | "NotOlderThan") => {}
             (Some(_), other) => {
-                return Err(Failure::bad_request(format!(
-                    "resourceVersionMatch: unsupported value {other:?}"
-                )));
+                return Err(Failure::bad_request(format!("resourceVersionMatch: unsupported value {other:?}")));
             }
         }
         Ok(page)

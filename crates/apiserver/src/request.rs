@@ -67,10 +67,9 @@ impl Query {
     pub fn number(&self, name: &str) -> Result<Option<u64>, Failure> {
         match self.get(name) {
             "" => Ok(None),
-            text => text
-                .parse()
-                .map(Some)
-                .map_err(|_| Failure::bad_request(format!("invalid value for {name}: {text:?}"))),
+            text => {
+                text.parse().map(Some).map_err(|_| Failure::bad_request(format!("invalid value for {name}: {text:?}")))
+            }
         }
     }
 }
@@ -80,10 +79,7 @@ fn decode(text: &str) -> String {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let [first, tail @ ..] = rest {
-        let escaped = tail
-            .get(..2)
-            .filter(|_| *first == b'%')
-            .and_then(|digits| std::str::from_utf8(digits).ok());
+        let escaped = tail.get(..2).filter(|_| *first == b'%').and_then(|digits| std::str::from_utf8(digits).ok());
         if let Some(byte) = escaped.and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
             bytes.push(byte);
             rest = &tail[2..];
@@ -98,17 +94,11 @@ fn decode(text: &str) -> String {
 /// Splits a path into decoded segments.
 pub fn segments(path: &str) -> Vec<String> {
     // A plus is a plus in a path.
-    path.split('/')
-        .filter(|part| !part.is_empty())
-        .map(|part| decode(&part.replace('+', "%2B")))
-        .collect()
+    path.split('/').filter(|part| !part.is_empty()).map(|part| decode(&part.replace('+', "%2B"))).collect()
 }
 
 fn header<'a>(headers: &'a HeaderMap, name: &str) -> &'a str {
-    headers
-        .get(name)
-        .and_then(|value| value.to_str().ok())
-        .unwrap_or_default()
+    headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
 }
 
 impl Request {
@@ -131,15 +121,11 @@ impl Request {
         };
         let own = |part: &str| !["status", "finalize"].contains(&part);
         let (namespace, rest) = match rest {
-            ["namespaces", namespace, plural, rest @ ..] if own(plural) => {
-                (Some(*namespace), (*plural, rest))
-            }
+            ["namespaces", namespace, plural, rest @ ..] if own(plural) => (Some(*namespace), (*plural, rest)),
             [plural, rest @ ..] => (None, (*plural, rest)),
             [] => return Err(Failure::no_such_path()),
         };
-        let resource = registry
-            .find(group, version, rest.0)
-            .ok_or_else(Failure::no_such_path)?;
+        let resource = registry.find(group, version, rest.0).ok_or_else(Failure::no_such_path)?;
         let (name, subresource) = match rest.1 {
             [] => (None, ""),
             [name] => (Some(*name), ""),
@@ -151,25 +137,15 @@ impl Request {
             return Err(Failure::no_such_path());
         }
         let query = Query::parse(query);
-        let agent = header(headers, "user-agent")
-            .split(['/', ' '])
-            .next()
-            .unwrap_or_default();
-        let manager = [query.get("fieldManager"), agent, "unknown"]
-            .into_iter()
-            .find(|name| !name.is_empty());
+        let agent = header(headers, "user-agent").split(['/', ' ']).next().unwrap_or_default();
+        let manager = [query.get("fieldManager"), agent, "unknown"].into_iter().find(|name| !name.is_empty());
         let manager = manager.unwrap_or_default().chars().take(128).collect();
         Ok(Self {
             namespace: namespace.map(str::to_owned),
             name: name.map(str::to_owned),
             subresource: subresource.to_owned(),
             view: View::parse(header(headers, "accept"), query.get("includeObject")),
-            content_type: header(headers, "content-type")
-                .split(';')
-                .next()
-                .unwrap_or_default()
-                .trim()
-                .to_owned(),
+            content_type: header(headers, "content-type").split(';').next().unwrap_or_default().trim().to_owned(),
             manager,
             resource,
             query,
@@ -186,9 +162,7 @@ impl Request {
             ("GET" | "HEAD", None) => "list",
             ("POST", _) => "create",
             ("PUT", Some(_)) => "update",
-            ("PATCH", Some(_)) if self.content_type.starts_with("application/apply-patch") => {
-                "apply"
-            }
+            ("PATCH", Some(_)) if self.content_type.starts_with("application/apply-patch") => "apply",
             ("PATCH", Some(_)) => "patch",
             ("DELETE", Some(_)) => "delete",
             ("DELETE", None) => "deletecollection",
@@ -199,11 +173,7 @@ impl Request {
     /// The resource with its subresource, as statistics name it.
     pub fn counted_as(&self) -> String {
         let qualified = self.resource.qualified();
-        if self.subresource.is_empty() {
-            qualified
-        } else {
-            format!("{qualified}/{}", self.subresource)
-        }
+        if self.subresource.is_empty() { qualified } else { format!("{qualified}/{}", self.subresource) }
     }
 
     /// The body as JSON; YAML is read as well, and protobuf of a few kinds.
@@ -212,17 +182,14 @@ impl Request {
     /// 400 if it is neither, 415 for other protobuf.
     pub fn json(&self) -> Result<Value, Failure> {
         if self.content_type.contains("protobuf") {
-            return protobuf::decode(&self.body)
-                .ok_or_else(|| Failure::unsupported_media_type(&self.content_type));
+            return protobuf::decode(&self.body).ok_or_else(|| Failure::unsupported_media_type(&self.content_type));
         }
         let yaml = self.content_type.contains("yaml");
         match serde_json::from_slice(&self.body) {
             Ok(value) => Ok(value),
             Err(_) if yaml => serde_norway::from_slice(&self.body)
                 .map_err(|error| Failure::bad_request(format!("error decoding YAML: {error}"))),
-            Err(error) => Err(Failure::bad_request(format!(
-                "error decoding JSON: {error}"
-            ))),
+            Err(error) => Err(Failure::bad_request(format!("error decoding JSON: {error}"))),
         }
     }
 
@@ -231,11 +198,7 @@ impl Request {
     /// # Errors
     /// 400 if it is no JSON.
     pub fn options(&self) -> Result<Value, Failure> {
-        if self.body.is_empty() {
-            Ok(Value::Object(serde_json::Map::new()))
-        } else {
-            self.json()
-        }
+        if self.body.is_empty() { Ok(Value::Object(serde_json::Map::new())) } else { self.json() }
     }
 
     /// Whether nothing is to be stored.
@@ -251,29 +214,13 @@ impl Request {
 
 #[cfg(test)]
 mod tests {
-    #![allow(
-        clippy::unwrap_used,
-        clippy::expect_used,
-        clippy::panic,
-        reason = "tests"
-    )]
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
     use super::*;
 
     fn parsed(path: &str) -> Option<(String, Option<String>, Option<String>, String)> {
-        let request = Request::parse(
-            &crate::builtin::registry(),
-            &segments(path),
-            "",
-            &HeaderMap::new(),
-            Bytes::new(),
-        )
-        .ok()?;
-        Some((
-            request.resource.plural.clone(),
-            request.namespace,
-            request.name,
-            request.subresource,
-        ))
+        let request =
+            Request::parse(&crate::builtin::registry(), &segments(path), "", &HeaderMap::new(), Bytes::new()).ok()?;
+        Some((request.resource.plural.clone(), request.namespace, request.name, request.subresource))
     }
 
     #[test]
@@ -281,43 +228,13 @@ mod tests {
         let some = |text: &str| Some(text.to_owned());
         let cases = [
             ("/api/v1/nodes", some("nodes"), None, None, ""),
-            (
-                "/api/v1/nodes/a%3Ab/status",
-                some("nodes"),
-                None,
-                some("a:b"),
-                "status",
-            ),
+            ("/api/v1/nodes/a%3Ab/status", some("nodes"), None, some("a:b"), "status"),
             ("/api/v1/pods", some("pods"), None, None, ""),
             ("/api/v1/namespaces", some("namespaces"), None, None, ""),
-            (
-                "/api/v1/namespaces/x",
-                some("namespaces"),
-                None,
-                some("x"),
-                "",
-            ),
-            (
-                "/api/v1/namespaces/x/status",
-                some("namespaces"),
-                None,
-                some("x"),
-                "status",
-            ),
-            (
-                "/api/v1/namespaces/x/pods",
-                some("pods"),
-                some("x"),
-                None,
-                "",
-            ),
-            (
-                "/apis/coordination.k8s.io/v1/namespaces/x/leases/l",
-                some("leases"),
-                some("x"),
-                some("l"),
-                "",
-            ),
+            ("/api/v1/namespaces/x", some("namespaces"), None, some("x"), ""),
+            ("/api/v1/namespaces/x/status", some("namespaces"), None, some("x"), "status"),
+            ("/api/v1/namespaces/x/pods", some("pods"), some("x"), None, ""),
+            ("/apis/coordination.k8s.io/v1/namespaces/x/leases/l", some("leases"), some("x"), some("l"), ""),
             ("/api/v1/pods/p", None, None, None, ""),
             ("/api/v1/namespaces/x/nodes/n", None, None, None, ""),
             ("/api/v2/nodes", None, None, None, ""),
@@ -325,11 +242,7 @@ mod tests {
             ("/other", None, None, None, ""),
         ];
         for (path, plural, namespace, name, subresource) in cases {
-            assert_eq!(
-                parsed(path),
-                plural.map(|plural| (plural, namespace, name, subresource.to_owned())),
-                "{path}"
-            );
+            assert_eq!(parsed(path), plural.map(|plural| (plural, namespace, name, subresource.to_owned())), "{path}");
         }
     }
 

@@ -56,11 +56,7 @@ pub struct Resource {
 impl Resource {
     /// `nodes`, `nodeblocks.overlane.io`: how messages and statistics name it.
     pub fn qualified(&self) -> String {
-        if self.group.is_empty() {
-            self.plural.clone()
-        } else {
-            format!("{}.{}", self.plural, self.group)
-        }
+        if self.group.is_empty() { self.plural.clone() } else { format!("{}.{}", self.plural, self.group) }
     }
 
     /// `v1`, `overlane.io/v1alpha1`.
@@ -85,26 +81,13 @@ impl Resource {
 
     /// The verbs of the resource, for discovery.
     pub fn verbs(&self) -> Value {
-        serde_json::json!([
-            "create",
-            "delete",
-            "deletecollection",
-            "get",
-            "list",
-            "patch",
-            "update",
-            "watch"
-        ])
+        serde_json::json!(["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"])
     }
 }
 
 /// `v1` for the core group, else `group/version`.
 pub fn api_version(group: &str, version: &str) -> String {
-    if group.is_empty() {
-        version.to_owned()
-    } else {
-        format!("{group}/{version}")
-    }
+    if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") }
 }
 
 /// All served resources.
@@ -116,33 +99,23 @@ pub struct Registry {
 impl Registry {
     /// Serves a resource from now on, in place of an older form of it.
     pub fn add(&mut self, resource: Resource) {
-        let key = (
-            resource.group.clone(),
-            resource.version.clone(),
-            resource.plural.clone(),
-        );
+        let key = (resource.group.clone(), resource.version.clone(), resource.plural.clone());
         self.served.insert(key, Arc::new(resource));
     }
 
     /// Serves it no more.
     pub fn remove(&mut self, group: &str, plural: &str) {
-        self.served
-            .retain(|_, resource| !resource.is(group, plural));
+        self.served.retain(|_, resource| !resource.is(group, plural));
     }
 
     /// The resource at a path.
     pub fn find(&self, group: &str, version: &str, plural: &str) -> Option<Arc<Resource>> {
-        self.served
-            .get(&(group.to_owned(), version.to_owned(), plural.to_owned()))
-            .cloned()
+        self.served.get(&(group.to_owned(), version.to_owned(), plural.to_owned())).cloned()
     }
 
     /// The resource that keeps its objects in that table under its own name.
     pub fn of_table(&self, table: &TableId) -> Option<Arc<Resource>> {
-        self.served
-            .values()
-            .find(|resource| resource.is(&table.0, &table.1))
-            .cloned()
+        self.served.values().find(|resource| resource.is(&table.0, &table.1)).cloned()
     }
 
     /// All of them, by group, version and name.
@@ -152,11 +125,8 @@ impl Registry {
 
     /// Served groups with a version each, ordered.
     pub fn group_versions(&self) -> Vec<(String, String)> {
-        let mut found: Vec<_> = self
-            .served
-            .keys()
-            .map(|(group, version, _)| (group.clone(), version.clone()))
-            .collect();
+        let mut found: Vec<_> =
+            self.served.keys().map(|(group, version, _)| (group.clone(), version.clone())).collect();
         found.dedup();
         found
     }

@@ -10,15 +10,11 @@ use crate::resource::Resource;
 pub fn set_defaults(resource: &Resource, object: &mut Value, creating: bool) {
     match resource.kind.as_str() {
         "Namespace" if creating => {
-            object_at(object, "spec")
-                .entry("finalizers")
-                .or_insert_with(|| json!(["kubernetes"]));
+            object_at(object, "spec").entry("finalizers").or_insert_with(|| json!(["kubernetes"]));
             object_at(object, "status").insert("phase".to_owned(), json!("Active"));
             let name = text(object, &["metadata", "name"]).to_owned();
-            if let Some(labels) = crate::meta::metadata(object)
-                .entry("labels")
-                .or_insert_with(|| json!({}))
-                .as_object_mut()
+            if let Some(labels) =
+                crate::meta::metadata(object).entry("labels").or_insert_with(|| json!({})).as_object_mut()
             {
                 labels.insert("kubernetes.io/metadata.name".to_owned(), name.into());
             }
@@ -49,21 +45,14 @@ fn pod_defaults(pod: &mut Value) {
     }
     for lists in ["containers", "initContainers"] {
         let containers = spec.get_mut(lists).and_then(Value::as_array_mut);
-        for ports in containers
-            .into_iter()
-            .flatten()
-            .filter_map(|container| container.get_mut("ports"))
-        {
+        for ports in containers.into_iter().flatten().filter_map(|container| container.get_mut("ports")) {
             set_protocol(ports);
         }
     }
     let status = object_at(pod, "status");
     status.entry("phase").or_insert_with(|| json!("Pending"));
     // podIP is the first of podIPs; whoever writes one of the two means both, and podIP wins.
-    let first = status
-        .get("podIPs")
-        .and_then(|list| list.get(0)?.get("ip"))
-        .cloned();
+    let first = status.get("podIPs").and_then(|list| list.get(0)?.get("ip")).cloned();
     match (status.get("podIP").cloned(), first) {
         (Some(ip), first) if first.as_ref() != Some(&ip) => {
             status.insert("podIPs".to_owned(), json!([{"ip": ip}]));
@@ -86,8 +75,7 @@ fn node_defaults(node: &mut Value) {
 fn service_defaults(service: &mut Value) {
     let spec = object_at(service, "spec");
     spec.entry("type").or_insert_with(|| json!("ClusterIP"));
-    spec.entry("sessionAffinity")
-        .or_insert_with(|| json!("None"));
+    spec.entry("sessionAffinity").or_insert_with(|| json!("None"));
     let Some(ports) = spec.get_mut("ports") else {
         return;
     };
@@ -102,12 +90,7 @@ fn service_defaults(service: &mut Value) {
 }
 
 fn set_protocol(ports: &mut Value) {
-    for port in ports
-        .as_array_mut()
-        .into_iter()
-        .flatten()
-        .filter_map(Value::as_object_mut)
-    {
+    for port in ports.as_array_mut().into_iter().flatten().filter_map(Value::as_object_mut) {
         port.entry("protocol").or_insert_with(|| json!("TCP"));
     }
 }
@@ -131,11 +114,7 @@ fn check_event(resource: &Resource, event: &Value, causes: &mut Vec<Cause>) {
     let of_cluster = involved.is_empty() && ["default", "kube-system"].contains(&own);
     if own != involved && !of_cluster {
         let why = "does not match event.namespace";
-        causes.push(Cause::invalid(
-            "involvedObject.namespace",
-            &involved.into(),
-            why,
-        ));
+        causes.push(Cause::invalid("involvedObject.namespace", &involved.into(), why));
     }
     if resource.is_event_alias() {
         for (field, shown) in [
@@ -165,52 +144,32 @@ fn check_pod(pod: &Value, old: Option<&Value>, causes: &mut Vec<Cause>) {
     for (index, container) in containers.into_iter().flatten().enumerate() {
         for field in ["name", "image"] {
             if text(container, &[field]).is_empty() {
-                causes.push(Cause::required(&format!(
-                    "spec.containers[{index}].{field}"
-                )));
+                causes.push(Cause::required(&format!("spec.containers[{index}].{field}")));
             }
         }
     }
     let assigned = old.map_or("", |old| text(old, &["spec", "nodeName"]));
     if !assigned.is_empty() && assigned != text(pod, &["spec", "nodeName"]) {
-        causes.push(Cause::forbidden(
-            "spec.nodeName",
-            "pod is already assigned to a node",
-        ));
+        causes.push(Cause::forbidden("spec.nodeName", "pod is already assigned to a node"));
     }
 }
 
 fn check_node(node: &Value, old: Option<&Value>, causes: &mut Vec<Cause>) {
-    let cidrs = |node| {
-        at(node, &["spec", "podCIDRs"])
-            .and_then(Value::as_array)
-            .filter(|list| !list.is_empty())
-    };
+    let cidrs = |node| at(node, &["spec", "podCIDRs"]).and_then(Value::as_array).filter(|list| !list.is_empty());
     for (index, cidr) in cidrs(node).into_iter().flatten().enumerate() {
         if !cidr.as_str().is_some_and(is_cidr) {
-            causes.push(Cause::invalid(
-                &format!("spec.podCIDRs[{index}]"),
-                cidr,
-                "must be a valid CIDR value",
-            ));
+            causes.push(Cause::invalid(&format!("spec.podCIDRs[{index}]"), cidr, "must be a valid CIDR value"));
         }
     }
     if let Some(list) = cidrs(node) {
-        let of_v6 = list
-            .iter()
-            .filter(|cidr| cidr.as_str().is_some_and(|cidr| cidr.contains(':')))
-            .count();
+        let of_v6 = list.iter().filter(|cidr| cidr.as_str().is_some_and(|cidr| cidr.contains(':'))).count();
         if of_v6 > 1 || list.len() - of_v6 > 1 {
             let why = "may specify no more than one CIDR for each IP family";
             causes.push(Cause::invalid("spec.podCIDRs", &json!(list), why));
         }
         let single = text(node, &["spec", "podCIDR"]);
         if list.first().and_then(Value::as_str) != Some(single) {
-            causes.push(Cause::invalid(
-                "spec.podCIDR",
-                &single.into(),
-                "must be the first of podCIDRs",
-            ));
+            causes.push(Cause::invalid("spec.podCIDR", &single.into(), "must be the first of podCIDRs"));
         }
     }
     let Some(old) = old else { return };

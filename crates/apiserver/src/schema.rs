@@ -38,22 +38,15 @@ impl Schema {
     }
 }
 
-fn gather_patterns(
-    schema: &Value,
-    found: &mut BTreeMap<String, Regex>,
-) -> Result<(), regex::Error> {
+fn gather_patterns(schema: &Value, found: &mut BTreeMap<String, Regex>) -> Result<(), regex::Error> {
     match schema {
         Value::Object(fields) => {
             if let Some(pattern) = fields.get("pattern").and_then(Value::as_str) {
                 found.insert(pattern.to_owned(), Regex::new(pattern)?);
             }
-            fields
-                .values()
-                .try_for_each(|value| gather_patterns(value, found))
+            fields.values().try_for_each(|value| gather_patterns(value, found))
         }
-        Value::Array(items) => items
-            .iter()
-            .try_for_each(|value| gather_patterns(value, found)),
+        Value::Array(items) => items.iter().try_for_each(|value| gather_patterns(value, found)),
         _ => Ok(()),
     }
 }
@@ -65,11 +58,7 @@ pub fn flag(schema: &Value, name: &str) -> bool {
 
 /// The path of a field.
 pub fn join(path: &str, name: &str) -> String {
-    if path.is_empty() {
-        name.to_owned()
-    } else {
-        format!("{path}.{name}")
-    }
+    if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
 }
 
 /// The schema of a field: declared, or that of every other one.
@@ -77,30 +66,17 @@ pub fn child<'a>(schema: &'a Value, name: &str) -> Option<&'a Value> {
     schema
         .get("properties")
         .and_then(|properties| properties.get(name))
-        .or_else(|| {
-            schema
-                .get("additionalProperties")
-                .filter(|schema| schema.is_object())
-        })
+        .or_else(|| schema.get("additionalProperties").filter(|schema| schema.is_object()))
 }
 
-fn prune(
-    value: &mut Value,
-    schema: &Value,
-    is_object_root: bool,
-    path: &str,
-    dropped: &mut Vec<String>,
-) {
+fn prune(value: &mut Value, schema: &Value, is_object_root: bool, path: &str, dropped: &mut Vec<String>) {
     match value {
         Value::Object(fields) => {
             let keeps = flag(schema, "x-kubernetes-preserve-unknown-fields")
-                || schema
-                    .get("additionalProperties")
-                    .is_some_and(|schema| *schema != Value::Bool(false));
+                || schema.get("additionalProperties").is_some_and(|schema| *schema != Value::Bool(false));
             let is_object_root = is_object_root || flag(schema, "x-kubernetes-embedded-resource");
             fields.retain(|name, value| {
-                let of_every_object =
-                    is_object_root && ["apiVersion", "kind", "metadata"].contains(&name.as_str());
+                let of_every_object = is_object_root && ["apiVersion", "kind", "metadata"].contains(&name.as_str());
                 match child(schema, name) {
                     // A null where none may be counts as absent, so that a default can take its place.
                     Some(schema) if value.is_null() => flag(schema, "nullable"),
@@ -131,12 +107,7 @@ fn prune(
 fn set_defaults(value: &mut Value, schema: &Value) {
     match value {
         Value::Object(fields) => {
-            for (name, schema) in schema
-                .get("properties")
-                .and_then(Value::as_object)
-                .into_iter()
-                .flatten()
-            {
+            for (name, schema) in schema.get("properties").and_then(Value::as_object).into_iter().flatten() {
                 if let Some(default) = schema.get("default")
                     && !fields.contains_key(name)
                 {
@@ -160,12 +131,7 @@ fn set_defaults(value: &mut Value, schema: &Value) {
 
 #[cfg(test)]
 pub mod tests {
-    #![allow(
-        clippy::unwrap_used,
-        clippy::expect_used,
-        clippy::panic,
-        reason = "tests"
-    )]
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
     use super::*;
     use serde_json::json;
 
@@ -179,10 +145,7 @@ pub mod tests {
             "free": {"type": "object", "x-kubernetes-preserve-unknown-fields": true},
             "map": {"type": "object", "additionalProperties": {"type": "string"}},
         }});
-        Schema::new(
-            json!({"type": "object", "properties": {"spec": spec, "metadata": {"type": "object"}}}),
-        )
-        .unwrap()
+        Schema::new(json!({"type": "object", "properties": {"spec": spec, "metadata": {"type": "object"}}})).unwrap()
     }
 
     #[test]

@@ -38,13 +38,8 @@ impl Selector {
     pub fn parse(labels: &str, fields: &str, resource: &Resource) -> Result<Self, Failure> {
         let fields = fields.split(',').filter(|part| !part.trim().is_empty());
         Ok(Self {
-            labels: clauses(labels)
-                .into_iter()
-                .map(|clause| label(&clause))
-                .collect::<Result<_, _>>()?,
-            fields: fields
-                .map(|part| field(part.trim(), resource))
-                .collect::<Result<_, _>>()?,
+            labels: clauses(labels).into_iter().map(|clause| label(&clause)).collect::<Result<_, _>>()?,
+            fields: fields.map(|part| field(part.trim(), resource)).collect::<Result<_, _>>()?,
         })
     }
 
@@ -56,42 +51,26 @@ impl Selector {
     /// Whether the object is among the selected.
     pub fn matches(&self, object: &Value) -> bool {
         let labels = at(object, &["metadata", "labels"]);
-        self.labels
-            .iter()
-            .all(|requirement| requirement.matches(labels))
-            && self
-                .fields
-                .iter()
-                .all(|requirement| requirement.matches(object))
+        self.labels.iter().all(|requirement| requirement.matches(labels))
+            && self.fields.iter().all(|requirement| requirement.matches(object))
     }
 
     /// The one name that can match, if a field says so.
     pub fn only_name(&self) -> Option<&str> {
         let names = |field: &&FieldRequirement| field.equal && field.path == ["metadata", "name"];
-        self.fields
-            .iter()
-            .find(names)
-            .map(|field| field.value.as_str())
+        self.fields.iter().find(names).map(|field| field.value.as_str())
     }
 }
 
 impl Requirement {
     fn matches(&self, labels: Option<&Value>) -> bool {
-        let value = |key: &str| {
-            labels
-                .and_then(|labels| labels.get(key))
-                .and_then(Value::as_str)
-        };
+        let value = |key: &str| labels.and_then(|labels| labels.get(key)).and_then(Value::as_str);
         let number = |key: &str| value(key).and_then(|value| value.parse::<i64>().ok());
         match self {
             Self::Exists(key) => value(key).is_some(),
             Self::Absent(key) => value(key).is_none(),
-            Self::In(key, values) => {
-                value(key).is_some_and(|value| values.iter().any(|one| one == value))
-            }
-            Self::NotIn(key, values) => {
-                value(key).is_none_or(|value| values.iter().all(|one| one != value))
-            }
+            Self::In(key, values) => value(key).is_some_and(|value| values.iter().any(|one| one == value)),
+            Self::NotIn(key, values) => value(key).is_none_or(|value| values.iter().all(|one| one != value)),
             Self::Above(key, limit) => number(key).is_some_and(|number| number > *limit),
             Self::Below(key, limit) => number(key).is_some_and(|number| number < *limit),
         }
@@ -100,10 +79,7 @@ impl Requirement {
 
 impl FieldRequirement {
     fn matches(&self, object: &Value) -> bool {
-        let found = self
-            .path
-            .iter()
-            .try_fold(object, |value, field| value.get(field));
+        let found = self.path.iter().try_fold(object, |value, field| value.get(field));
         let equal = match found {
             None | Some(Value::Null) => self.value.is_empty() || self.value == "false",
             Some(Value::String(text)) => *text == self.value,
@@ -137,15 +113,8 @@ fn label(clause: &str) -> Result<Requirement, Failure> {
     let bad = || Failure::bad_request(format!("unable to parse requirement: {clause:?}"));
     let key = |text: &str| {
         let text = text.trim();
-        let fits = !text.is_empty()
-            && text
-                .chars()
-                .all(|one| one.is_ascii_alphanumeric() || "-_./".contains(one));
-        if fits {
-            Ok(text.to_owned())
-        } else {
-            Err(bad())
-        }
+        let fits = !text.is_empty() && text.chars().all(|one| one.is_ascii_alphanumeric() || "-_./".contains(one));
+        if fits { Ok(text.to_owned()) } else { Err(bad()) }
     };
     let clause = clause.trim();
     for (sign, negated) in [("!=", true), ("==", false), ("=", false)] {
@@ -170,10 +139,7 @@ fn label(clause: &str) -> Result<Requirement, Failure> {
     }
     if let Some((head, values)) = clause.split_once('(') {
         let values = values.trim_end().strip_suffix(')').ok_or_else(bad)?;
-        let values = values
-            .split(',')
-            .map(|value| value.trim().to_owned())
-            .collect();
+        let values = values.split(',').map(|value| value.trim().to_owned()).collect();
         let mut words = head.split_whitespace();
         return match (words.next(), words.next(), words.next()) {
             (Some(name), Some("in"), None) => Ok(Requirement::In(key(name)?, values)),
@@ -194,46 +160,27 @@ fn field(part: &str, resource: &Resource) -> Result<FieldRequirement, Failure> {
     } else if let Some(both) = split("==").or_else(|| split("=")) {
         (true, both)
     } else {
-        return Err(Failure::bad_request(format!(
-            "invalid selector: {part:?}; can't understand {part:?}"
-        )));
+        return Err(Failure::bad_request(format!("invalid selector: {part:?}; can't understand {part:?}")));
     };
     let known = path == "metadata.name"
         || (path == "metadata.namespace" && (resource.namespaced || !resource.is_custom()))
-        || resource
-            .selectable
-            .iter()
-            .any(|selectable| selectable == path);
+        || resource.selectable.iter().any(|selectable| selectable == path);
     if !known {
-        return Err(Failure::bad_request(format!(
-            "field label not supported: {path}"
-        )));
+        return Err(Failure::bad_request(format!("field label not supported: {path}")));
     }
-    let value = value
-        .replace("\\,", ",")
-        .replace("\\=", "=")
-        .replace("\\\\", "\\");
+    let value = value.replace("\\,", ",").replace("\\=", "=").replace("\\\\", "\\");
     // Objects are stored as core/v1 Events, and selected in that form.
     let path = match (resource.is_event_alias(), path) {
         (true, "reportingController") => "reportingComponent".to_owned(),
         (true, path) => path.replacen("regarding.", "involvedObject.", 1),
         (false, path) => path.to_owned(),
     };
-    Ok(FieldRequirement {
-        path: path.split('.').map(str::to_owned).collect(),
-        equal,
-        value,
-    })
+    Ok(FieldRequirement { path: path.split('.').map(str::to_owned).collect(), equal, value })
 }
 
 #[cfg(test)]
 mod tests {
-    #![allow(
-        clippy::unwrap_used,
-        clippy::expect_used,
-        clippy::panic,
-        reason = "tests"
-    )]
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
     use super::*;
     use serde_json::json;
 
@@ -242,9 +189,7 @@ mod tests {
         let pods = registry.find("", "v1", "pods").unwrap();
         let pod = json!({"metadata": {"name": "p", "labels": {"app": "web", "n": "5"}}, "spec": {"nodeName": "n1"},
             "status": {"phase": "Running"}});
-        Selector::parse(labels, fields, &pods)
-            .unwrap()
-            .matches(&pod)
+        Selector::parse(labels, fields, &pods).unwrap().matches(&pod)
     }
 
     #[test]
@@ -267,28 +212,16 @@ mod tests {
         ] {
             assert!(selects(yes, ""), "{yes}");
         }
-        for no in [
-            "db",
-            "!app",
-            "app=db",
-            "app!=web",
-            "db=x",
-            "app in (db)",
-            "app notin (web)",
-            "n>5",
-            "app>1",
-            "app=web,db",
-        ] {
+        for no in
+            ["db", "!app", "app=db", "app!=web", "db=x", "app in (db)", "app notin (web)", "n>5", "app>1", "app=web,db"]
+        {
             assert!(!selects(no, ""), "{no}");
         }
     }
 
     #[test]
     fn fields_of_the_kind_and_no_others() {
-        assert!(selects(
-            "",
-            "spec.nodeName=n1,status.phase!=Failed,metadata.name==p"
-        ));
+        assert!(selects("", "spec.nodeName=n1,status.phase!=Failed,metadata.name==p"));
         assert!(!selects("", "spec.nodeName=n2"));
         assert!(selects("", "status.podIP="));
         let registry = crate::builtin::registry();

@@ -15,7 +15,7 @@ use crate::request::{Request, segments};
 use crate::resource::{Registry, Resource, TableId};
 use crate::store::Store;
 use crate::watch::Watch;
-use crate::{Error, Stats, builtin, crd, discovery, openapi};
+use crate::{Error, Stats, builtin, crd, discovery, openapi, snapshot};
 
 /// What a request is answered with.
 pub enum Answer {
@@ -35,29 +35,17 @@ pub enum Answer {
 impl Answer {
     /// 200 with JSON.
     pub fn json(bytes: impl Into<Bytes>) -> Self {
-        Self::Body {
-            code: StatusCode::OK,
-            content_type: "application/json",
-            bytes: bytes.into(),
-        }
+        Self::Body { code: StatusCode::OK, content_type: "application/json", bytes: bytes.into() }
     }
 
     /// 201 with JSON.
     pub fn created(bytes: Bytes) -> Self {
-        Self::Body {
-            code: StatusCode::CREATED,
-            content_type: "application/json",
-            bytes,
-        }
+        Self::Body { code: StatusCode::CREATED, content_type: "application/json", bytes }
     }
 
     /// 200 with plain text.
     pub fn text(text: &'static str) -> Self {
-        Self::Body {
-            code: StatusCode::OK,
-            content_type: "text/plain",
-            bytes: Bytes::from_static(text.as_bytes()),
-        }
+        Self::Body { code: StatusCode::OK, content_type: "text/plain", bytes: Bytes::from_static(text.as_bytes()) }
     }
 }
 
@@ -80,8 +68,7 @@ pub struct Server {
 }
 
 /// Namespaces that exist from the start and cannot be deleted.
-pub const PERMANENT_NAMESPACES: [&str; 4] =
-    ["default", "kube-node-lease", "kube-public", "kube-system"];
+pub const PERMANENT_NAMESPACES: [&str; 4] = ["default", "kube-node-lease", "kube-public", "kube-system"];
 
 impl Server {
     /// A server with the namespaces that every cluster has.
@@ -93,11 +80,8 @@ impl Server {
             open_watches: Arc::default(),
         };
         for name in PERMANENT_NAMESPACES {
-            let namespace =
-                json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
-            let made = server
-                .find("", "v1", "namespaces")
-                .and_then(|resource| server.make(&resource, "", namespace));
+            let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
+            let made = server.find("", "v1", "namespaces").and_then(|resource| server.make(&resource, "", namespace));
             if let Err(failure) = made {
                 tracing::error!(namespace = name, status = %failure.status(), "create a namespace of every cluster");
             }
@@ -115,9 +99,7 @@ impl Server {
     /// # Errors
     /// 404 if it is not.
     pub fn find(&self, group: &str, version: &str, plural: &str) -> Result<Arc<Resource>, Failure> {
-        self.registry()
-            .find(group, version, plural)
-            .ok_or_else(Failure::no_such_path)
+        self.registry().find(group, version, plural).ok_or_else(Failure::no_such_path)
     }
 
     /// Serves what a definition describes from now on.
@@ -126,10 +108,7 @@ impl Server {
     /// The rule that the definition breaks.
     pub fn serve_crd(&self, definition: &Value) -> Result<(), String> {
         let resource = crd::resource(definition)?;
-        let mut registry = self
-            .registry
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut registry = self.registry.write().unwrap_or_else(PoisonError::into_inner);
         registry.remove(&resource.group, &resource.plural);
         registry.add(resource);
         Ok(())
@@ -141,40 +120,26 @@ impl Server {
     /// If it breaks a rule.
     pub fn register(&self, definition: &CustomResourceDefinition) -> Result<(), Error> {
         let name = definition.metadata.name.clone().unwrap_or_default();
-        let refuse = |reason: String| Error::Register {
-            crd: name.clone(),
-            reason,
-        };
+        let refuse = |reason: String| Error::Register { crd: name.clone(), reason };
         let body = serde_json::to_value(definition).map_err(|error| refuse(error.to_string()))?;
         let refused = |failure: Failure| refuse(text(&failure.status(), &["message"]).to_owned());
-        let resource = self
-            .find("apiextensions.k8s.io", "v1", "customresourcedefinitions")
-            .map_err(refused)?;
+        let resource = self.find("apiextensions.k8s.io", "v1", "customresourcedefinitions").map_err(refused)?;
         match self.make(&resource, "", body.clone()) {
-            Err(failure) if failure.code == 409 => {
-                self.remake(&resource, &name, body).map_err(refused)
-            }
+            Err(failure) if failure.code == 409 => self.remake(&resource, &name, body).map_err(refused),
             made => made.map(drop).map_err(refused),
         }
     }
 
     /// Serves the resource no more.
     pub fn drop_crd(&self, table: &TableId) {
-        self.registry
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(&table.0, &table.1);
+        self.registry.write().unwrap_or_else(PoisonError::into_inner).remove(&table.0, &table.1);
         self.store.history(table).restart(self.store.revision());
     }
 
     /// Counts since the start.
     pub fn stats(&self) -> Stats {
         Stats {
-            requests: self
-                .requests
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .clone(),
+            requests: self.requests.lock().unwrap_or_else(PoisonError::into_inner).clone(),
             watches: self.open_watches.load(Ordering::Relaxed),
             revision: self.store.revision(),
         }
@@ -183,13 +148,7 @@ impl Server {
     /// Everything that [`Server::restore`] needs.
     pub fn snapshot(&self) -> Vec<u8> {
         let (objects, revision) = self.store.all();
-        let objects: Vec<Value> = objects
-            .iter()
-            .map(|((group, plural), object)| json!([group, plural, object.value]))
-            .collect();
-        json!({"revision": revision, "objects": objects})
-            .to_string()
-            .into_bytes()
+        snapshot::write(&objects, revision)
     }
 
     /// Puts a snapshot in the place of everything.
@@ -198,7 +157,7 @@ impl Server {
     /// If the bytes are no snapshot.
     pub fn restore(&self, bytes: &[u8]) -> Result<(), Error> {
         let refuse = |reason: String| Error::Restore { reason };
-        let (revision, objects) = crate::snapshot::parse(bytes).map_err(refuse)?;
+        let (revision, objects) = snapshot::parse(bytes).map_err(refuse)?;
         let mut registry = builtin::registry();
         for (table, object) in &objects {
             if table.1 == "customresourcedefinitions" {
@@ -206,11 +165,8 @@ impl Server {
             }
         }
         // Far enough ahead that no client can have seen a revision from there.
-        let revision = revision.max(self.store.revision()) + crate::snapshot::REVISION_BUMP;
-        *self
-            .registry
-            .write()
-            .unwrap_or_else(PoisonError::into_inner) = registry;
+        let revision = revision.max(self.store.revision()) + snapshot::REVISION_BUMP;
+        *self.registry.write().unwrap_or_else(PoisonError::into_inner) = registry;
         self.store.replace(objects, revision);
         self.sweep();
         Ok(())
@@ -233,9 +189,7 @@ impl Server {
             return answer;
         }
         let parsed = Request::parse(&self.registry(), &path, query, headers, body);
-        parsed
-            .and_then(|request| self.perform(method, &request))
-            .unwrap_or_else(Answer::from)
+        parsed.and_then(|request| self.perform(method, &request)).unwrap_or_else(Answer::from)
     }
 
     /// What clients ask about the server itself.
@@ -247,9 +201,7 @@ impl Server {
             ["openapi", "v2"] => return Some(openapi::v2(headers)),
             ["openapi", "v3"] => openapi::index(&registry),
             ["openapi", "v3", "api", version] => openapi::document(&registry, "", version)?,
-            ["openapi", "v3", "apis", group, version] => {
-                openapi::document(&registry, group, version)?
-            }
+            ["openapi", "v3", "apis", group, version] => openapi::document(&registry, group, version)?,
             path => discovery::answer(&registry, path)?,
         };
         Some(Answer::json(answer.to_string()))
@@ -261,12 +213,7 @@ impl Server {
             return Err(Failure::method_not_allowed());
         }
         let counted = (verb.to_owned(), request.counted_as());
-        *self
-            .requests
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .entry(counted)
-            .or_default() += 1;
+        *self.requests.lock().unwrap_or_else(PoisonError::into_inner).entry(counted).or_default() += 1;
         match (request.subresource.as_str(), verb) {
             ("status", "get" | "update" | "patch" | "apply") if request.resource.status => {}
             ("", _) => {}

@@ -30,20 +30,12 @@ const LISTS: [(&str, &str, &str); 21] = [
     ("Pod", "spec.containers[].volumeDevices", "devicePath"),
     ("Pod", "spec.initContainers", "name"),
     ("Pod", "spec.initContainers[].env", "name"),
-    (
-        "Pod",
-        "spec.initContainers[].ports",
-        "containerPort protocol",
-    ),
+    ("Pod", "spec.initContainers[].ports", "containerPort protocol"),
     ("Pod", "spec.initContainers[].volumeMounts", "mountPath"),
     ("Pod", "spec.volumes", "name"),
     ("Pod", "spec.imagePullSecrets", "name"),
     ("Pod", "spec.hostAliases", "ip"),
-    (
-        "Pod",
-        "spec.topologySpreadConstraints",
-        "topologyKey whenUnsatisfiable",
-    ),
+    ("Pod", "spec.topologySpreadConstraints", "topologyKey whenUnsatisfiable"),
     ("Pod", "status.podIPs", "ip"),
     ("Service", "spec.ports", "port protocol"),
     ("ServiceAccount", "secrets", "name"),
@@ -81,36 +73,20 @@ impl<'a> Shape<'a> {
     pub fn of(resource: &'a Resource) -> Self {
         match &resource.schema {
             Some(schema) => Self::Schema(Some(schema.root())),
-            None => Self::BuiltIn {
-                kind: &resource.kind,
-                path: String::new(),
-            },
+            None => Self::BuiltIn { kind: &resource.kind, path: String::new() },
         }
     }
 
     /// A field of the object here. `is_root` tells that the object is a whole one, whose metadata no schema describes.
     pub fn field(&self, name: &str, is_root: bool) -> Self {
         match self {
-            Self::Schema(_) if is_root && name == "metadata" => Self::BuiltIn {
-                kind: "",
-                path: "metadata".to_owned(),
-            },
+            Self::Schema(_) if is_root && name == "metadata" => Self::BuiltIn { kind: "", path: "metadata".to_owned() },
             Self::Schema(schema) => Self::Schema(schema.and_then(|schema| {
                 let declared = schema.get("properties").and_then(|fields| fields.get(name));
-                declared.or_else(|| {
-                    schema
-                        .get("additionalProperties")
-                        .filter(|schema| schema.is_object())
-                })
+                declared.or_else(|| schema.get("additionalProperties").filter(|schema| schema.is_object()))
             })),
-            Self::BuiltIn { kind, path } if path.is_empty() => Self::BuiltIn {
-                kind,
-                path: name.to_owned(),
-            },
-            Self::BuiltIn { kind, path } => Self::BuiltIn {
-                kind,
-                path: format!("{path}.{name}"),
-            },
+            Self::BuiltIn { kind, path } if path.is_empty() => Self::BuiltIn { kind, path: name.to_owned() },
+            Self::BuiltIn { kind, path } => Self::BuiltIn { kind, path: format!("{path}.{name}") },
         }
     }
 
@@ -118,10 +94,7 @@ impl<'a> Shape<'a> {
     pub fn item(&self) -> Self {
         match self {
             Self::Schema(schema) => Self::Schema(schema.and_then(|schema| schema.get("items"))),
-            Self::BuiltIn { kind, path } => Self::BuiltIn {
-                kind,
-                path: format!("{path}[]"),
-            },
+            Self::BuiltIn { kind, path } => Self::BuiltIn { kind, path: format!("{path}[]") },
         }
     }
 
@@ -130,28 +103,17 @@ impl<'a> Shape<'a> {
         match self {
             Self::Schema(schema) => {
                 let strings = |name: &str| -> Vec<String> {
-                    let list = schema
-                        .and_then(|schema| schema.get(name))
-                        .and_then(Value::as_array);
-                    list.into_iter()
-                        .flatten()
-                        .filter_map(Value::as_str)
-                        .map(str::to_owned)
-                        .collect()
+                    let list = schema.and_then(|schema| schema.get(name)).and_then(Value::as_array);
+                    list.into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
                 };
-                match schema
-                    .and_then(|schema| schema.get("x-kubernetes-list-type"))
-                    .and_then(Value::as_str)
-                {
+                match schema.and_then(|schema| schema.get("x-kubernetes-list-type")).and_then(Value::as_str) {
                     Some("set") => ListKind::Set,
                     Some("map") => ListKind::Map(strings("x-kubernetes-list-map-keys")),
                     _ => ListKind::Atomic,
                 }
             }
             Self::BuiltIn { kind, path } => {
-                let known = LISTS
-                    .iter()
-                    .find(|(of, at, _)| (of.is_empty() || of == kind) && at == path);
+                let known = LISTS.iter().find(|(of, at, _)| (of.is_empty() || of == kind) && at == path);
                 match known.map(|(_, _, keys)| *keys) {
                     None => ListKind::Atomic,
                     Some("=") => ListKind::Set,

@@ -37,12 +37,7 @@ impl Object {
     /// An object that bears its resourceVersion already.
     pub fn read(key: Key, value: Value, revision: u64) -> Self {
         let bytes = value.to_string().into();
-        Self {
-            key,
-            value,
-            bytes,
-            revision,
-        }
+        Self { key, value, bytes, revision }
     }
 
     /// The same state, told at another revision.
@@ -57,10 +52,7 @@ impl Object {
 
     fn owners(&self) -> impl Iterator<Item = &str> {
         let owners = at(&self.value, &["metadata", "ownerReferences"]).and_then(Value::as_array);
-        owners
-            .into_iter()
-            .flatten()
-            .map(|owner| text(owner, &["uid"]))
+        owners.into_iter().flatten().map(|owner| text(owner, &["uid"]))
     }
 }
 
@@ -84,9 +76,8 @@ pub struct Page {
 impl Page {
     fn range(&self) -> (Bound<Key>, Bound<Key>) {
         let namespace = self.namespace.as_deref();
-        let exact = namespace
-            .zip(self.name.as_deref())
-            .map(|(namespace, name)| (namespace.to_owned(), name.to_owned()));
+        let exact =
+            namespace.zip(self.name.as_deref()).map(|(namespace, name)| (namespace.to_owned(), name.to_owned()));
         if let (Some(exact), None) = (exact, &self.after) {
             return (Bound::Included(exact.clone()), Bound::Included(exact));
         }
@@ -95,21 +86,30 @@ impl Page {
             None => Bound::Included((namespace.unwrap_or_default().to_owned(), String::new())),
         };
         // No namespace sorts between one and the same with a zero byte behind it.
-        let end =
-            namespace.map(|namespace| Bound::Excluded((format!("{namespace}\0"), String::new())));
+        let end = namespace.map(|namespace| Bound::Excluded((format!("{namespace}\0"), String::new())));
         (start, end.unwrap_or(Bound::Unbounded))
     }
 }
 
-#[derive(Default)]
 struct Table {
     objects: BTreeMap<Key, Arc<Object>>,
     history: Arc<History>,
 }
 
+impl Table {
+    /// A table whose history starts after `floor`.
+    fn new(floor: u64) -> Self {
+        let history = History::default();
+        history.compact(floor);
+        Self { objects: BTreeMap::new(), history: Arc::new(history) }
+    }
+}
+
 #[derive(Default)]
 struct State {
     tables: BTreeMap<TableId, Table>,
+    /// Nothing is known of what was up to this revision, in any table.
+    floor: u64,
     /// Where each UID is.
     uids: BTreeMap<String, (TableId, Key)>,
     /// Objects by the UID of each of their owners.
@@ -124,6 +124,11 @@ pub struct Store {
 }
 
 impl State {
+    fn table(&mut self, id: &TableId) -> &mut Table {
+        let floor = self.floor;
+        self.tables.entry(id.clone()).or_insert_with(|| Table::new(floor))
+    }
+
     fn forget(&mut self, table: &TableId, object: &Object) {
         self.uids.remove(object.uid());
         for owner in object.owners() {
@@ -139,10 +144,7 @@ impl State {
     fn note(&mut self, table: &TableId, object: &Object) {
         let place = (table.clone(), object.key.clone());
         for owner in object.owners() {
-            self.owned
-                .entry(owner.to_owned())
-                .or_default()
-                .insert(place.clone());
+            self.owned.entry(owner.to_owned()).or_default().insert(place.clone());
         }
         self.uids.insert(object.uid().to_owned(), place);
     }
@@ -167,13 +169,7 @@ impl Store {
         if let Some(found) = self.read().tables.get(table) {
             return found.history.clone();
         }
-        let mut state = self.write();
-        state
-            .tables
-            .entry(table.clone())
-            .or_default()
-            .history
-            .clone()
+        self.write().table(table).history.clone()
     }
 
     /// One object.
@@ -192,27 +188,16 @@ impl Store {
         let Some(table) = state.tables.get(table) else {
             return Ok((Vec::new(), revision));
         };
-        let mut changed = if revision < now {
-            table.history.undo(revision)?
-        } else {
-            BTreeMap::new()
-        };
+        let mut changed = if revision < now { table.history.undo(revision)? } else { BTreeMap::new() };
         let inside = |key: &Key| {
-            page.namespace
-                .as_ref()
-                .is_none_or(|namespace| key.0 == *namespace)
+            page.namespace.as_ref().is_none_or(|namespace| key.0 == *namespace)
                 && page.name.as_ref().is_none_or(|name| key.1 == *name)
         };
-        let here = table
-            .objects
-            .range(page.range())
-            .filter(|(key, _)| inside(key));
+        let here = table.objects.range(page.range()).filter(|(key, _)| inside(key));
         if changed.is_empty() {
             return Ok((here.map(|(_, object)| object.clone()).collect(), revision));
         }
-        let mut found: BTreeMap<Key, Arc<Object>> = here
-            .map(|(key, object)| (key.clone(), object.clone()))
-            .collect();
+        let mut found: BTreeMap<Key, Arc<Object>> = here.map(|(key, object)| (key.clone(), object.clone())).collect();
         changed.retain(|key, _| inside(key) && page.after.as_ref().is_none_or(|after| key > after));
         for (key, before) in changed {
             match before {
@@ -236,7 +221,7 @@ impl Store {
         new: Option<Value>,
     ) -> Result<Arc<Object>, Race> {
         let mut state = self.write();
-        let entry = state.tables.entry(table.clone()).or_default();
+        let entry = state.table(table);
         let previous = entry.objects.get(key).cloned();
         if previous.as_ref().map(|object| object.revision) != expected {
             return Err(Race);
@@ -282,22 +267,13 @@ impl Store {
 
     /// Objects that name that UID as an owner.
     pub fn owned_by(&self, uid: &str) -> Vec<(TableId, Key)> {
-        self.read()
-            .owned
-            .get(uid)
-            .into_iter()
-            .flatten()
-            .cloned()
-            .collect()
+        self.read().owned.get(uid).into_iter().flatten().cloned().collect()
     }
 
     /// Objects with owners of which none exists.
     pub fn orphans(&self) -> Vec<(TableId, Key)> {
         let state = self.read();
-        let lost = state
-            .owned
-            .iter()
-            .filter(|(owner, _)| !state.uids.contains_key(*owner));
+        let lost = state.owned.iter().filter(|(owner, _)| !state.uids.contains_key(*owner));
         lost.flat_map(|(_, owned)| owned.iter().cloned()).collect()
     }
 
@@ -306,10 +282,7 @@ impl Store {
         let state = self.read();
         let start = (namespace.to_owned(), String::new());
         let of_table = |(id, table): (&TableId, &Table)| -> Vec<(TableId, Key)> {
-            let here = table
-                .objects
-                .range(start.clone()..)
-                .take_while(|(key, _)| key.0 == namespace);
+            let here = table.objects.range(start.clone()..).take_while(|(key, _)| key.0 == namespace);
             here.map(|(key, _)| (id.clone(), key.clone())).collect()
         };
         state.tables.iter().flat_map(of_table).collect()
@@ -317,8 +290,9 @@ impl Store {
 
     /// Drops all history.
     pub fn compact(&self) {
-        let state = self.write();
+        let mut state = self.write();
         let revision = self.revision();
+        state.floor = revision;
         for table in state.tables.values() {
             table.history.compact(revision);
         }
@@ -327,12 +301,10 @@ impl Store {
     /// Every object, by table, and the revision.
     pub fn all(&self) -> (Vec<(TableId, Arc<Object>)>, u64) {
         let state = self.read();
-        let objects = state.tables.iter().flat_map(|(id, table)| {
-            table
-                .objects
-                .values()
-                .map(|object| (id.clone(), object.clone()))
-        });
+        let objects = state
+            .tables
+            .iter()
+            .flat_map(|(id, table)| table.objects.values().map(|object| (id.clone(), object.clone())));
         (objects.collect(), self.revision())
     }
 
@@ -340,6 +312,7 @@ impl Store {
     pub fn replace(&self, objects: Vec<(TableId, Object)>, revision: u64) {
         let mut state = self.write();
         let revision = revision.max(self.revision() + 1);
+        state.floor = revision;
         for table in state.tables.values_mut() {
             table.objects.clear();
         }
@@ -347,7 +320,7 @@ impl Store {
         state.owned.clear();
         for (id, object) in objects {
             state.note(&id, &object);
-            let table = state.tables.entry(id).or_default();
+            let table = state.table(&id);
             table.objects.insert(object.key.clone(), Arc::new(object));
         }
         self.revision.store(revision, Ordering::Release);

@@ -27,25 +27,15 @@ pub fn render<'a>(
             json!({"cells": cells(resource, &object.value), "object": carried})
         })
         .collect();
-    let columns = if headings {
-        definitions(resource)
-    } else {
-        Vec::new()
-    };
+    let columns = if headings { definitions(resource) } else { Vec::new() };
     json!({"kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": meta, "columnDefinitions": columns, "rows": rows})
 }
 
 fn definitions(resource: &Resource) -> Vec<Value> {
     // Columns of a custom resource follow its name; the built-in kinds say where the name stands.
-    let name = resource
-        .is_custom()
-        .then(|| definition("Name", "string", "name", 0));
+    let name = resource.is_custom().then(|| definition("Name", "string", "name", 0));
     let others = resource.columns.iter().map(|column| {
-        let format = if column.name == "Name" && !resource.is_custom() {
-            "name"
-        } else {
-            ""
-        };
+        let format = if column.name == "Name" && !resource.is_custom() { "name" } else { "" };
         definition(&column.name, &column.kind, format, column.priority)
     });
     name.into_iter().chain(others).collect()
@@ -60,14 +50,7 @@ fn cells(resource: &Resource, object: &Value) -> Vec<Value> {
         return printers::cells(resource, object);
     }
     let name = json!(text(object, &["metadata", "name"]));
-    std::iter::once(name)
-        .chain(
-            resource
-                .columns
-                .iter()
-                .map(|column| custom_cell(object, column)),
-        )
-        .collect()
+    std::iter::once(name).chain(resource.columns.iter().map(|column| custom_cell(object, column))).collect()
 }
 
 /// As the real server prints it: the first value that the path leads to, even if there are more.
@@ -91,10 +74,7 @@ fn custom_cell(object: &Value, column: &Column) -> Value {
 
 /// How long ago a time was, in kubectl's words.
 pub fn age(time: &str) -> String {
-    age_seconds(time).map_or_else(
-        || "<unknown>".to_owned(),
-        |seconds| duration(seconds.max(0)),
-    )
+    age_seconds(time).map_or_else(|| "<unknown>".to_owned(), |seconds| duration(seconds.max(0)))
 }
 
 fn duration(seconds: i64) -> String {
@@ -104,11 +84,7 @@ fn duration(seconds: i64) -> String {
     const YEAR: i64 = 365 * DAY;
     let two = |big: i64, of: i64, name: &str, small: i64, small_name: &str| {
         let (whole, rest) = (big / of, big % of / small);
-        if rest == 0 {
-            format!("{whole}{name}")
-        } else {
-            format!("{whole}{name}{rest}{small_name}")
-        }
+        if rest == 0 { format!("{whole}{name}") } else { format!("{whole}{name}{rest}{small_name}") }
     };
     match seconds {
         0..120 => format!("{seconds}s"),
@@ -125,12 +101,7 @@ fn duration(seconds: i64) -> String {
 
 #[cfg(test)]
 mod tests {
-    #![allow(
-        clippy::unwrap_used,
-        clippy::expect_used,
-        clippy::panic,
-        reason = "tests"
-    )]
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
     use super::*;
 
     #[test]

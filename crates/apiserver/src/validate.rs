@@ -48,13 +48,7 @@ impl Schema {
         path: &str,
         causes: &mut Vec<Cause>,
     ) {
-        for name in schema
-            .get("required")
-            .and_then(Value::as_array)
-            .into_iter()
-            .flatten()
-            .filter_map(Value::as_str)
-        {
+        for name in schema.get("required").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str) {
             if !fields.contains_key(name) {
                 causes.push(Cause::required(&join(path, name)));
             }
@@ -74,10 +68,7 @@ impl Schema {
                 self.check_at(item, schema, &format!("{path}[{index}]"), causes);
             }
         }
-        let kind = schema
-            .get("x-kubernetes-list-type")
-            .and_then(Value::as_str)
-            .unwrap_or_default();
+        let kind = schema.get("x-kubernetes-list-type").and_then(Value::as_str).unwrap_or_default();
         let keys: Vec<&str> = schema
             .get("x-kubernetes-list-map-keys")
             .and_then(Value::as_array)
@@ -92,11 +83,7 @@ impl Schema {
         };
         for (index, item) in items.iter().enumerate() {
             if items[..index].iter().any(|earlier| same(earlier, item)) {
-                causes.push(Cause::invalid(
-                    &format!("{path}[{index}]"),
-                    item,
-                    "duplicate entry",
-                ));
+                causes.push(Cause::invalid(&format!("{path}[{index}]"), item, "duplicate entry"));
             }
         }
     }
@@ -104,16 +91,9 @@ impl Schema {
     fn check_string(&self, text: &str, schema: &Value, path: &str, causes: &mut Vec<Cause>) {
         count(text.chars().count(), "Length", schema, path, causes);
         if let Some(pattern) = schema.get("pattern").and_then(Value::as_str)
-            && self
-                .patterns
-                .get(pattern)
-                .is_some_and(|regex| !regex.is_match(text))
+            && self.patterns.get(pattern).is_some_and(|regex| !regex.is_match(text))
         {
-            causes.push(Cause::invalid(
-                path,
-                &text.into(),
-                &format!("{path} in body should match '{pattern}'"),
-            ));
+            causes.push(Cause::invalid(path, &text.into(), &format!("{path} in body should match '{pattern}'")));
         }
     }
 
@@ -123,28 +103,15 @@ impl Schema {
             self.check_at(value, schema, path, &mut found);
             found.is_empty()
         };
-        let list = |name| {
-            schema
-                .get(name)
-                .and_then(Value::as_array)
-                .map(Vec::as_slice)
-        };
-        let broken = |rule: &str| {
-            Cause::invalid(
-                path,
-                value,
-                &format!("{path} in body must validate {rule} schema"),
-            )
-        };
+        let list = |name| schema.get(name).and_then(Value::as_array).map(Vec::as_slice);
+        let broken = |rule: &str| Cause::invalid(path, value, &format!("{path} in body must validate {rule} schema"));
         for schema in list("allOf").unwrap_or_default() {
             self.check_at(value, schema, path, causes);
         }
         if list("anyOf").is_some_and(|schemas| !schemas.iter().any(fits)) {
             causes.push(broken("at least one"));
         }
-        if list("oneOf")
-            .is_some_and(|schemas| schemas.iter().filter(|schema| fits(schema)).count() != 1)
-        {
+        if list("oneOf").is_some_and(|schemas| schemas.iter().filter(|schema| fits(schema)).count() != 1) {
             causes.push(broken("one and only one"));
         }
         if schema.get("not").is_some_and(fits) {
@@ -167,11 +134,7 @@ fn count(found: usize, what: &str, schema: &Value, path: &str, causes: &mut Vec<
     let found = found as u64;
     let complain = |word: &str, limit: u64| {
         let what = what.to_lowercase();
-        Cause::invalid(
-            path,
-            &found.into(),
-            &format!("{path} in body should have at {word} {limit} {what}"),
-        )
+        Cause::invalid(path, &found.into(), &format!("{path} in body should have at {word} {limit} {what}"))
     };
     if let Some(least) = limit("min").filter(|least| found < *least) {
         causes.push(complain("least", least));
@@ -185,11 +148,7 @@ fn check_number(number: &serde_json::Number, schema: &Value, path: &str, causes:
     let Some(found) = number.as_f64() else { return };
     let limit = |name: &str| schema.get(name).and_then(Value::as_f64);
     let mut complain = |rule: String| {
-        causes.push(Cause::invalid(
-            path,
-            &number.clone().into(),
-            &format!("{path} in body should be {rule}"),
-        ));
+        causes.push(Cause::invalid(path, &number.clone().into(), &format!("{path} in body should be {rule}")));
     };
     if let Some(least) = limit("minimum") {
         if flag(schema, "exclusiveMinimum") && found <= least {
@@ -222,12 +181,7 @@ fn check_number(number: &serde_json::Number, schema: &Value, path: &str, causes:
 
 #[cfg(test)]
 mod tests {
-    #![allow(
-        clippy::unwrap_used,
-        clippy::expect_used,
-        clippy::panic,
-        reason = "tests"
-    )]
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
     use crate::schema::tests::schema;
     use serde_json::json;
 
@@ -239,11 +193,6 @@ mod tests {
         // name breaks two rules.
         assert_eq!(schema().check(&object).len(), 7);
         assert_eq!(schema().check(&json!({"spec": {"size": 251}})).len(), 2);
-        assert_eq!(
-            schema()
-                .check(&json!({"spec": {"name": "a", "size": 10.5}}))
-                .len(),
-            1
-        );
+        assert_eq!(schema().check(&json!({"spec": {"name": "a", "size": 10.5}})).len(), 1);
     }
 }

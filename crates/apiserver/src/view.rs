@@ -60,10 +60,7 @@ pub enum Include {
 impl View {
     /// The first form of an `Accept` header that the server has.
     pub fn parse(accept: &str, include: &str) -> Self {
-        for part in accept
-            .split(',')
-            .map(|part| part.to_ascii_lowercase().replace(' ', ""))
-        {
+        for part in accept.split(',').map(|part| part.to_ascii_lowercase().replace(' ', "")) {
             let params: Vec<&str> = part.split(';').collect();
             if params.first().is_some_and(|kind| kind.contains("protobuf")) {
                 continue;
@@ -76,8 +73,7 @@ impl View {
                     _ => Include::Metadata,
                 });
             }
-            if (is("as=partialobjectmetadata") || is("as=partialobjectmetadatalist")) && is("v=v1")
-            {
+            if (is("as=partialobjectmetadata") || is("as=partialobjectmetadatalist")) && is("v=v1") {
                 return Self::Metadata;
             }
         }
@@ -87,25 +83,12 @@ impl View {
     /// One object.
     pub fn object(self, resource: &Resource, object: &Object) -> Bytes {
         match self {
-            Self::Plain if resource.is_event_alias() => {
-                events::outward(&object.value).to_string().into()
-            }
+            Self::Plain if resource.is_event_alias() => events::outward(&object.value).to_string().into(),
             Self::Plain => object.bytes.clone(),
             Self::Metadata => partial(&object.value).to_string().into(),
             Self::Table(include) => {
-                let meta = ListMeta {
-                    revision: object.revision,
-                    ..ListMeta::default()
-                };
-                table::render(
-                    resource,
-                    std::iter::once(object),
-                    &meta.json(),
-                    include,
-                    true,
-                )
-                .to_string()
-                .into()
+                let meta = ListMeta { revision: object.revision, ..ListMeta::default() };
+                table::render(resource, std::iter::once(object), &meta.json(), include, true).to_string().into()
             }
         }
     }
@@ -115,15 +98,10 @@ impl View {
         let (kind, version) = match self {
             Self::Table(include) => {
                 let objects = objects.iter().map(AsRef::as_ref);
-                return table::render(resource, objects, &meta.json(), include, true)
-                    .to_string()
-                    .into();
+                return table::render(resource, objects, &meta.json(), include, true).to_string().into();
             }
             Self::Plain => (resource.list_kind.clone(), resource.api_version()),
-            Self::Metadata => (
-                "PartialObjectMetadataList".to_owned(),
-                "meta.k8s.io/v1".to_owned(),
-            ),
+            Self::Metadata => ("PartialObjectMetadataList".to_owned(), "meta.k8s.io/v1".to_owned()),
         };
         let head = format!(
             "{{\"kind\":{},\"apiVersion\":{},\"metadata\":{},\"items\":[",
@@ -131,14 +109,8 @@ impl View {
             json!(version),
             meta.json()
         );
-        let mut body = Vec::with_capacity(
-            head.len()
-                + objects
-                    .iter()
-                    .map(|object| object.bytes.len() + 1)
-                    .sum::<usize>()
-                + 3,
-        );
+        let mut body =
+            Vec::with_capacity(head.len() + objects.iter().map(|object| object.bytes.len() + 1).sum::<usize>() + 3);
         body.extend_from_slice(head.as_bytes());
         for (index, object) in objects.iter().enumerate() {
             if index > 0 {
@@ -163,17 +135,8 @@ impl View {
     pub fn told(self, resource: &Resource, object: &Object, change: Change, first: bool) -> Bytes {
         match self {
             Self::Table(include) => {
-                let meta = ListMeta {
-                    revision: object.revision,
-                    ..ListMeta::default()
-                };
-                let table = table::render(
-                    resource,
-                    std::iter::once(object),
-                    &meta.json(),
-                    include,
-                    first,
-                );
+                let meta = ListMeta { revision: object.revision, ..ListMeta::default() };
+                let table = table::render(resource, std::iter::once(object), &meta.json(), include, first);
                 line(change.name(), table.to_string().as_bytes())
             }
             _ => line(change.name(), &self.object(resource, object)),

@@ -22,6 +22,8 @@ use crate::view::View;
 const BOOKMARK_INTERVAL: Duration = Duration::from_secs(30);
 /// How long a watch lasts whose client names no time.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(45 * 60);
+/// How long a watch lasts at most.
+const LONGEST_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
 /// Most events taken from the history at once.
 const BATCH: usize = 256;
 
@@ -77,10 +79,7 @@ impl Server {
             let why = "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan";
             return Err(Failure::bad_request(why));
         }
-        let timeout = request
-            .query
-            .number("timeoutSeconds")?
-            .filter(|seconds| *seconds > 0);
+        let timeout = request.query.number("timeoutSeconds")?.filter(|seconds| *seconds > 0);
         let history = self.store.history(&request.resource.table);
         let mut watch = Watch {
             server: self.clone(),
@@ -96,7 +95,7 @@ impl Server {
             bookmarks,
             lines: VecDeque::new(),
             first: true,
-            timeout: timeout.map_or(DEFAULT_TIMEOUT, Duration::from_secs),
+            timeout: timeout.map_or(DEFAULT_TIMEOUT, Duration::from_secs).min(LONGEST_TIMEOUT),
             _open: Open::new(&self.open_watches),
         };
         match asked.filter(|asked| *asked > 0 && !streaming) {
@@ -121,22 +120,16 @@ impl Watch {
             if let Ok((objects, revision)) = listed
                 && let Ok(place) = self.history.after(revision)
             {
-                self.initial = objects
-                    .into_iter()
-                    .filter(|object| self.selector.matches(&object.value))
-                    .collect();
+                self.initial = objects.into_iter().filter(|object| self.selector.matches(&object.value)).collect();
                 self.place = Some(place);
                 return Ok(revision);
             }
         }
-        Err(Failure::internal(
-            "the history is compacted faster than a list can be made",
-        ))
+        Err(Failure::internal("the history is compacted faster than a list can be made"))
     }
 
     fn end(&mut self, failure: &Failure) {
-        self.lines
-            .push_back(line("ERROR", failure.status().to_string().as_bytes()));
+        self.lines.push_back(line("ERROR", failure.status().to_string().as_bytes()));
         self.place = None;
     }
 
@@ -173,15 +166,11 @@ impl Watch {
     /// Waits for something to tell; nothing if the time is over.
     async fn wait(&mut self, clock: &mut Clock, revision: u64) -> Option<()> {
         let until = clock.end.min(clock.bookmark);
-        if tokio::time::timeout_at(until, self.wake.changed())
-            .await
-            .is_ok()
-        {
+        if tokio::time::timeout_at(until, self.wake.changed()).await.is_ok() {
             return Some(());
         }
         if self.bookmarks {
-            self.lines
-                .push_back(self.view.bookmark(&self.resource, revision, false));
+            self.lines.push_back(self.view.bookmark(&self.resource, revision, false));
         }
         clock.bookmark = Instant::now() + BOOKMARK_INTERVAL;
         if Instant::now() < clock.end {
@@ -189,11 +178,7 @@ impl Watch {
         }
         self.place = None;
         // A last bookmark may have to go out; without one the stream ends here.
-        if self.lines.is_empty() {
-            None
-        } else {
-            Some(())
-        }
+        if self.lines.is_empty() { None } else { Some(()) }
     }
 
     fn ready(&mut self) -> Option<Bytes> {
@@ -214,31 +199,18 @@ impl Watch {
         while chunk.len() < CHUNK
             && let Some(object) = self.initial.pop_front()
         {
-            chunk.extend_from_slice(&self.view.told(
-                &self.resource,
-                &object,
-                Change::Added,
-                self.first,
-            ));
+            chunk.extend_from_slice(&self.view.told(&self.resource, &object, Change::Added, self.first));
             self.first = false;
         }
         chunk.into()
     }
 
     fn tell(&mut self, event: &Event) {
-        if self
-            .namespace
-            .as_ref()
-            .is_some_and(|namespace| *namespace != event.object.key.0)
-        {
+        if self.namespace.as_ref().is_some_and(|namespace| *namespace != event.object.key.0) {
             return;
         }
-        let selected =
-            |object: &Object| self.selector.is_empty() || self.selector.matches(&object.value);
-        let before = event
-            .previous
-            .as_ref()
-            .is_some_and(|object| selected(object));
+        let selected = |object: &Object| self.selector.is_empty() || self.selector.matches(&object.value);
+        let before = event.previous.as_ref().is_some_and(|object| selected(object));
         let after = event.change != Change::Deleted && selected(&event.object);
         let change = match (before, after) {
             (false, false) => return,
@@ -246,8 +218,7 @@ impl Watch {
             (true, true) => Change::Modified,
             (true, false) => Change::Deleted,
         };
-        self.lines
-            .push_back(self.view.event(&self.resource, event, change, self.first));
+        self.lines.push_back(self.view.event(&self.resource, event, change, self.first));
         self.first = false;
     }
 }
@@ -261,9 +232,6 @@ struct Clock {
 impl Clock {
     fn new(timeout: Duration) -> Self {
         let now = Instant::now();
-        Self {
-            end: now + timeout,
-            bookmark: now + BOOKMARK_INTERVAL,
-        }
+        Self { end: now + timeout, bookmark: now + BOOKMARK_INTERVAL }
     }
 }

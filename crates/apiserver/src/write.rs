@@ -21,17 +21,12 @@ const ATTEMPTS: usize = 1_000;
 
 impl Request {
     fn writer(&self) -> Writer<'_> {
-        Writer {
-            manager: &self.manager,
-            subresource: &self.subresource,
-        }
+        Writer { manager: &self.manager, subresource: &self.subresource }
     }
 }
 
 fn unfit(kind: &str) -> Failure {
-    Failure::internal(format!(
-        "gave up a {kind} after {ATTEMPTS} attempts: others write the object without pause"
-    ))
+    Failure::internal(format!("gave up a {kind} after {ATTEMPTS} attempts: others write the object without pause"))
 }
 
 fn own_request(resource: &Arc<Resource>, namespace: &str, name: Option<String>) -> Request {
@@ -56,21 +51,14 @@ impl Server {
     pub fn create(&self, request: &Request) -> Result<Answer, Failure> {
         let body = request.json()?;
         let object = self.insert(request, body)?;
-        Ok(Answer::created(
-            request.view.object(&request.resource, &object),
-        ))
+        Ok(Answer::created(request.view.object(&request.resource, &object)))
     }
 
     /// Creates an object on behalf of the server itself.
     ///
     /// # Errors
     /// As for [`Server::create`].
-    pub fn make(
-        &self,
-        resource: &Arc<Resource>,
-        namespace: &str,
-        body: Value,
-    ) -> Result<Arc<Object>, Failure> {
+    pub fn make(&self, resource: &Arc<Resource>, namespace: &str, body: Value) -> Result<Arc<Object>, Failure> {
         self.insert(&own_request(resource, namespace, None), body)
     }
 
@@ -80,10 +68,7 @@ impl Server {
     /// As for [`Server::update`].
     pub fn remake(&self, resource: &Arc<Resource>, name: &str, body: Value) -> Result<(), Failure> {
         let request = own_request(resource, "", Some(name.to_owned()));
-        self.change(&request, |live| {
-            prepare::for_update(&request, live, body.clone(), false)
-        })
-        .map(drop)
+        self.change(&request, |live| prepare::for_update(&request, live, body.clone(), false)).map(drop)
     }
 
     fn insert(&self, request: &Request, body: Value) -> Result<Arc<Object>, Failure> {
@@ -123,21 +108,12 @@ impl Server {
             return Ok(());
         };
         let namespaces = self.find("", "v1", "namespaces")?;
-        let Some(found) = self
-            .store
-            .get(&namespaces.table, &(String::new(), namespace.clone()))
-        else {
+        let Some(found) = self.store.get(&namespaces.table, &(String::new(), namespace.clone())) else {
             return Err(Failure::not_found(&namespaces, namespace));
         };
         if at(&found.value, &["metadata", "deletionTimestamp"]).is_some() {
-            let why = format!(
-                "unable to create new content in namespace {namespace} because it is being terminated"
-            );
-            return Err(Failure::forbidden(
-                &request.resource,
-                text(object, &["metadata", "name"]),
-                &why,
-            ));
+            let why = format!("unable to create new content in namespace {namespace} because it is being terminated");
+            return Err(Failure::forbidden(&request.resource, text(object, &["metadata", "name"]), &why));
         }
         Ok(())
     }
@@ -166,11 +142,8 @@ impl Server {
             return self.apply(request, body);
         }
         self.change(request, |live| {
-            let face = if request.resource.is_event_alias() {
-                events::outward(&live.value)
-            } else {
-                live.value.clone()
-            };
+            let face =
+                if request.resource.is_event_alias() { events::outward(&live.value) } else { live.value.clone() };
             let patched = kind.apply(&request.resource, &face, &body)?;
             let mut new = prepare::for_update(request, live, patched, false)?;
             apply::track(&request.resource, &live.value, &mut new, request.writer());
@@ -181,9 +154,7 @@ impl Server {
     fn apply(&self, request: &Request, body: Value) -> Result<Answer, Failure> {
         let resource = &*request.resource;
         if request.query.get("fieldManager").is_empty() {
-            return Err(Failure::bad_request(
-                "PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value",
-            ));
+            return Err(Failure::bad_request("PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value"));
         }
         let mut config = body;
         if at(&config, &["metadata", "managedFields"]).is_some() {
@@ -203,17 +174,8 @@ impl Server {
                     if !version.is_empty() && version != live.revision.to_string() {
                         return Err(Failure::stale(resource, &live.key.1));
                     }
-                    let mut merged = apply::apply(
-                        resource,
-                        Some(&live.value),
-                        &config,
-                        request.writer(),
-                        force,
-                    )?;
-                    metadata(&mut merged).insert(
-                        "resourceVersion".to_owned(),
-                        live.revision.to_string().into(),
-                    );
+                    let mut merged = apply::apply(resource, Some(&live.value), &config, request.writer(), force)?;
+                    metadata(&mut merged).insert("resourceVersion".to_owned(), live.revision.to_string().into());
                     prepare::for_update(request, live, merged, false)
                 });
             }
@@ -232,11 +194,7 @@ impl Server {
     }
 
     /// Makes a new state of the live one until it can be stored.
-    fn change(
-        &self,
-        request: &Request,
-        make: impl Fn(&Object) -> Result<Value, Failure>,
-    ) -> Result<Answer, Failure> {
+    fn change(&self, request: &Request, make: impl Fn(&Object) -> Result<Value, Failure>) -> Result<Answer, Failure> {
         let resource = &request.resource;
         for _ in 0..ATTEMPTS {
             let live = self.live(request)?;
@@ -256,32 +214,16 @@ impl Server {
     }
 
     /// Stores a new state in the place of `live`. An object that only waited for its last finalizer goes.
-    pub fn store_change(
-        &self,
-        resource: &Arc<Resource>,
-        live: &Object,
-        new: Value,
-    ) -> Option<Arc<Object>> {
-        let finalizers = at(&new, &["metadata", "finalizers"])
-            .and_then(Value::as_array)
-            .map_or(0, Vec::len);
-        let grace = at(&new, &["metadata", "deletionGracePeriodSeconds"])
-            .and_then(Value::as_i64)
-            .unwrap_or(0);
-        let leaves =
-            at(&new, &["metadata", "deletionTimestamp"]).is_some() && finalizers == 0 && grace == 0;
+    pub fn store_change(&self, resource: &Arc<Resource>, live: &Object, new: Value) -> Option<Arc<Object>> {
+        let finalizers = at(&new, &["metadata", "finalizers"]).and_then(Value::as_array).map_or(0, Vec::len);
+        let grace = at(&new, &["metadata", "deletionGracePeriodSeconds"]).and_then(Value::as_i64).unwrap_or(0);
+        let leaves = at(&new, &["metadata", "deletionTimestamp"]).is_some() && finalizers == 0 && grace == 0;
         if leaves && !resource.is("", "namespaces") {
-            let gone = self
-                .store
-                .swap(&resource.table, &live.key, Some(live.revision), None)
-                .ok()?;
+            let gone = self.store.swap(&resource.table, &live.key, Some(live.revision), None).ok()?;
             self.removed(resource, &gone);
             return Some(Arc::new(Object::read(live.key.clone(), new, gone.revision)));
         }
-        let written = self
-            .store
-            .swap(&resource.table, &live.key, Some(live.revision), Some(new))
-            .ok()?;
+        let written = self.store.swap(&resource.table, &live.key, Some(live.revision), Some(new)).ok()?;
         self.written(resource, &written);
         Some(written)
     }
@@ -291,11 +233,7 @@ impl Server {
         if resource.kind == "CustomResourceDefinition"
             && let Err(reason) = self.serve_crd(&object.value)
         {
-            tracing::error!(
-                crd = object.key.1,
-                reason,
-                "a definition that was checked cannot be served"
-            );
+            tracing::error!(crd = object.key.1, reason, "a definition that was checked cannot be served");
         }
         self.collect_if_orphan(&resource.table, object);
     }

@@ -1,12 +1,7 @@
 //! The same API over HTTP/1.1: with kube's own client, and with bytes that no client would send.
 //!
 //! Must catch: a watch that holds back an event until more data comes, or a listener whose end leaves watches open.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "tests"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 mod common;
 
@@ -43,11 +38,7 @@ impl Served {
         let server = server.clone();
         let shutdown = async move { drop(stopped.await) };
         let task = tokio::spawn(async move { server.serve(listener, shutdown).await });
-        Self {
-            address,
-            stop,
-            task,
-        }
+        Self { address, stop, task }
     }
 
     fn client(&self) -> Client {
@@ -69,9 +60,7 @@ fn maps(client: &Client) -> Api<ConfigMap> {
 async fn raw(address: SocketAddr, bytes: &'static [u8]) -> String {
     tokio::task::spawn_blocking(move || {
         let mut stream = TcpStream::connect(address).unwrap();
-        stream
-            .set_read_timeout(Some(Duration::from_millis(300)))
-            .unwrap();
+        stream.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
         stream.write_all(bytes).unwrap();
         let (mut answer, mut buffer) = (Vec::new(), [0; 4096]);
         while let Ok(count @ 1..) = stream.read(&mut buffer) {
@@ -89,33 +78,13 @@ async fn objects_over_http_are_those_in_process() {
     let served = Served::new(&server);
     let remote = widgets(&served.client());
     let made = remote.create(&post(), &widget("w", 1)).await.unwrap();
-    assert_eq!(
-        widgets(&server.client()).get("w").await.unwrap().uid(),
-        made.uid()
-    );
-    assert_eq!(
-        refusal(remote.create(&post(), &widget("w", 1)).await).0,
-        409
-    );
-    assert_eq!(
-        refusal(remote.get("none").await),
-        (404, "NotFound".to_owned())
-    );
+    assert_eq!(widgets(&server.client()).get("w").await.unwrap().uid(), made.uid());
+    assert_eq!(refusal(remote.create(&post(), &widget("w", 1)).await).0, 409);
+    assert_eq!(refusal(remote.get("none").await), (404, "NotFound".to_owned()));
     let patch = Patch::Merge(json!({"spec": {"size": 2}}));
-    remote
-        .patch("w", &PatchParams::default(), &patch)
-        .await
-        .unwrap();
-    assert_eq!(
-        remote.list(&ListParams::default()).await.unwrap().items[0]
-            .spec
-            .size,
-        2
-    );
-    assert_eq!(
-        served.client().apiserver_version().await.unwrap().major,
-        "1"
-    );
+    remote.patch("w", &PatchParams::default(), &patch).await.unwrap();
+    assert_eq!(remote.list(&ListParams::default()).await.unwrap().items[0].spec.size, 2);
+    assert_eq!(served.client().apiserver_version().await.unwrap().major, "1");
     let groups = kube::Discovery::new(served.client()).run().await.unwrap();
     assert!(groups.has_group("test.overlane.io"));
 }
@@ -124,17 +93,11 @@ async fn objects_over_http_are_those_in_process() {
 async fn a_watch_sends_each_event_at_once() {
     let server = server();
     let served = Served::new(&server);
-    let stream = maps(&served.client())
-        .watch(&WatchParams::default(), "0")
-        .await
-        .unwrap();
+    let stream = maps(&served.client()).watch(&WatchParams::default(), "0").await.unwrap();
     pin_mut!(stream);
     for index in 0..20 {
         let name = format!("m{index}");
-        maps(&server.client())
-            .create(&post(), &config_map(&name))
-            .await
-            .unwrap();
+        maps(&server.client()).create(&post(), &config_map(&name)).await.unwrap();
         let event = tokio::time::timeout(Duration::from_secs(1), stream.next()).await;
         let event = event.expect("the event is held back").unwrap().unwrap();
         assert!(matches!(event, WatchEvent::Added(map) if map.name_any() == name));
@@ -147,33 +110,43 @@ async fn a_listener_ends_with_its_watches_and_another_takes_over() {
     let served = Served::new(&server);
     let address = served.address;
     let (other, client) = (Served::new(&server), served.client());
-    let watch = maps(&client)
-        .watch(&WatchParams::default(), "0")
-        .await
-        .unwrap();
+    let watch = maps(&client).watch(&WatchParams::default(), "0").await.unwrap();
     let stream = watcher(maps(&client), watcher::Config::default()).default_backoff();
     pin_mut!(watch, stream);
     soon(stream.next()).await.unwrap().unwrap();
     served.stop().await;
-    assert!(soon(watch.next()).await.is_none_or(|event| event.is_err()));
+    assert!(soon(watch.next()).await.is_none(), "the watch is ended, not torn off");
     assert!(TcpStream::connect(address).is_err());
-    maps(&other.client())
-        .create(&post(), &config_map("while-away"))
-        .await
-        .unwrap();
+    maps(&other.client()).create(&post(), &config_map("while-away")).await.unwrap();
 
     let _again = Served::at(&server, address);
     let found = async {
         loop {
-            match stream.next().await.unwrap() {
-                Ok(watcher::Event::Apply(map) | watcher::Event::InitApply(map)) => {
-                    break map.name_any();
-                }
-                _ => {}
+            if let Ok(watcher::Event::Apply(map) | watcher::Event::InitApply(map)) = stream.next().await.unwrap() {
+                break map.name_any();
             }
         }
     };
     assert_eq!(soon(found).await, "while-away");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watch_ends_whole_when_its_listener_ends() {
+    let server = server();
+    let served = Served::new(&server);
+    let mut stream = TcpStream::connect(served.address).unwrap();
+    stream.write_all(b"GET /api/v1/pods?watch=1 HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
+    let (seen, told) = oneshot::channel();
+    let reading = tokio::task::spawn_blocking(move || {
+        let (mut head, mut rest) = ([0; 12], Vec::new());
+        stream.read_exact(&mut head).unwrap();
+        seen.send(()).unwrap();
+        stream.read_to_end(&mut rest).unwrap();
+        String::from_utf8(rest).unwrap()
+    });
+    soon(told).await.unwrap();
+    served.stop().await;
+    assert!(soon(reading).await.unwrap().ends_with("0\r\n\r\n"), "the body has no end");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -197,6 +170,7 @@ async fn garbage_is_answered_with_a_status_and_harms_nobody() {
         (b"GET /api/v1/%ff%00/%zz HTTP/1.1\r\nhost: x\r\n\r\n", "404 Not Found"),
         (b"GET /api/v1/pods?limit=-1 HTTP/1.1\r\nhost: x\r\n\r\n", "400 Bad Request"),
         (b"GET /api/v1/pods?limit=1&continue=%2F%2F HTTP/1.1\r\nhost: x\r\n\r\n", "400 Bad Request"),
+        (b"GET /api/v1/pods?watch=1&timeoutSeconds=18446744073709551615 HTTP/1.1\r\nhost: x\r\n\r\n", "200 OK"),
         (b"GET /api/v1/pods?watch=1&resourceVersion=x HTTP/1.1\r\nhost: x\r\n\r\n", "400 Bad Request"),
         (b"GET /api/v1/pods?resourceVersion=99999999999 HTTP/1.1\r\nhost: x\r\n\r\n", "504 Gateway"),
         (b"DELETE /api/v1/pods HTTP/1.1\r\nhost: x\r\n\r\n", "405 Method"),
@@ -218,27 +192,18 @@ async fn garbage_is_answered_with_a_status_and_harms_nobody() {
         let answer = raw(served.address, request).await;
         assert!(answer.contains(expected), "{} -> {answer}", String::from_utf8_lossy(request));
     }
-    maps(&served.client())
-        .create(&post(), &config_map("still-here"))
-        .await
-        .unwrap();
+    maps(&served.client()).create(&post(), &config_map("still-here")).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn tables_and_partial_objects_are_served_by_accept() {
     let server = server();
-    widgets(&server.client())
-        .create(&post(), &widget("w", 7))
-        .await
-        .unwrap();
+    widgets(&server.client()).create(&post(), &widget("w", 7)).await.unwrap();
     let served = Served::new(&server);
     let client = served.client();
     let get = async |accept: &str| {
         let path = "/apis/test.overlane.io/v1/namespaces/default/widgets";
-        let request = http::Request::get(path)
-            .header("accept", accept)
-            .body(Vec::new())
-            .unwrap();
+        let request = http::Request::get(path).header("accept", accept).body(Vec::new()).unwrap();
         client.request::<Value>(request).await.unwrap()
     };
     let table = get("application/json;as=Table;v=v1;g=meta.k8s.io,application/json").await;

@@ -1,12 +1,7 @@
 //! The API with the real kubectl, over loopback. `KUBECTL` names another binary than the one in the path.
 //!
 //! Must catch: discovery, tables or OpenAPI that kubectl cannot use, so that it asks for `--validate=false`.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "tests"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 mod common;
 
@@ -34,37 +29,22 @@ impl Drop for Cluster {
 
 impl Cluster {
     fn new(test: &str) -> Self {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .enable_all()
-            .build()
-            .unwrap();
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let server = common::server();
         let serving = server.clone();
         runtime.spawn(async move { serving.serve(listener, std::future::pending()).await });
-        let home =
-            std::env::temp_dir().join(format!("overlane-kubectl-{}-{test}", std::process::id()));
+        let home = std::env::temp_dir().join(format!("overlane-kubectl-{}-{test}", std::process::id()));
         std::fs::create_dir_all(&home).unwrap();
-        Self {
-            home,
-            url,
-            runtime,
-            server,
-        }
+        Self { home, url, runtime, server }
     }
 
     fn command(&self, words: &str) -> Command {
         let program = std::env::var("KUBECTL").unwrap_or_else(|_| "kubectl".to_owned());
         let mut command = Command::new(program);
-        command
-            .arg("--server")
-            .arg(&self.url)
-            .args(words.split_whitespace());
-        command
-            .env("HOME", &self.home)
-            .env_remove("KUBECONFIG")
-            .current_dir(&self.home);
+        command.arg("--server").arg(&self.url).args(words.split_whitespace());
+        command.env("HOME", &self.home).env_remove("KUBECONFIG").current_dir(&self.home);
         command
     }
 
@@ -79,12 +59,7 @@ impl Cluster {
 
     fn run(&self, words: &str, input: &str) -> Output {
         let mut child = Self::spawn(self.command(words));
-        child
-            .stdin
-            .take()
-            .unwrap()
-            .write_all(input.as_bytes())
-            .unwrap();
+        child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
         child.wait_with_output().unwrap()
     }
 
@@ -92,12 +67,7 @@ impl Cluster {
     fn ok_with(&self, words: &str, input: &str) -> String {
         let output = self.run(words, input);
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        assert!(
-            output.status.success(),
-            "kubectl {words}: {}{}",
-            text(&output.stdout),
-            text(&output.stderr)
-        );
+        assert!(output.status.success(), "kubectl {words}: {}{}", text(&output.stdout), text(&output.stderr));
         text(&output.stdout)
     }
 
@@ -114,11 +84,7 @@ impl Cluster {
 
     fn is_old(&self) -> bool {
         let version: Value = serde_json::from_str(&self.ok("version --client -o json")).unwrap();
-        let minor = version["clientVersion"]["minor"]
-            .as_str()
-            .unwrap()
-            .trim_end_matches('+')
-            .parse::<u32>();
+        let minor = version["clientVersion"]["minor"].as_str().unwrap().trim_end_matches('+').parse::<u32>();
         minor.unwrap() < 25
     }
 }
@@ -157,32 +123,21 @@ fn discovery_and_tables() {
         assert!(resources.contains(word), "{word} in {resources}");
     }
     cluster.ok_with("apply -f -", NODE_AND_POD);
-    let status =
-        r#"{"status":{"phase":"Running","podIP":"10.244.1.2","podIPs":[{"ip":"10.244.1.2"}]}}"#;
+    let status = r#"{"status":{"phase":"Running","podIP":"10.244.1.2","podIPs":[{"ip":"10.244.1.2"}]}}"#;
     cluster.runtime.block_on(async {
-        let pods: kube::Api<k8s_openapi::api::core::v1::Pod> =
-            kube::Api::default_namespaced(cluster.server.client());
+        let pods: kube::Api<k8s_openapi::api::core::v1::Pod> = kube::Api::default_namespaced(cluster.server.client());
         let patch = kube::api::Patch::Merge(serde_json::from_str::<Value>(status).unwrap());
-        pods.patch_status("p1", &Default::default(), &patch)
-            .await
-            .unwrap();
+        pods.patch_status("p1", &Default::default(), &patch).await.unwrap();
     });
     let pods = cluster.ok("get pods -o wide");
     for word in ["p1", "0/1", "Running", "10.244.1.2", "n1"] {
         assert!(pods.contains(word), "{word} in {pods}");
     }
     let nodes = cluster.ok("get nodes -o wide");
-    assert!(
-        nodes.contains("Ready") && nodes.contains("10.224.0.4"),
-        "{nodes}"
-    );
+    assert!(nodes.contains("Ready") && nodes.contains("10.224.0.4"), "{nodes}");
     assert!(cluster.ok("get ns").contains("kube-system"));
     assert!(cluster.ok("get all").contains("service/s1"));
-    assert!(
-        cluster
-            .ok("get pods --field-selector spec.nodeName=n1 -l app=web -o name")
-            .contains("pod/p1")
-    );
+    assert!(cluster.ok("get pods --field-selector spec.nodeName=n1 -l app=web -o name").contains("pod/p1"));
     assert!(cluster.ok("describe node n1").contains("p1"));
     assert!(cluster.ok("describe pod p1").contains("10.244.1.2"));
 }
@@ -192,11 +147,7 @@ fn apply_edit_label_and_patch_a_custom_resource() {
     let cluster = Cluster::new("apply");
     assert!(cluster.ok_with("apply -f -", WIDGET).contains("created"));
     assert!(cluster.ok_with("apply -f -", WIDGET).contains("unchanged"));
-    assert!(
-        cluster
-            .ok_with("apply -f -", &WIDGET.replace("size: 3", "size: 4"))
-            .contains("configured")
-    );
+    assert!(cluster.ok_with("apply -f -", &WIDGET.replace("size: 3", "size: 4")).contains("configured"));
     assert!(cluster.ok("get wd").contains('4'));
     cluster.ok("label wd w x=y a-");
     cluster.ok("annotate wd w note=hello");
@@ -205,33 +156,18 @@ fn apply_edit_label_and_patch_a_custom_resource() {
     cluster.ok(r#"patch wd w --type=json -p [{"op":"replace","path":"/spec/size","value":6}]"#);
     let mut edit = cluster.command("edit wd w");
     edit.env("EDITOR", "sed -i s/size:.6/size:\\ 7/");
-    assert!(
-        Cluster::spawn(edit)
-            .wait_with_output()
-            .unwrap()
-            .status
-            .success()
-    );
+    assert!(Cluster::spawn(edit).wait_with_output().unwrap().status.success());
     assert_eq!(cluster.ok("get wd w -o jsonpath={.spec.size}"), "7");
     let refused = cluster.fails("apply -f -", &WIDGET.replace("size: 3", "size: 300"));
     assert!(refused.contains("spec.size"), "{refused}");
     let replaced = cluster.ok_with("replace -f -", &WIDGET.replace("size: 3", "size: 8"));
     assert!(replaced.contains("replaced"));
     if !cluster.is_old() {
-        let strict = cluster.fails(
-            "apply -f -",
-            &WIDGET.replace("size: 3", "size: 8, unknown: 1"),
-        );
-        assert!(
-            strict.contains("unknown field \"spec.unknown\""),
-            "{strict}"
-        );
+        let strict = cluster.fails("apply -f -", &WIDGET.replace("size: 3", "size: 8, unknown: 1"));
+        assert!(strict.contains("unknown field \"spec.unknown\""), "{strict}");
         assert!(cluster.ok("explain widgets.spec").contains("size"));
         cluster.ok("wait --for=jsonpath={.spec.size}=8 wd/w --timeout=5s");
-        let dry = cluster.ok_with(
-            "apply --dry-run=server -f -",
-            &WIDGET.replace("size: 3", "size: 9"),
-        );
+        let dry = cluster.ok_with("apply --dry-run=server -f -", &WIDGET.replace("size: 3", "size: 9"));
         assert!(dry.contains("server dry run"));
         assert_eq!(cluster.ok("get wd w -o jsonpath={.spec.size}"), "8");
     }
@@ -242,38 +178,16 @@ fn apply_edit_label_and_patch_a_custom_resource() {
 #[test]
 fn built_in_kinds_are_applied_and_patched() {
     let cluster = Cluster::new("builtin");
-    assert_eq!(
-        cluster
-            .ok_with("apply -f -", NODE_AND_POD)
-            .matches("created")
-            .count(),
-        3
-    );
+    assert_eq!(cluster.ok_with("apply -f -", NODE_AND_POD).matches("created").count(), 3);
     let changed = NODE_AND_POD.replace("image: i", "image: j");
-    assert!(
-        cluster
-            .ok_with("apply -f -", &changed)
-            .contains("pod/p1 configured")
-    );
-    assert_eq!(
-        cluster.ok("get pod p1 -o jsonpath={.spec.containers[*].image}"),
-        "j"
-    );
+    assert!(cluster.ok_with("apply -f -", &changed).contains("pod/p1 configured"));
+    assert_eq!(cluster.ok("get pod p1 -o jsonpath={.spec.containers[*].image}"), "j");
     cluster.ok(r#"patch pod p1 -p {"spec":{"containers":[{"name":"c","image":"k"}]}}"#);
-    assert_eq!(
-        cluster.ok("get pod p1 -o jsonpath={.spec.containers[*].image}"),
-        "k"
-    );
+    assert_eq!(cluster.ok("get pod p1 -o jsonpath={.spec.containers[*].image}"), "k");
     let conflict = cluster.fails("apply --server-side -f -", NODE_AND_POD);
-    assert!(
-        conflict.contains("conflict") && conflict.contains(".image"),
-        "{conflict}"
-    );
+    assert!(conflict.contains("conflict") && conflict.contains(".image"), "{conflict}");
     cluster.ok_with("apply --server-side --force-conflicts -f -", NODE_AND_POD);
-    assert_eq!(
-        cluster.ok("get pod p1 -o jsonpath={.spec.containers[*].image}"),
-        "i"
-    );
+    assert_eq!(cluster.ok("get pod p1 -o jsonpath={.spec.containers[*].image}"), "i");
     cluster.ok("taint node n1 k=v:NoSchedule");
     cluster.ok("cordon n1");
     assert!(cluster.ok("get nodes").contains("SchedulingDisabled"));
@@ -288,16 +202,9 @@ fn objects_made_from_words() {
     cluster.ok("create secret generic s --from-literal=a=b -n team");
     cluster.ok("create serviceaccount sa -n team");
     assert_eq!(cluster.ok("get cm cm -n team -o jsonpath={.data.a}"), "b");
-    assert_eq!(
-        cluster.ok("get secret s -n team -o jsonpath={.data.a}"),
-        "Yg=="
-    );
+    assert_eq!(cluster.ok("get secret s -n team -o jsonpath={.data.a}"), "Yg==");
     cluster.ok("run p --image=i -n team");
-    assert!(
-        cluster
-            .fails("create namespace team", "")
-            .contains("AlreadyExists")
-    );
+    assert!(cluster.fails("create namespace team", "").contains("AlreadyExists"));
     cluster.ok("delete ns team --timeout=10s");
     assert!(!cluster.ok("get ns").contains("team"));
 }
@@ -308,15 +215,7 @@ fn get_watch_shows_each_change() {
     cluster.ok_with("apply -f -", WIDGET);
     let mut child = Cluster::spawn(cluster.command("get wd -w --no-headers"));
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    let mut next = || {
-        lines
-            .next()
-            .unwrap()
-            .unwrap()
-            .split_whitespace()
-            .map(str::to_owned)
-            .collect::<Vec<_>>()
-    };
+    let mut next = || lines.next().unwrap().unwrap().split_whitespace().map(str::to_owned).collect::<Vec<_>>();
     assert_eq!(next()[..2], ["w", "3"]);
     cluster.ok(r#"patch wd w --type=merge -p {"spec":{"size":9}}"#);
     assert_eq!(next()[..2], ["w", "9"]);

@@ -4,7 +4,7 @@
 
 #![allow(clippy::print_stdout, reason = "the program's result")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
 use std::net::IpAddr;
 use std::os::fd::AsFd;
@@ -12,8 +12,10 @@ use std::time::{Duration, Instant};
 
 use nix::sched::{CloneFlags, unshare};
 use overlane_core::family::Family;
+use overlane_core::plan::{NodePlan, PodMember};
 use overlane_datapath::netlink::Socket;
 use overlane_datapath::netns::Netns;
+use overlane_datapath::nft::{PodChange, Table};
 use overlane_datapath::owned;
 use overlane_datapath::pod::{PodSpec, Retiring, Wirer};
 use overlane_datapath::rtnl::address;
@@ -81,6 +83,68 @@ fn main() -> Outcome<()> {
         reap.push(started.elapsed());
     }
     report("reap fifty at once", &mut reap);
+    beside_reaping(&wirer, node.into(), count)?;
+    elements(count)
+}
+
+/// What an ADD waits for while DELs are being finished behind their answers.
+fn beside_reaping(wirer: &Wirer, node: BTreeMap<Family, IpAddr>, count: usize) -> Outcome<()> {
+    let mut wire = std::thread::scope(|scope| -> Outcome<Vec<Duration>> {
+        let (to_reap, reaping) = std::sync::mpsc::channel::<String>();
+        let reaper = scope.spawn(|| -> Outcome<()> {
+            let reaping = reaping;
+            while let Ok(first) = reaping.recv() {
+                let links: Vec<_> = std::iter::once(first).chain(reaping.try_iter()).collect();
+                wirer.reap(&links)?;
+            }
+            Ok(())
+        });
+        let mut times = Vec::new();
+        for n in 0..count {
+            let ns = new_netns()?;
+            let spec = spec(n + 1000, &[Family::V4, Family::V6], node.clone())?;
+            let started = Instant::now();
+            wirer.wire(&ns, &spec)?;
+            times.push(started.elapsed());
+            to_reap.send(spec.link)?;
+        }
+        drop(to_reap);
+        reaper.join().map_err(|_| "a thread panicked")??;
+        Ok(times)
+    })?;
+    report("wire dual stack while others are reaped", &mut wire);
+    Ok(())
+}
+
+/// Elements of a pod of two families, one transaction each way.
+fn elements(count: usize) -> Outcome<()> {
+    let table = Table::new(BTreeSet::new());
+    let plan = NodePlan { pod_space: ["10.244.0.0/16".parse()?].into(), ..NodePlan::default() };
+    let started = Instant::now();
+    table.apply(&plan, &BTreeMap::new())?;
+    println!("{:40} {:>13.3?}", "nft structure, from nothing", started.elapsed());
+    let (mut add, mut remove) = (Vec::new(), Vec::new());
+    for n in 0..count {
+        let spec = spec(n, &[Family::V4, Family::V6], BTreeMap::new())?;
+        let member = |address: &IpAddr| PodMember { link: spec.link.clone(), mac: spec.mac, address: *address };
+        let members: Vec<_> = spec.addresses.iter().map(member).collect();
+        let changes = |change: fn(PodMember) -> PodChange| members.iter().cloned().map(change).collect::<Vec<_>>();
+        let started = Instant::now();
+        table.pods(&changes(PodChange::Add))?;
+        add.push(started.elapsed());
+        let started = Instant::now();
+        table.pods(&changes(PodChange::Remove))?;
+        remove.push(started.elapsed());
+    }
+    report("nft elements of a pod, add", &mut add);
+    report("nft elements of a pod, remove", &mut remove);
+    let mut audit = Vec::new();
+    for _ in 0..20 {
+        let started = Instant::now();
+        table.audit()?;
+        audit.push(started.elapsed());
+    }
+    report("nft audit, nothing wrong", &mut audit);
     Ok(())
 }
 

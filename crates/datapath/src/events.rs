@@ -11,7 +11,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::netlink::{Message, NetlinkError, Socket, find, text, u32_of};
 use crate::owned;
-use crate::rtnl::link::Link;
+use crate::rtnl::link::{self, Link};
 use crate::rtnl::neighbour::Neighbour;
 use crate::rtnl::nsid;
 use crate::rtnl::route::Route;
@@ -49,7 +49,7 @@ pub enum Event {
     Addresses,
     /// A route or rule of ours came or went.
     Routes,
-    /// A permanent neighbour went.
+    /// A neighbour on a pod link went.
     Neighbours,
     /// A namespace's number was taken back: the namespace is gone.
     NetnsGone {
@@ -67,6 +67,8 @@ pub enum Event {
 pub struct Watcher {
     route: Socket,
     netfilter: Socket,
+    /// Indexes of pod links: neighbours are told by index.
+    pod_links: BTreeSet<u32>,
     /// The transaction that is being told names our table.
     nft_ours: bool,
 }
@@ -83,7 +85,11 @@ impl Watcher {
         }
         GROUPS.into_iter().try_for_each(|group| route.subscribe(group))?;
         netfilter.subscribe(NFNLGRP_NFTABLES)?;
-        Ok(Self { route, netfilter, nft_ours: false })
+        // Another socket: a list and notifications must not mix.
+        let links = Socket::route()?.dump(link::list(Some("veth")))?;
+        let ours = |l: &Link| owned::is_pod_link(&l.name);
+        let pod_links = links.iter().filter_map(Link::read).filter(ours).map(|l| l.index).collect();
+        Ok(Self { route, netfilter, pod_links, nft_ours: false })
     }
 
     /// Waits for events, at most `timeout`; an empty set if there were none. Equal events that came together are one.
@@ -95,7 +101,7 @@ impl Watcher {
         let (route, netfilter) = self.ready(timeout)?;
         if route {
             match self.route.notifications()? {
-                Some(messages) => events.extend(messages.iter().filter_map(route_event)),
+                Some(messages) => events.extend(messages.iter().filter_map(|m| self.route_event(m))),
                 None => drop(events.insert(Event::Lost)),
             }
         }
@@ -141,26 +147,33 @@ impl Watcher {
         let by = find(attributes, NFTA_GEN_PROC_PID).and_then(u32_of).map(u32::from_be);
         std::mem::take(&mut self.nft_ours) && by != Some(std::process::id())
     }
-}
 
-fn route_event(message: &Message) -> Option<Event> {
-    match message.kind {
-        libc::RTM_NEWLINK | libc::RTM_DELLINK => {
-            let name = Link::read(message)?.name;
-            let ours = owned::is_pod_link(&name);
-            let gone = message.kind == libc::RTM_DELLINK;
-            Some(if gone { Event::LinkGone { name, ours } } else { Event::LinkChanged { name, ours } })
+    fn route_event(&mut self, message: &Message) -> Option<Event> {
+        match message.kind {
+            libc::RTM_NEWLINK | libc::RTM_DELLINK => {
+                let Link { name, index, .. } = Link::read(message)?;
+                let ours = owned::is_pod_link(&name);
+                let gone = message.kind == libc::RTM_DELLINK;
+                if ours && !gone {
+                    self.pod_links.insert(index);
+                } else {
+                    self.pod_links.remove(&index);
+                }
+                Some(if gone { Event::LinkGone { name, ours } } else { Event::LinkChanged { name, ours } })
+            }
+            libc::RTM_NEWADDR | libc::RTM_DELADDR => Some(Event::Addresses),
+            libc::RTM_NEWROUTE | libc::RTM_DELROUTE => {
+                Route::read(message).filter(|r| owned::ROUTE_TABLES.contains(&r.table)).map(|_| Event::Routes)
+            }
+            libc::RTM_NEWRULE | libc::RTM_DELRULE => {
+                Rule::read(message).filter(|r| owned::RULE_PREFS.contains(&r.pref)).map(|_| Event::Routes)
+            }
+            // Neighbours of other links come and go by themselves, and many.
+            libc::RTM_DELNEIGH => {
+                Neighbour::read(message).filter(|n| self.pod_links.contains(&n.index)).map(|_| Event::Neighbours)
+            }
+            libc::RTM_DELNSID => nsid::read(message).map(|nsid| Event::NetnsGone { nsid }),
+            _ => None,
         }
-        libc::RTM_NEWADDR | libc::RTM_DELADDR => Some(Event::Addresses),
-        libc::RTM_NEWROUTE | libc::RTM_DELROUTE => {
-            Route::read(message).filter(|r| owned::ROUTE_TABLES.contains(&r.table)).map(|_| Event::Routes)
-        }
-        libc::RTM_NEWRULE | libc::RTM_DELRULE => {
-            Rule::read(message).filter(|r| owned::RULE_PREFS.contains(&r.pref)).map(|_| Event::Routes)
-        }
-        // Neighbours that come and go by themselves are many and not ours.
-        libc::RTM_DELNEIGH => Neighbour::read(message).filter(Neighbour::is_permanent).map(|_| Event::Neighbours),
-        libc::RTM_DELNSID => nsid::read(message).map(|nsid| Event::NetnsGone { nsid }),
-        _ => None,
     }
 }

@@ -33,6 +33,17 @@ pub struct Ended {
 /// Ends a lab. Fine if it is not there, or only partly.
 pub fn down(name: &LabName) -> Result<Ended> {
     let lock = crate::up::lock(name)?;
+    let ended = down_locked(name)?;
+    lock.remove()?;
+    // Only if nothing of another lab is in them.
+    for dir in ["_locks", "_vnets", ""] {
+        let _ = std::fs::remove_dir(Path::new(ROOT).join(dir));
+    }
+    Ok(ended)
+}
+
+/// The same for a caller that holds the lab's lock.
+pub fn down_locked(name: &LabName) -> Result<Ended> {
     let paths = LabPaths::of(name);
     let record = LabRecord::find(name).ok().flatten();
     let mut ended = Ended { found: paths.dir().exists(), ..Ended::default() };
@@ -59,11 +70,6 @@ pub fn down(name: &LabName) -> Result<Ended> {
         ended.found |= Vnet::leave(&vnet, name)?;
     }
     files::remove_dir(paths.dir())?;
-    lock.remove()?;
-    // Only if nothing of another lab is in them.
-    for dir in ["_locks", "_vnets", ""] {
-        let _ = std::fs::remove_dir(Path::new(ROOT).join(dir));
-    }
     ended.found |= ended.namespaces > 0 || ended.processes > 0;
     Ok(ended)
 }

@@ -53,6 +53,14 @@ pub fn run<T: Send>(path: &Path, work: impl FnOnce() -> Result<T> + Send) -> Res
     Netns::open(path)?.run(work).with_context(|| format!("work in {}", path.display()))?
 }
 
+/// Runs `work` on a fresh thread in a namespace made for it, which ends with it.
+pub fn run_in_new<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    on_thread(|| {
+        unshare(CloneFlags::CLONE_NEWNET).context("make a network namespace")?;
+        work()
+    })
+}
+
 /// Moves this thread into the namespace for good. Only for a thread that ends, or a process that becomes another
 /// program, afterwards.
 pub fn enter(path: &Path) -> Result<()> {

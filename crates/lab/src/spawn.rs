@@ -68,6 +68,8 @@ impl Launch {
         command.envs(&self.env);
         match &self.log {
             Some(path) => {
+                // A file is no terminal.
+                command.env("NO_COLOR", "1");
                 let log = open_log(path)?;
                 command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
             }

@@ -52,6 +52,8 @@ pub struct UpRequest {
 pub struct Plan {
     /// What will be written down.
     pub record: LabRecord,
+    /// Whether the VNet was named: only then a VNet that is there is joined.
+    pub joins: bool,
     /// What will be applied once the API is there, the ClusterNetwork left out.
     pub manifests: Vec<Manifest>,
 }
@@ -67,6 +69,7 @@ pub fn resolve(request: &UpRequest) -> Result<Plan> {
     let mut manifests = manifests::read(&request.manifests)?;
     let given = manifests::take_cluster_network(&mut manifests)?;
     let (network, plan) = cluster_network(request, given)?;
+    let joins = vnet.is_some();
     let record = LabRecord {
         format: FORMAT,
         vnet: vnet.unwrap_or_else(|| name.clone()),
@@ -82,7 +85,7 @@ pub fn resolve(request: &UpRequest) -> Result<Plan> {
         daemon: None,
         api: None,
     };
-    Ok(Plan { record, manifests })
+    Ok(Plan { record, joins, manifests })
 }
 
 fn within(argument: &str, given: u32, least: u32, most: u32) -> Result<(), LabError> {
@@ -161,7 +164,7 @@ fn to_resource(plan: &ClusterPlan) -> ClusterNetworkSpec {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "tests")]
+#[allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 mod tests {
     //! Must catch: bad input that is found only after something was made.
 

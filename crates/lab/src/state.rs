@@ -5,6 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result};
 use overlane_core::family::Family;
+use overlane_datapath::mac::{self, Mac};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -128,12 +129,7 @@ impl NodeRecord {
     }
 
     /// The MAC as bytes.
-    pub fn mac_bytes(&self) -> Option<[u8; 6]> {
-        let mut bytes = [0; 6];
-        let mut parts = self.mac.split(':');
-        for byte in &mut bytes {
-            *byte = u8::from_str_radix(parts.next()?, 16).ok()?;
-        }
-        parts.next().is_none().then_some(bytes)
+    pub fn mac_bytes(&self) -> Option<Mac> {
+        mac::parse(&self.mac)
     }
 }

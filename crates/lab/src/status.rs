@@ -213,9 +213,8 @@ fn routed(blocks: &[Cidr]) -> Result<bool> {
     for block in blocks {
         let Some(first) = block.host(1) else { continue };
         let default = vnet::node_address(block.family(), 1);
-        match wire.next_hop(first)? {
-            Some(hop) if hop != default => {}
-            _ => return Ok(false),
+        if wire.next_hop(first).is_none_or(|hop| hop == default) {
+            return Ok(false);
         }
     }
     Ok(true)

@@ -14,13 +14,14 @@ use crate::error::LabError;
 use crate::files::{self, Lock};
 use crate::names::LabName;
 use crate::netns;
-use crate::paths::{LabPaths, NETNS};
+use crate::paths::{LabPaths, NETNS, VnetPaths};
 use crate::process::sibling;
 use crate::spawn::open_log;
 use crate::spec::Plan;
 use crate::state::LabRecord;
 use crate::status::{self, LabStatus};
-use crate::{manifests, names};
+use crate::vnet::VnetRecord;
+use crate::{down, manifests, names};
 
 const LOCK_PATIENCE: Duration = Duration::from_secs(30);
 const DAEMON_PATIENCE: Duration = Duration::from_secs(20);
@@ -57,18 +58,29 @@ pub fn check_machine() -> Result<()> {
     Ok(())
 }
 
-/// Brings a lab up and waits until it is ready, at most `patience`.
-pub async fn up(plan: &Plan, patience: Duration, mut told: impl FnMut(&Progress)) -> Result<LabStatus> {
+/// Brings a lab up and waits until it is ready, at most `patience`. One that does not get ready is taken away again,
+/// unless it is to be kept.
+pub async fn up(plan: &Plan, patience: Duration, keep: bool, mut told: impl FnMut(&Progress)) -> Result<LabStatus> {
     let name = &plan.record.name;
     let _lock = lock(name)?;
     if let Some(record) = LabRecord::find(name)? {
         return resume(&record, patience, &mut told).await;
     }
     refuse_leftovers(&plan.record)?;
+    refuse_foreign_vnet(plan)?;
+    let made = make(plan, Instant::now() + patience, &mut told).await;
+    if made.is_err() && !keep {
+        down::down_locked(name)?;
+    }
+    made
+}
+
+async fn make(plan: &Plan, deadline: Instant, told: &mut impl FnMut(&Progress)) -> Result<LabStatus> {
+    let name = &plan.record.name;
     files::make_dir(LabPaths::of(name).dir())?;
     plan.record.save()?;
     start_daemon(name)?;
-    let lab = follow(name, Instant::now() + patience, &mut told).await?;
+    let lab = follow(name, deadline, told).await?;
     if !plan.manifests.is_empty() {
         let client = lab.kube()?;
         let mut doing = Progress::default();
@@ -78,7 +90,20 @@ pub async fn up(plan: &Plan, patience: Duration, mut told: impl FnMut(&Progress)
         })
         .await?;
     }
-    wait_ready(&lab, plan.record.nodes as usize, Instant::now() + patience, &mut told).await
+    wait_ready(&lab, usize::try_from(plan.record.nodes)?, deadline, told).await
+}
+
+/// A lab that did not name a VNet has one of its own, not one that others made under its name.
+fn refuse_foreign_vnet(plan: &Plan) -> Result<()> {
+    let vnet = &plan.record.vnet;
+    let known = files::read_json::<VnetRecord>(VnetPaths::of(vnet).record()).ok().flatten();
+    let others: Vec<LabName> = known.map(|known| known.labs.into_keys().collect()).unwrap_or_default();
+    if plan.joins || others.is_empty() {
+        return Ok(());
+    }
+    let others: Vec<String> = others.iter().map(LabName::to_string).collect();
+    let reason = format!("a VNet of that name is there, with {} in it; --vnet {vnet} joins it", others.join(", "));
+    Err(LabError::Argument { argument: format!("--name {vnet}"), reason }.into())
 }
 
 /// A lab that is there: refused if it runs, its daemon started again if only that is gone.

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use overlane_core::family::Family;
+use overlane_datapath::mac::Mac;
 use serde::{Deserialize, Serialize};
 
 use crate::files;
@@ -241,7 +242,7 @@ impl Vnet {
         path: &std::path::Path,
         host: u32,
         families: &[Family],
-        mac: Option<[u8; 6]>,
+        mac: Option<Mac>,
     ) -> Result<()> {
         netns::create(path, quick_addresses)?;
         let wired = self.attach_link(path, host, families, mac);
@@ -256,7 +257,7 @@ impl Vnet {
         path: &std::path::Path,
         host: u32,
         families: &[Family],
-        mac: Option<[u8; 6]>,
+        mac: Option<Mac>,
     ) -> Result<()> {
         let mtu = self.record.mtu;
         let namespace = File::open(path).with_context(|| format!("open {}", path.display()))?;

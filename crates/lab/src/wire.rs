@@ -1,30 +1,46 @@
-//! The few netlink requests that a lab's network is made of. One socket, one namespace, one acknowledged request at a
-//! time: some ten microseconds each.
+//! The few rtnetlink requests that a lab's network is made of, on top of the product's netlink socket.
 
 use std::fs::File;
 use std::net::IpAddr;
-use std::os::fd::AsRawFd as _;
+use std::os::fd::AsFd as _;
 
-use anyhow::{Context as _, Result, bail};
-use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
-};
-use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage, AddressScope};
-use netlink_packet_route::link::{
-    InfoBridge, InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
-};
-use netlink_packet_route::route::{
-    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
-};
-use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
-use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+use anyhow::{Context as _, Result};
+use nix::libc;
 use nix::net::if_::if_nametoindex;
 use overlane_core::cidr::Cidr;
+use overlane_core::family::Family;
+use overlane_datapath::mac::Mac;
+use overlane_datapath::netlink::{Request, Socket};
+use overlane_datapath::rtnl::link::{self, Link, VethEnd};
+use overlane_datapath::rtnl::route::{Hop, Route};
 
 /// Protocol number of the routes that a check puts into the VM, by which they are found again.
 pub const CHECK_ROUTES: u8 = 112;
 
-const NEW: u16 = NLM_F_CREATE | NLM_F_EXCL;
+const NEW: i32 = libc::NLM_F_CREATE | libc::NLM_F_EXCL;
+const MAIN_TABLE: u32 = 254;
+/// `RTPROT_STATIC` of linux/rtnetlink.h.
+const STATIC: u8 = 4;
+const LINK_HEADER: usize = 16;
+const UP: u32 = 1;
+
+// linux/if_link.h
+const IFLA_MTU: u16 = 4;
+const IFLA_MASTER: u16 = 10;
+const IFLA_LINKINFO: u16 = 18;
+const IFLA_INFO_KIND: u16 = 1;
+const IFLA_INFO_DATA: u16 = 2;
+const IFLA_BR_FORWARD_DELAY: u16 = 1;
+const IFLA_BR_MCAST_SNOOPING: u16 = 23;
+const IFLA_BR_NF_CALL: [u16; 3] = [36, 37, 38];
+// linux/if_addr.h
+const IFA_ADDRESS: u16 = 1;
+const IFA_LOCAL: u16 = 2;
+const IFA_BROADCAST: u16 = 4;
+const IFA_FLAGS: u16 = 8;
+const IFA_F_NODAD: u32 = 0x02;
+// linux/rtnetlink.h
+const RTA_DST: u16 = 1;
 
 /// The other end of a veth pair.
 #[derive(Debug)]
@@ -34,220 +50,146 @@ pub struct Peer<'a> {
     /// The namespace that it is made in.
     pub namespace: &'a File,
     /// Its MAC; the kernel's choice without.
-    pub mac: Option<[u8; 6]>,
+    pub mac: Option<Mac>,
 }
 
 /// A netlink socket of one namespace.
 pub struct Wire {
     socket: Socket,
-    sequence: u32,
 }
 
 impl Wire {
     /// Opens a socket in the namespace that this thread is in.
     pub fn open() -> Result<Self> {
-        let attempt = || {
-            let mut socket = Socket::new(NETLINK_ROUTE)?;
-            socket.bind_auto()?;
-            socket.connect(&SocketAddr::new(0, 0))?;
-            socket.set_ext_ack(true)?;
-            Ok::<_, std::io::Error>(socket)
-        };
-        Ok(Self { socket: attempt().context("open a netlink socket")?, sequence: 0 })
+        Ok(Self { socket: Socket::route()? })
     }
 
     /// Makes a bridge that floods everything at once: no spanning tree, no multicast snooping, no netfilter calls.
     pub fn bridge(&mut self, name: &str, mtu: u32) -> Result<()> {
-        let options = vec![
-            InfoBridge::ForwardDelay(0),
-            InfoBridge::MulticastSnooping(false),
-            InfoBridge::NfCallIpTables(false),
-            InfoBridge::NfCallIp6Tables(false),
-            InfoBridge::NfCallArpTables(false),
-        ];
-        let mut link = LinkMessage::default();
-        link.attributes = vec![
-            LinkAttribute::IfName(name.to_owned()),
-            LinkAttribute::Mtu(mtu),
-            LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Bridge), LinkInfo::Data(InfoData::Bridge(options))]),
-        ];
-        up(&mut link);
-        self.ask(RouteNetlinkMessage::NewLink(link), NEW).with_context(|| format!("make bridge {name}"))
+        let request = Request::new(libc::RTM_NEWLINK, NEW, format!("make bridge {name}"))
+            .body(&link_header(0, UP))
+            .text(libc::IFLA_IFNAME, name)
+            .u32(IFLA_MTU, mtu)
+            .nest(IFLA_LINKINFO, |r| {
+                r.text(IFLA_INFO_KIND, "bridge").nest(IFLA_INFO_DATA, |r| {
+                    let r = r.u32(IFLA_BR_FORWARD_DELAY, 0).u8(IFLA_BR_MCAST_SNOOPING, 0);
+                    IFLA_BR_NF_CALL.into_iter().fold(r, |r, call| r.u8(call, 0))
+                })
+            });
+        self.ask(request)
     }
 
     /// Makes a veth pair: this end here, up, on the bridge `master` if one is named; the other where `peer` says.
     pub fn veth(&mut self, name: &str, master: Option<&str>, mtu: u32, peer: &Peer<'_>) -> Result<()> {
-        let mut other = LinkMessage::default();
-        other.attributes = vec![
-            LinkAttribute::IfName(peer.name.to_owned()),
-            LinkAttribute::Mtu(mtu),
-            LinkAttribute::NetNsFd(peer.namespace.as_raw_fd()),
-        ];
-        other.attributes.extend(peer.mac.map(|mac| LinkAttribute::Address(mac.to_vec())));
-        let mut link = LinkMessage::default();
-        link.attributes = vec![LinkAttribute::IfName(name.to_owned()), LinkAttribute::Mtu(mtu)];
-        if let Some(master) = master {
-            link.attributes.push(LinkAttribute::Controller(index(master)?));
-        }
-        let info = InfoData::Veth(InfoVeth::Peer(other));
-        link.attributes.push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Veth), LinkInfo::Data(info)]));
-        up(&mut link);
-        self.ask(RouteNetlinkMessage::NewLink(link), NEW).with_context(|| format!("make veth {name}"))
+        let near = VethEnd { name, mac: None, mtu };
+        let far = VethEnd { name: peer.name, mac: peer.mac, mtu };
+        self.ask(link::add_veth(near, far, peer.namespace.as_fd()))?;
+        let up = Request::new(libc::RTM_NEWLINK, 0, format!("bring {name} up")).body(&link_header(index(name)?, UP));
+        self.ask(match master {
+            Some(master) => up.u32(IFLA_MASTER, index(master)?),
+            None => up,
+        })
     }
 
     /// Brings an interface up.
     pub fn up(&mut self, name: &str) -> Result<()> {
-        let mut link = LinkMessage::default();
-        link.header.index = index(name)?;
-        up(&mut link);
-        self.ask(RouteNetlinkMessage::SetLink(link), 0).with_context(|| format!("bring {name} up"))
+        let index = index(name)?;
+        self.ask(link::set_up(index, name))
     }
 
     /// Removes an interface.
     pub fn remove(&mut self, name: &str) -> Result<()> {
-        let mut link = LinkMessage::default();
-        link.header.index = index(name)?;
-        self.ask(RouteNetlinkMessage::DelLink(link), 0).with_context(|| format!("remove {name}"))
+        self.ask(link::delete_by_name(name))
     }
 
     /// Gives an interface an address, usable at once.
     pub fn address(&mut self, name: &str, address: IpAddr, prefix_len: u8) -> Result<()> {
-        let mut message = AddressMessage::default();
-        message.header.family = family(address);
-        message.header.prefix_len = prefix_len;
-        message.header.scope = AddressScope::Universe;
-        message.header.index = index(name)?;
-        message.attributes = vec![
-            AddressAttribute::Local(address),
-            AddressAttribute::Address(address),
-            AddressAttribute::Flags(AddressFlags::Nodad),
-        ];
-        if let IpAddr::V4(v4) = address {
-            let hosts = u32::MAX.checked_shr(u32::from(prefix_len)).unwrap_or(0);
-            message.attributes.push(AddressAttribute::Broadcast((u32::from(v4) | hosts).into()));
-        }
-        self.ask(RouteNetlinkMessage::NewAddress(message), NEW)
-            .with_context(|| format!("give {name} address {address}/{prefix_len}"))
+        let mut header = [family(address), prefix_len, 0, 0, 0, 0, 0, 0];
+        header[4..].copy_from_slice(&index(name)?.to_ne_bytes());
+        let request = Request::new(libc::RTM_NEWADDR, NEW, format!("give {name} address {address}/{prefix_len}"))
+            .body(&header)
+            .ip(IFA_LOCAL, address)
+            .ip(IFA_ADDRESS, address)
+            .u32(IFA_FLAGS, IFA_F_NODAD);
+        self.ask(match address {
+            IpAddr::V4(v4) => {
+                let hosts = u32::MAX.checked_shr(u32::from(prefix_len)).unwrap_or(0);
+                request.ip(IFA_BROADCAST, IpAddr::V4((u32::from(v4) | hosts).into()))
+            }
+            IpAddr::V6(_) => request,
+        })
     }
 
-    /// A default route.
+    /// A default route out of `eth0`.
     pub fn default_route(&mut self, via: IpAddr) -> Result<()> {
-        let message = route(family(via), None, via, RouteProtocol::Static);
-        self.ask(RouteNetlinkMessage::NewRoute(message), NEW).with_context(|| format!("add default route via {via}"))
+        let any = Cidr::around(via, 0)?;
+        let route = route(&any, via, STATIC)?;
+        self.ask(route.set())
     }
 
-    /// A route of a check, in place of one to the same destination.
+    /// A route of a check out of `eth0`, in place of one to the same destination.
     pub fn check_route(&mut self, to: &Cidr, via: IpAddr) -> Result<()> {
-        let message = route(family(via), Some(to), via, RouteProtocol::Other(CHECK_ROUTES));
-        self.ask(RouteNetlinkMessage::NewRoute(message), NLM_F_CREATE | NLM_F_REPLACE)
-            .with_context(|| format!("add route {to} via {via}"))
+        let route = route(to, via, CHECK_ROUTES)?;
+        self.ask(route.set())
     }
 
-    /// Takes a route of a check away again; whether it was there.
+    /// Takes a route of a check away again.
     pub fn remove_check_route(&mut self, to: &Cidr, via: IpAddr) -> Result<()> {
-        let message = route(family(via), Some(to), via, RouteProtocol::Other(CHECK_ROUTES));
-        self.ask(RouteNetlinkMessage::DelRoute(message), 0).with_context(|| format!("remove route {to} via {via}"))
+        let route = route(to, via, CHECK_ROUTES)?;
+        self.ask(route.delete())
     }
 
     /// MTU of an interface, in bytes.
     pub fn mtu(&mut self, name: &str) -> Result<usize> {
-        let mut link = LinkMessage::default();
-        link.header.index = index(name)?;
-        self.send(RouteNetlinkMessage::GetLink(link), NLM_F_REQUEST)?;
-        let answer = self.receive().with_context(|| format!("look at {name}"))?;
-        let NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(link)) = answer else {
-            bail!("look at {name}: netlink does not know it");
-        };
-        let mtu = link.attributes.iter().find_map(|attribute| match attribute {
-            LinkAttribute::Mtu(mtu) => usize::try_from(*mtu).ok(),
-            _ => None,
-        });
-        mtu.with_context(|| format!("look at {name}: it has no MTU"))
+        let found = self.socket.request(link::get(name))?;
+        let link = found.iter().find_map(Link::read).with_context(|| format!("look at {name}: it is not there"))?;
+        Ok(usize::try_from(link.mtu)?)
+    }
+
+    /// Whether there is a bridge.
+    pub fn has_bridge(&mut self) -> Result<bool> {
+        let links = self.socket.dump(link::list(Some("bridge")))?;
+        Ok(links.iter().filter_map(Link::read).any(|link| link.kind.as_deref() == Some("bridge")))
     }
 
     /// The next hop of packets to `address`; none if it is on a link, or cannot be reached.
-    pub fn next_hop(&mut self, address: IpAddr) -> Result<Option<IpAddr>> {
-        let mut message = RouteMessage::default();
-        message.header.address_family = family(address);
-        message.header.destination_prefix_length = if address.is_ipv4() { 32 } else { 128 };
-        message.attributes.push(RouteAttribute::Destination(RouteAddress::from(address)));
-        self.send(RouteNetlinkMessage::GetRoute(message), NLM_F_REQUEST)?;
-        match self.receive()? {
-            NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewRoute(route)) => {
-                Ok(route.attributes.iter().find_map(gateway))
-            }
-            // Unreachable.
-            _ => Ok(None),
+    pub fn next_hop(&mut self, address: IpAddr) -> Option<IpAddr> {
+        let bits = Family::of(&address).bits();
+        let request = Request::new(libc::RTM_GETROUTE, 0, format!("look up the way to {address}"))
+            .body(&[family(address), bits, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0])
+            .ip(RTA_DST, address);
+        let found = self.socket.request(request).ok()?;
+        match found.iter().find_map(Route::read)?.hop {
+            Hop::Gateway { gateway, .. } => Some(gateway),
+            _ => None,
         }
     }
 
-    /// Sends one request and waits for its acknowledgement.
-    fn ask(&mut self, request: RouteNetlinkMessage, flags: u16) -> Result<()> {
-        self.send(request, NLM_F_REQUEST | NLM_F_ACK | flags)?;
-        match self.receive()? {
-            NetlinkPayload::Error(error) if error.code.is_none() => Ok(()),
-            NetlinkPayload::Error(error) => Err(error.to_io().into()),
-            _ => bail!("netlink answered with something else than an acknowledgement"),
-        }
-    }
-
-    fn send(&mut self, request: RouteNetlinkMessage, flags: u16) -> Result<()> {
-        self.sequence += 1;
-        let mut message = NetlinkMessage::from(request);
-        message.header.flags = flags;
-        message.header.sequence_number = self.sequence;
-        message.finalize();
-        let mut bytes = vec![0; message.buffer_len()];
-        message.serialize(&mut bytes);
-        self.socket.send(&bytes, 0).context("send to netlink")?;
+    fn ask(&mut self, request: Request) -> Result<()> {
+        self.socket.request(request)?;
         Ok(())
     }
-
-    /// The answer to the last request.
-    fn receive(&mut self) -> Result<NetlinkPayload<RouteNetlinkMessage>> {
-        loop {
-            let (bytes, _) = self.socket.recv_from_full().context("receive from netlink")?;
-            let answer =
-                NetlinkMessage::<RouteNetlinkMessage>::deserialize(&bytes).context("read netlink's answer")?;
-            if answer.header.sequence_number == self.sequence {
-                return Ok(answer.payload);
-            }
-        }
-    }
 }
 
-fn gateway(attribute: &RouteAttribute) -> Option<IpAddr> {
-    match attribute {
-        RouteAttribute::Gateway(RouteAddress::Inet(v4)) => Some((*v4).into()),
-        RouteAttribute::Gateway(RouteAddress::Inet6(v6)) => Some((*v6).into()),
-        _ => None,
-    }
+/// A route out of `eth0`, which every host of a lab has.
+fn route(to: &Cidr, via: IpAddr, protocol: u8) -> Result<Route> {
+    let hop = Hop::Gateway { gateway: via, index: index("eth0")?, onlink: false };
+    Ok(Route { table: MAIN_TABLE, protocol, destination: *to, hop, prefsrc: None, metric: 0 })
 }
 
-fn up(link: &mut LinkMessage) {
-    link.header.flags = LinkFlags::Up;
-    link.header.change_mask = LinkFlags::Up;
+fn link_header(index: u32, flags: u32) -> [u8; LINK_HEADER] {
+    let mut header = [0; LINK_HEADER];
+    header[4..8].copy_from_slice(&index.to_ne_bytes());
+    header[8..12].copy_from_slice(&flags.to_ne_bytes());
+    header[12..].copy_from_slice(&flags.to_ne_bytes());
+    header
 }
 
 fn index(name: &str) -> Result<u32> {
     if_nametoindex(name).with_context(|| format!("find interface {name}"))
 }
 
-fn family(address: IpAddr) -> AddressFamily {
-    if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 }
-}
-
-fn route(family: AddressFamily, to: Option<&Cidr>, via: IpAddr, protocol: RouteProtocol) -> RouteMessage {
-    let mut message = RouteMessage::default();
-    message.header.address_family = family;
-    message.header.table = RouteHeader::RT_TABLE_MAIN;
-    message.header.protocol = protocol;
-    message.header.scope = RouteScope::Universe;
-    message.header.kind = RouteType::Unicast;
-    if let Some(to) = to {
-        message.header.destination_prefix_length = to.prefix_len();
-        message.attributes.push(RouteAttribute::Destination(RouteAddress::from(to.network())));
-    }
-    message.attributes.push(RouteAttribute::Gateway(RouteAddress::from(via)));
-    message
+fn family(address: IpAddr) -> u8 {
+    let family = if address.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
+    u8::try_from(family).unwrap_or(0)
 }

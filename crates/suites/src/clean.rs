@@ -15,8 +15,12 @@ pub fn begin() {
         nix::unistd::Uid::effective().is_root(),
         "this suite makes network namespaces and needs root; it does not skip: run scripts/test-root.sh as root"
     );
-    static SWEEP: Once = Once::new();
-    SWEEP.call_once(sweep);
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        sweep();
+        // Never dismissed: its pipe closes when this process ends.
+        std::mem::forget(Janitor::of_namespaces());
+    });
 }
 
 /// The pid in a name of ours.
@@ -64,6 +68,15 @@ impl Janitor {
         let mut command = Command::new("sh");
         command.arg("-c").arg("read -r word; [ \"$word\" = done ] || exec \"$0\" lab down --name \"$1\"");
         command.arg(exec::bin("overlane")).arg(name);
+        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
+        Janitor { child: Some(command.spawn().expect("start a janitor")) }
+    }
+
+    /// Starts it for all namespaces that this process makes.
+    fn of_namespaces() -> Janitor {
+        let mut command = Command::new("sh");
+        let script = "read -r word; for path in /run/netns/\"$0\"-*; do ip netns del \"${path##*/}\"; done";
+        command.arg("-c").arg(script).arg(format!("{PREFIX}-{}", std::process::id()));
         command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
         Janitor { child: Some(command.spawn().expect("start a janitor")) }
     }

@@ -546,6 +546,17 @@ fn start(runtime: &Runtime, verb: &str, sandbox: &Sandbox) -> Running {
     Running::new(child)
 }
 
+/// Waits until the plugin has begun, which is when it opens a socket at the latest, or is over.
+fn begun(call: &mut Running) {
+    let open = |pid: i32| {
+        let fds = std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().filter_map(Result::ok);
+        fds.filter_map(|fd| std::fs::read_link(fd.path()).ok()).any(|to| to.to_string_lossy().starts_with("socket:"))
+    };
+    while call.alive() && !open(call.pid) {
+        std::hint::spin_loop();
+    }
+}
+
 fn over(call: &mut Running) {
     eventually(secs(100), "end of a call", || ensure(!call.alive(), || "still runs".into()));
 }
@@ -582,7 +593,8 @@ fn a_del_ends_a_running_add_and_the_next_add_stands() {
     for round in 0..30u64 {
         let mut sandbox = Sandbox::new();
         let mut add = start(&runtime, "ADD", &sandbox);
-        std::thread::sleep(std::time::Duration::from_micros(round * 300));
+        begun(&mut add);
+        std::thread::sleep(std::time::Duration::from_micros(round * 200));
         runtime.del(&sandbox).must();
         // The first ADD may still run: it began earlier, and must not disturb the second.
         let began = Instant::now();

@@ -24,8 +24,6 @@ use crate::witness;
 #[derive(Default)]
 struct Outcome {
     problems: BTreeSet<Problem>,
-    /// Why no ADD can be served.
-    closed: Option<String>,
     /// Something failed that may succeed the next time.
     again: bool,
 }
@@ -56,14 +54,11 @@ impl Reconciler {
                 let reason = view.findings.first().map_or("there is no ClusterNetwork yet".to_owned(), |finding| {
                     format!("the ClusterNetwork is not valid: {finding}")
                 });
-                outcome.closed = Some(reason);
+                self.node.gate.close(reason);
                 BTreeSet::new()
             }
         };
         self.view = Some(view);
-        if let Some(reason) = outcome.closed {
-            self.node.gate.close(reason);
-        }
         let mac = self.underlays.values().find_map(|underlay| underlay.mac);
         self.node.set_status(Status { problems: outcome.problems, underlay_mac: mac, held });
         conflist::keep(&self.node);
@@ -108,15 +103,13 @@ impl Reconciler {
         if audit && written {
             audit::run(&node, outcome_failed(outcome));
         }
-        outcome.closed = self.closed(view, &blocks, written);
-        if outcome.closed.is_none() {
-            node.gate.open(Env {
-                mtu: self.underlays.values().map(|underlay| underlay.mtu).min().unwrap_or_default(),
-                node_ips,
-                families: cluster.families().to_vec(),
-                cut: self.cut.clone(),
-            });
-        }
+        let env = Env {
+            mtu: self.underlays.values().map(|underlay| underlay.mtu).min().unwrap_or_default(),
+            node_ips,
+            families: cluster.families().to_vec(),
+            cut: self.cut.clone(),
+        };
+        node.gate.set(env, self.closed(view, &blocks, written));
         own
     }
 

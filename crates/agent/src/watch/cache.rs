@@ -34,6 +34,8 @@ struct Cached {
     #[serde(default)]
     known: Vec<String>,
     #[serde(default)]
+    told_ips: Vec<IpAddr>,
+    #[serde(default)]
     nodes: Vec<CachedNode>,
     #[serde(default)]
     maps: Vec<CachedMap>,
@@ -70,6 +72,7 @@ pub fn encode(fold: &Fold, boot_id: &str) -> anyhow::Result<Vec<u8>> {
         cluster: fold.cluster.clone(),
         node: fold.node.clone(),
         known: fold.known.iter().map(ToString::to_string).collect(),
+        told_ips: fold.told_ips.values().copied().collect(),
         nodes: nodes.map(|(name, entry)| cached_node(name, &entry.config)).collect(),
         maps: fold
             .maps
@@ -123,6 +126,7 @@ pub fn load(dir: &Path, boot_id: &str, fold: &mut Fold) -> anyhow::Result<bool> 
     }
     fold.node = cached.node;
     fold.known = cached.known.iter().filter_map(|text| text.parse().ok()).collect();
+    fold.told_ips = cached.told_ips.iter().map(|ip| (Family::of(ip), *ip)).collect();
     for node in cached.nodes {
         let blocks = node.blocks.iter().filter_map(|(text, pair)| Some(Block { cidr: text.parse().ok()?, pair: *pair }));
         let config = NodeConfig {

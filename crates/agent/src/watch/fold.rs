@@ -5,12 +5,14 @@
 //! given its block.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use overlane_api::convert::{self, ConvertError};
 use overlane_api::crd::{CLUSTER_NETWORK, ClusterNetworkSpec, NAMESPACE, NodeStateSpec};
 use overlane_core::cidr::Cidr;
 use overlane_core::cluster::{ClusterPlan, Finding, validate};
+use overlane_core::family::Family;
 use overlane_core::masq::{MasqFragment, merge};
 use overlane_core::plan::Peer;
 
@@ -65,6 +67,8 @@ pub struct Fold {
     pub(super) node: Option<NodeFacts>,
     /// Blocks that were given to this node in this boot.
     pub(super) known: BTreeSet<Cidr>,
+    /// The node's addresses as the controller last told them: what is routed by them stays routed while it says nothing.
+    pub(super) told_ips: BTreeMap<Family, IpAddr>,
     /// The own NodeState as the API has it; `None` while it is not known, then present or absent.
     state: Option<Option<Box<NodeStateSpec>>>,
     state_listed: bool,
@@ -106,6 +110,7 @@ impl Fold {
             listed_maps: BTreeMap::new(),
             node: None,
             known: BTreeSet::new(),
+            told_ips: BTreeMap::new(),
             state: None,
             state_listed: false,
             peers: None,
@@ -291,6 +296,11 @@ impl Fold {
 
     /// The view as of now. Remembers the own blocks that are fit to be used.
     pub fn view(&mut self) -> View {
+        if let Some(entry) = self.configs.get(&self.own_name)
+            && !entry.config.node_ips.is_empty()
+        {
+            self.told_ips.clone_from(&entry.config.node_ips);
+        }
         let own = self.own();
         self.known.extend(own.blocks.iter().map(|block| block.cidr));
         let (lost, contested) = self.conflicts();
@@ -317,16 +327,14 @@ impl Fold {
 
     fn own(&self) -> Own {
         let node = self.node.as_ref();
-        let fallback = || {
-            let mut ips = BTreeMap::new();
-            for ip in node.into_iter().flat_map(|node| node.addresses.iter().copied()) {
-                ips.entry(overlane_core::family::Family::of(&ip)).or_insert(ip);
-            }
-            ips
-        };
+        let mut ips = BTreeMap::new();
+        for ip in node.into_iter().flat_map(|node| node.addresses.iter().copied()) {
+            ips.entry(Family::of(&ip)).or_insert(ip);
+        }
+        ips.extend(self.told_ips.iter());
         let Some(entry) = self.configs.get(&self.own_name) else {
             let missing = format!("there is no NodeNetworkConfig {}", self.own_name);
-            return Own { missing: Some(missing), node_ips: fallback(), ..Own::default() };
+            return Own { missing: Some(missing), node_ips: ips, ..Own::default() };
         };
         let config = &entry.config;
         // The configuration of an earlier machine of this name is not this one's: its blocks count only if they were
@@ -343,7 +351,6 @@ impl Fold {
         } else if blocks.is_empty() {
             missing = Some(format!("NodeNetworkConfig {} names no block yet", self.own_name));
         }
-        let mut ips = fallback();
         ips.extend(config.node_ips.iter());
         Own { blocks, node_ips: ips, missing, fault: entry.fault.as_ref().map(ToString::to_string) }
     }

@@ -27,14 +27,19 @@ pub fn attachment(id: &str) -> Attachment {
 pub struct Pending(pub UnixStream);
 
 impl Pending {
-    pub fn answer(mut self) -> Outcome {
+    pub fn answer(self) -> Outcome {
+        self.try_answer().unwrap()
+    }
+
+    /// An error if the agent hung up.
+    pub fn try_answer(mut self) -> std::io::Result<Outcome> {
         let mut head = [0; 4];
-        self.0.read_exact(&mut head).unwrap();
+        self.0.read_exact(&mut head)?;
         let mut body = vec![0; u32::from_be_bytes(head) as usize];
-        self.0.read_exact(&mut body).unwrap();
+        self.0.read_exact(&mut body)?;
         let response: Response = serde_json::from_slice(&body).unwrap();
         assert_eq!(response.protocol, PROTOCOL);
-        response.outcome
+        Ok(response.outcome)
     }
 }
 

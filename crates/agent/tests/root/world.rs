@@ -1,11 +1,13 @@
 //! A node as a network namespace with a real agent in it, and pods as further namespaces. All of it goes when the
 //! value does, also after a panic.
 
+use std::net::{IpAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use overlane_datapath::netns::Netns;
 use serde_json::Value;
 
 use crate::client::Client;
@@ -41,6 +43,14 @@ pub fn eventually<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
     }
 }
 
+/// Whether a TCP connection from one namespace reaches an address of another.
+pub fn reaches(from: &str, to: &str, address: IpAddr) -> bool {
+    let open = |name: &str| Netns::open(Path::new("/run/netns").join(name)).unwrap();
+    let listener = open(to).run(|| TcpListener::bind((address, 0)).unwrap()).unwrap();
+    let at = listener.local_addr().unwrap();
+    open(from).run(|| TcpStream::connect_timeout(&at, Duration::from_secs(1)).is_ok()).unwrap()
+}
+
 /// A pod's network namespace.
 pub struct Pod {
     pub name: String,
@@ -62,10 +72,6 @@ impl Pod {
     /// A command inside.
     pub fn run(&self, command: &str) -> String {
         sh(&format!("ip netns exec {} {command}", self.name))
-    }
-
-    pub fn try_run(&self, command: &str) -> (bool, String) {
-        try_sh(&format!("ip netns exec {} {command}", self.name))
     }
 
     /// Ends the sandbox without a word to anybody.
@@ -287,12 +293,17 @@ impl World {
         names.filter(|name| name.starts_with("ovlp")).collect()
     }
 
+    /// Our route table, both families. A table that was never used does not exist, says the kernel.
+    pub fn routes(&self) -> String {
+        sh(&format!("for v in 4 6; do ip -n {} -$v route show table 28534 2>/dev/null || true; done", self.ns))
+    }
+
     /// Waits until nothing of any pod is left, and the addresses are free.
     pub fn empty(&self) {
         eventually("no links, no leases", || {
             (self.links().is_empty() && self.state()["leases"].as_array().unwrap().is_empty()).then_some(())
         });
-        let routes = sh(&format!("ip -n {0} route show table 28534; ip -n {0} -6 route show table 28534", self.ns));
+        let routes = self.routes();
         assert!(!routes.contains("ovlp"), "{routes}");
         let table = self.run("nft list table inet overlane");
         assert!(!table.contains("\"ovlp") || !table.contains("\" . 02:"), "{table}");

@@ -65,11 +65,7 @@ pub fn widgets(client: &Client) -> Api<Widget> {
 }
 
 pub fn widget(name: &str, size: u32) -> Widget {
-    let spec = WidgetSpec {
-        size,
-        colour: blue(),
-        note: None,
-    };
+    let spec = WidgetSpec { size, colour: blue(), note: None };
     Widget::new(name, spec)
 }
 
@@ -107,7 +103,5 @@ pub fn refusal<T: std::fmt::Debug>(result: kube::Result<T>) -> (u16, String) {
 
 /// Waits for a future, but not for ever.
 pub async fn soon<F: Future>(future: F) -> F::Output {
-    tokio::time::timeout(Duration::from_secs(10), future)
-        .await
-        .expect("nothing happened within ten seconds")
+    tokio::time::timeout(Duration::from_secs(10), future).await.expect("nothing happened within ten seconds")
 }

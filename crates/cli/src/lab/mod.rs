@@ -20,6 +20,8 @@ use overlane_lab::{down, run};
 use crate::args::{ApiCommand, DeleteArgs, DownArgs, EchoArgs, LabArgs, LabCommand, LogsArgs, RunArgs};
 use crate::out::{self, Format};
 
+pub use up::bring_up;
+
 /// A runtime for one command.
 pub fn runtime() -> Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().context("start a runtime")

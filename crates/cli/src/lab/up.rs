@@ -4,11 +4,10 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use overlane_lab::error::LabError;
 use overlane_lab::names::LabName;
 use overlane_lab::spec::{self, Plan, UpRequest};
 use overlane_lab::status::LabStatus;
-use overlane_lab::{down, up};
+use overlane_lab::up;
 
 use crate::args::UpArgs;
 use crate::out::{self, Format};
@@ -53,13 +52,7 @@ pub fn bring_up(plan: &Plan, patience: Duration, keep: bool) -> Result<LabStatus
             progress.doing(&at.doing);
         }
     };
-    let done = super::runtime()?.block_on(up::up(plan, patience, told));
+    let done = super::runtime()?.block_on(up::up(plan, patience, keep, told));
     progress.clear();
-    if let Err(error) = &done {
-        let nothing_made = error.downcast_ref::<LabError>().is_some();
-        if !keep && !nothing_made {
-            down::down(&plan.record.name)?;
-        }
-    }
     done
 }

@@ -273,7 +273,8 @@ impl World {
     /// What is to be done about a node, there or not.
     #[must_use]
     pub fn decide(&self, name: &str, now_ms: u64) -> Verdict {
-        let Some(plan) = &self.plan else { return Verdict::default() };
+        // A claim of nobody is one that a hand has spoilt: it only keeps its block from being given.
+        let Some(plan) = self.plan.as_ref().filter(|_| !name.is_empty()) else { return Verdict::default() };
         let state = self.states.get(name);
         let config = self.configs.get(name);
         let Some(view) = self.nodes.get(name) else {

@@ -135,6 +135,10 @@ impl Sim {
         self.api.restore(store);
         for (controller, cut) in self.controllers.iter_mut().zip(&mut self.cut) {
             controller.queues.iter_mut().for_each(std::collections::VecDeque::clear);
+            // The API servers are down while their store is restored: what was under way has failed.
+            while !controller.jobs.is_empty() {
+                controller.end(0);
+            }
             *cut = true;
         }
         // A kubelet that finds a Node of its name takes it over.
@@ -363,6 +367,8 @@ impl Sim {
             assert_eq!(node.pod_cidrs == texts, !stale, "{name}: {:?} {texts:?} {:?}", node.pod_cidrs, node.conditions);
             let machine = self.machines.values().find(|machine| machine.name == *name).unwrap();
             assert!(blocks.iter().all(|block| machine.held.contains(block)));
+            let kept = machine.held.iter().all(|block| blocks.contains(block));
+            assert!(kept || self.api.was_restored, "{name} lost blocks under its pods: {:?}, {blocks:?}", machine.held);
         }
     }
 }

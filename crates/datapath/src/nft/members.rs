@@ -130,17 +130,17 @@ fn put(requests: &mut Vec<Request>, kind: u16, flags: i32, what: &str, elements:
 fn put_one(request: Request, element: &RawElement) -> Request {
     request.nest(LIST_ELEM, |r| {
         let r = r.nest(ELEM_KEY, |r| r.attr(DATA_VALUE, &element.key));
-        if element.end { r.be32(ELEM_FLAGS, FLAG_INTERVAL_END) } else { r }
+        if element.start { r } else { r.be32(ELEM_FLAGS, FLAG_INTERVAL_END) }
     })
 }
 
 fn read(set: &str, element: &[u8]) -> Option<RawElement> {
     let key = find(find(element, ELEM_KEY)?, DATA_VALUE)?;
     let flags = find(element, ELEM_FLAGS).and_then(u32_of).map_or(0, u32::from_be);
-    let end = flags & FLAG_INTERVAL_END != 0;
+    let start = flags & FLAG_INTERVAL_END == 0;
     // nft marks the gap before the first range with an end at zero; it means nothing to the kernel.
-    let gap = end && key.iter().all(|byte| *byte == 0);
-    (!gap).then(|| RawElement { set: set.to_owned(), key: key.to_vec(), end })
+    let gap = !start && key.iter().all(|byte| *byte == 0);
+    (!gap).then(|| RawElement { set: set.to_owned(), key: key.to_vec(), start })
 }
 
 fn counter(message: &Message) -> Option<(String, (u64, u64))> {

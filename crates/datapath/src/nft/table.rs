@@ -83,8 +83,11 @@ fn is_as_written(listed: Option<&Listing>, structure: &Structure) -> bool {
     listed.is_some_and(|l| l.marker.as_deref() == Some(&marker(&structure.revision(), &l.hash)))
 }
 
-fn raw(elements: &BTreeSet<Element>) -> BTreeSet<RawElement> {
-    elements.iter().flat_map(Element::raw).collect()
+/// What the kernel takes or leaves as one: a range with its end, anything else alone. (It refuses another end for a
+/// beginning that stays.)
+fn units(elements: &BTreeSet<RawElement>) -> BTreeSet<Vec<&RawElement>> {
+    let list: Vec<_> = elements.iter().collect();
+    list.chunk_by(|a, b| a.start && !b.start && a.set == b.set).map(<[_]>::to_vec).collect()
 }
 
 impl Table {
@@ -103,23 +106,24 @@ impl Table {
     pub fn apply(&self, plan: &NodePlan, primary: &BTreeMap<Family, String>) -> Result<Applied, NftError> {
         let wanted = Planned { structure: Structure::of(plan, primary), elements: of_plan(plan) };
         let mut state = self.lock();
-        let before = state.planned.replace(wanted.clone());
         let certain = std::mem::replace(&mut state.certain, false);
-        let applied = match &before {
+        let applied = match state.planned.take() {
             // The usual case: peers came or went. What the kernel holds is known, and audits see to that.
             Some(before) if certain && before.structure == wanted.structure => {
-                let (added, removed) = state.change(&raw(&wanted.elements), &raw(&before.elements))?;
-                Applied { structure: false, added, removed }
+                let remove: Vec<_> = before.elements.difference(&wanted.elements).flat_map(Element::raw).collect();
+                let add: Vec<_> = wanted.elements.difference(&before.elements).flat_map(Element::raw).collect();
+                state.planned = Some(wanted);
+                state.with_members(|members| members.change(&remove, &add))?;
+                Applied { structure: false, added: add.len(), removed: remove.len() }
             }
-            _ => match state.agree() {
-                Ok(applied) => applied,
-                Err(error) => {
-                    if before.is_none() {
-                        state.planned = None;
-                    }
-                    return Err(error);
+            before => {
+                state.planned = Some(wanted);
+                let result = state.agree();
+                if result.is_err() && before.is_none() {
+                    state.planned = None;
                 }
-            },
+                result?
+            }
         };
         state.certain = true;
         Ok(applied)
@@ -150,6 +154,9 @@ impl Table {
                 }
             }
         }
+        // A set's elements next to each other go in one message.
+        remove.sort();
+        add.sort();
         let result = match state.with_members(|members| members.change(&remove, &add)) {
             Err(error) if error.errno() == Some(Errno::ENOENT) => state.agree().map(drop),
             other => other.map_err(NftError::from),
@@ -225,13 +232,27 @@ impl State {
         planned.elements.iter().cloned().chain(self.pods.iter().cloned().map(Element::Pod)).collect()
     }
 
+    /// One set after the other: a big cluster's elements are not all held at once.
     fn agree_on_members(&mut self, planned: &Planned) -> Result<Applied, NftError> {
-        let mut held = BTreeSet::new();
-        for set in planned.structure.sets() {
-            held.extend(self.with_members(|members| members.list(set))?);
+        let elements = self.elements(planned);
+        let mut by_set: BTreeMap<String, BTreeSet<RawElement>> =
+            planned.structure.sets().map(|set| (set.to_owned(), BTreeSet::new())).collect();
+        for raw in elements.iter().flat_map(Element::raw) {
+            if let Some(set) = by_set.get_mut(&raw.set) {
+                set.insert(raw);
+            }
         }
-        let (added, removed) = self.change(&raw(&self.elements(planned)), &held)?;
-        Ok(Applied { structure: false, added, removed })
+        let mut applied = Applied::default();
+        for (set, wanted) in by_set {
+            let held = self.with_members(|members| members.list(&set))?;
+            let (held, wanted) = (units(&held), units(&wanted));
+            let remove: Vec<_> = held.difference(&wanted).flatten().copied().cloned().collect();
+            let add: Vec<_> = wanted.difference(&held).flatten().copied().cloned().collect();
+            self.with_members(|members| members.change(&remove, &add))?;
+            applied.added += add.len();
+            applied.removed += remove.len();
+        }
+        Ok(applied)
     }
 
     fn agree_on_structure(&mut self, planned: &Planned) -> Result<Written, NftError> {
@@ -257,14 +278,6 @@ impl State {
             program::run("mark the table", &mark(&structure.revision(), &listed.hash))?;
         }
         Ok(written)
-    }
-
-    /// From `held` to `wanted`; how many were added and removed.
-    fn change(&mut self, wanted: &BTreeSet<RawElement>, held: &BTreeSet<RawElement>) -> Result<(usize, usize), NetlinkError> {
-        let remove: Vec<_> = held.difference(wanted).cloned().collect();
-        let add: Vec<_> = wanted.difference(held).cloned().collect();
-        self.with_members(|members| members.change(&remove, &add))?;
-        Ok((add.len(), remove.len()))
     }
 
     fn counters(&mut self) -> Result<BTreeMap<String, (u64, u64)>, NftError> {

@@ -15,6 +15,9 @@ use crate::owned;
 use crate::rtnl::link::{self, Link, VethEnd};
 use crate::rtnl::neighbour;
 
+/// `IFNAMSIZ` less the final NUL.
+const NAME_MAX: usize = 15;
+
 /// Makes and ends pod links. Several threads may use it at once; all of them in the namespace in which it was made,
 /// since its sockets belong to that.
 #[derive(Debug, Default)]
@@ -112,7 +115,7 @@ fn wire(socket: &mut Socket, ns: &Netns, spec: &PodSpec) -> Result<Wired, WireEr
         let pod = thread.join().unwrap_or(Err(NetnsError::Panicked.into()));
         match host.and(pod) {
             Ok(()) => Ok(made),
-            Err(cause) => Err(undo(socket, spec, made, cause)),
+            Err(cause) => Err(undo(spec, cause)),
         }
     })
 }
@@ -120,23 +123,18 @@ fn wire(socket: &mut Socket, ns: &Netns, spec: &PodSpec) -> Result<Wired, WireEr
 fn make_link(socket: &mut Socket, ns: &Netns, spec: &PodSpec) -> Result<Wired, WireError> {
     let near = VethEnd { name: &spec.link, mac: Some(owned::HOST_MAC), mtu: spec.mtu };
     let far = VethEnd { name: &spec.ifname, mac: Some(spec.mac), mtu: spec.mtu };
-    let echo = socket.request(link::add_veth(near, far, ns.as_fd())).map_err(|error| match error {
-        NetlinkError::Refused(source) if source.errno == Errno::EEXIST => {
-            WireError::Taken { link: spec.link.clone(), ifname: spec.ifname.clone(), source }
+    let echo = match socket.request(link::add_veth(near, far, ns.as_fd())) {
+        Ok(echo) => echo,
+        Err(NetlinkError::Refused(source)) if source.errno == Errno::EEXIST => {
+            return Err(WireError::Taken { link: spec.link.clone(), ifname: spec.ifname.clone(), source });
         }
-        other => other.into(),
-    })?;
+        Err(NetlinkError::Refused(source)) => return Err(WireError::Step { link: spec.link.clone(), source }),
+        // Whether it was made is not known.
+        Err(error) => return Err(undo(spec, error.into())),
+    };
     let link = echo.iter().find_map(Link::read).filter(|l| l.name == spec.link);
-    match link.and_then(|l| Some(Wired { host_index: l.index, pod_index: l.peer_index? })) {
-        Some(wired) => Ok(wired),
-        None => {
-            let cause = WireError::NoEcho { link: spec.link.clone() };
-            Err(match socket.request(link::delete_by_name(&spec.link)) {
-                Ok(_) => cause,
-                Err(undo) => WireError::NotUndone { link: spec.link.clone(), cause: Box::new(cause), undo },
-            })
-        }
-    }
+    let wired = link.and_then(|l| Some(Wired { host_index: l.index, pod_index: l.peer_index? }));
+    wired.ok_or_else(|| undo(spec, WireError::NoEcho { link: spec.link.clone() }))
 }
 
 fn host_side(socket: &mut Socket, spec: &PodSpec, made: Wired, tell: &SyncSender<u32>) -> Result<(), WireError> {
@@ -185,8 +183,10 @@ fn repair_host(socket: &mut Socket, spec: &PodSpec) -> Result<(), WireError> {
     })
 }
 
-fn undo(socket: &mut Socket, spec: &PodSpec, made: Wired, cause: WireError) -> WireError {
-    match absent_is_fine(socket.request(link::delete(made.host_index, &spec.link)).map(drop)) {
+/// Removes the link that was made, by a socket of its own: the other one may be what failed.
+fn undo(spec: &PodSpec, cause: WireError) -> WireError {
+    let removed = Socket::route().and_then(|mut socket| socket.request(link::delete_by_name(&spec.link)).map(drop));
+    match absent_is_fine(removed) {
         Ok(()) => cause,
         Err(undo) => WireError::NotUndone { link: spec.link.clone(), cause: Box::new(cause), undo },
     }
@@ -208,8 +208,8 @@ fn retire(socket: &mut Socket, links: &[Retiring]) -> Result<(), NetlinkError> {
 
 fn reap(socket: &mut Socket, links: &[String]) -> Result<(), NetlinkError> {
     let found = find_links(socket, links.iter().map(String::as_str))?;
-    let ours: Vec<_> =
-        found.values().filter(|l| l.kind.as_deref() == Some("veth") && l.name.starts_with(owned::POD_LINK_PREFIX)).collect();
+    let is_ours = |l: &&Link| l.kind.as_deref() == Some("veth") && owned::is_pod_link(&l.name);
+    let ours: Vec<_> = found.values().filter(is_ours).collect();
     match ours.as_slice() {
         [] => Ok(()),
         [one] => absent_is_fine(socket.request(link::delete(one.index, &one.name)).map(drop)),
@@ -226,7 +226,9 @@ fn find_links<'a>(
     names: impl Iterator<Item = &'a str>,
 ) -> Result<BTreeMap<String, Link>, NetlinkError> {
     let mut replies: Vec<Message> = Vec::new();
-    let answers = socket.batch_with_replies(names.map(link::get).collect(), &mut replies)?;
+    // The kernel answers to a name that no link can have with an error of its own.
+    let possible = names.filter(|name| (1..=NAME_MAX).contains(&name.len()));
+    let answers = socket.batch_with_replies(possible.map(link::get).collect(), &mut replies)?;
     all_done_or_absent(answers)?;
     Ok(replies.iter().filter_map(Link::read).map(|l| (l.name.clone(), l)).collect())
 }

@@ -27,14 +27,16 @@ pub enum Element {
 }
 
 /// An element as nf_tables has it. A range is two of them: where it begins, and the first key after it.
+///
+/// In the order in which the kernel takes them: where one range ends and the next begins, the end comes first.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct RawElement {
     /// The set's name.
     pub set: String,
     /// The key: components one after the other, each filled up to 4 bytes.
     pub key: Vec<u8>,
-    /// It ends a range.
-    pub end: bool,
+    /// It does not end a range.
+    pub start: bool,
 }
 
 /// `4` or `6`, the last part of most sets' names.
@@ -110,7 +112,7 @@ impl Element {
                 return range(&set, cidr);
             }
         };
-        vec![RawElement { set, key: key.0, end: false }]
+        vec![RawElement { set, key: key.0, start: true }]
     }
 }
 
@@ -122,12 +124,12 @@ pub(super) fn peer_set(family: Family, prefix_len: u8) -> String {
 fn range(set: &str, cidr: &Cidr) -> Vec<RawElement> {
     let mut start = Key::default();
     start.address(cidr.network());
-    let mut raw = vec![RawElement { set: set.to_owned(), key: start.0, end: false }];
+    let mut raw = vec![RawElement { set: set.to_owned(), key: start.0, start: true }];
     // A range up to the last address has no end.
     if let Some(after) = after(cidr.last()) {
         let mut end = Key::default();
         end.address(after);
-        raw.push(RawElement { set: set.to_owned(), key: end.0, end: true });
+        raw.push(RawElement { set: set.to_owned(), key: end.0, start: false });
     }
     raw
 }
@@ -189,8 +191,10 @@ mod tests {
     #[test]
     fn ranges_end_after_their_last_address() {
         let raw = Element::MasqueradeExcept(cidr("10.0.0.0/8")).raw();
-        assert_eq!((raw[0].key.as_slice(), raw[0].end), (&[10, 0, 0, 0][..], false));
-        assert_eq!((raw[1].key.as_slice(), raw[1].end), (&[11, 0, 0, 0][..], true));
+        assert_eq!((raw[0].key.as_slice(), raw[0].start), (&[10, 0, 0, 0][..], true));
+        assert_eq!((raw[1].key.as_slice(), raw[1].start), (&[11, 0, 0, 0][..], false));
+        let next = Element::MasqueradeExcept(cidr("11.0.0.0/8")).raw();
+        assert!(raw[1] < next[0], "the kernel refuses a range that begins before the one below it has ended");
         assert_eq!(Element::MasqueradeExcept(cidr("255.0.0.0/8")).raw().len(), 1);
         assert_eq!(Element::MasqueradeExcept(cidr("::/0")).raw().len(), 1);
     }

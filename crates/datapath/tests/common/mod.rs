@@ -332,5 +332,5 @@ impl Node {
 }
 
 pub fn mac_of(ns: &Ns, link: &str) -> Mac {
-    mac::parse(ns.sh(&format!("cat /sys/class/net/{link}/address || ip -br link show {link} | awk '{{print $3}}'")).trim()).unwrap()
+    mac::parse(ns.sh(&format!("ip -br link show {link} | awk '{{print $3}}'")).trim()).unwrap()
 }

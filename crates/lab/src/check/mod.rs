@@ -10,7 +10,7 @@ mod pods;
 pub mod pool;
 pub mod probe;
 pub mod report;
-mod servers;
+pub mod servers;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -135,12 +135,13 @@ fn hosts(lab: &LabClient, status: &LabStatus, families: &[Family]) -> Result<Vec
     Ok(hosts)
 }
 
-fn mtu(namespace: &Path) -> Result<usize> {
+/// MTU of `eth0` in a namespace, in bytes.
+pub fn mtu(namespace: &Path) -> Result<usize> {
     netns::run(namespace, || Wire::open()?.mtu("eth0"))
 }
 
 /// Blocks with their node's address of the same family.
-fn blocks(status: &LabStatus) -> Vec<(Cidr, IpAddr)> {
+pub fn blocks(status: &LabStatus) -> Vec<(Cidr, IpAddr)> {
     let mut found = Vec::new();
     for node in &status.nodes {
         let addresses: Vec<IpAddr> = node.addresses.iter().filter_map(|ip| ip.parse().ok()).collect();
@@ -179,13 +180,14 @@ fn with_routes(
 }
 
 /// Routes in the VM that end with this value.
-struct Routes<'a> {
+pub struct Routes<'a> {
     namespace: &'a Path,
     routes: Vec<(Cidr, IpAddr)>,
 }
 
 impl<'a> Routes<'a> {
-    fn put(namespace: &'a Path, routes: Vec<(Cidr, IpAddr)>) -> Result<Self> {
+    /// Puts routes to blocks, each by a next hop, into the namespace.
+    pub fn put(namespace: &'a Path, routes: Vec<(Cidr, IpAddr)>) -> Result<Self> {
         let put = Self { namespace, routes };
         netns::run(namespace, || {
             let mut wire = Wire::open()?;

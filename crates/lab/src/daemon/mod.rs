@@ -38,6 +38,12 @@ use supervise::Program;
 /// How long a daemon waits for the one before it to be gone.
 const LOCK_PATIENCE: Duration = Duration::from_secs(5);
 
+/// Where the first controller serves its metrics; each further one a port above.
+const CONTROLLER_PORT: u32 = 9471;
+/// Seconds that a controller waits for agents to say what they hold: here they all start at once and speak within
+/// milliseconds. An argument of `up` counts more.
+const AGENT_GRACE: &str = "1";
+
 /// A running lab.
 pub struct Cluster {
     record: LabRecord,
@@ -197,15 +203,18 @@ impl Cluster {
         let mut controllers = self.controllers.lock().unwrap_or_else(PoisonError::into_inner);
         for number in 0..self.record.controllers {
             let name = format!("controller-{number}");
+            let url = self.api.vnet_url();
+            let lab = self.record.name.as_str();
             let mut args: Vec<String> =
-                ["--api-url", &self.api.vnet_url(), "--identity", &name, "--metrics-addr"].map(str::to_owned).into();
+                ["--lab", lab, "--api-url", &url, "--identity", &name, "--metrics-addr"].map(str::to_owned).into();
             // Each of several needs a port of its own.
-            args.push(format!("127.0.0.1:{}", 9480 + number));
+            args.push(format!("127.0.0.1:{}", CONTROLLER_PORT + number));
             args.extend(self.record.controller_args.iter().cloned());
             let launch = crate::spawn::Launch {
                 namespace: netns::path(&self.record.name, &Part::ControlPlane),
                 program: self.programs.controller.clone(),
                 args,
+                env: [("OVERLANE_AGENT_GRACE".to_owned(), AGENT_GRACE.to_owned())].into(),
                 log: Some(self.paths.log(&name)),
                 ..crate::spawn::Launch::default()
             };

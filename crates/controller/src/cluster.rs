@@ -1,0 +1,119 @@
+//! The ClusterNetwork: which plan is in force.
+//!
+//! A spec that breaks a rule, or that would leave nodes' blocks outside its pod CIDRs, does not come in force; the last
+//! one that did goes on. It is kept in the object's status, so that a restart does not lose it.
+
+use overlane_api::convert;
+use overlane_api::crd::{CLUSTER_NETWORK, ClusterNetwork, ClusterNetworkSpec};
+use overlane_core::blocks::{Allocator, admit};
+use overlane_core::cluster::{ClusterPlan, Finding, validate};
+
+/// What was found out about the spec.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Judgement {
+    /// It is in force.
+    InForce,
+    /// It breaks rules.
+    Invalid(Vec<Finding>),
+    /// It is sound, but not over the blocks that nodes have.
+    Refused(Vec<Finding>),
+}
+
+/// Keeps the plan that is in force.
+#[derive(Debug, Default)]
+pub struct Gate {
+    object: Option<ClusterNetwork>,
+    judgement: Option<Judgement>,
+    in_force: Option<(ClusterNetworkSpec, ClusterPlan)>,
+    stale: bool,
+    /// Whether it was said that there is none.
+    told: bool,
+}
+
+impl Gate {
+    /// Learns the object; those of other names count for nothing.
+    pub fn upsert(&mut self, object: ClusterNetwork) {
+        if object.metadata.name.as_deref() != Some(CLUSTER_NETWORK) {
+            tracing::warn!(name = ?object.metadata.name, "a ClusterNetwork that is not named `{CLUSTER_NETWORK}` is ignored");
+            return;
+        }
+        let same = self.object.as_ref().is_some_and(|old| old.spec == object.spec && old.metadata.uid == object.metadata.uid);
+        self.stale |= !same;
+        self.object = Some(object);
+    }
+
+    /// Learns that the object is gone. What was in force stays: nodes have their blocks.
+    pub fn remove(&mut self, name: &str) {
+        if name == CLUSTER_NETWORK && self.object.take().is_some() {
+            tracing::warn!("the ClusterNetwork was deleted; its last plan stays in force until there is another");
+            self.judgement = None;
+            self.told = true;
+        }
+    }
+
+    /// The object as it was last seen.
+    pub const fn object(&self) -> Option<&ClusterNetwork> {
+        self.object.as_ref()
+    }
+
+    /// What was found out about it.
+    pub const fn judgement(&self) -> Option<&Judgement> {
+        self.judgement.as_ref()
+    }
+
+    /// The spec in force.
+    pub fn applied(&self) -> Option<&ClusterNetworkSpec> {
+        self.in_force.as_ref().map(|(spec, _)| spec)
+    }
+
+    /// The plan in force.
+    pub fn plan(&self) -> Option<&ClusterPlan> {
+        self.in_force.as_ref().map(|(_, plan)| plan)
+    }
+
+    /// Judges the spec over the claims, if it is new or was refused for claims that may be gone. Gives whether another
+    /// plan came in force.
+    pub fn judge(&mut self, alloc: &Allocator) -> bool {
+        let Some(object) = &self.object else {
+            if !std::mem::replace(&mut self.told, true) {
+                tracing::info!("there is no ClusterNetwork `{CLUSTER_NETWORK}`; waiting for one");
+            }
+            return false;
+        };
+        if !self.stale && !matches!(self.judgement, Some(Judgement::Refused(_))) {
+            return false;
+        }
+        self.stale = false;
+        let (judgement, plan) = match judge(&object.spec, alloc) {
+            Ok(plan) => (Judgement::InForce, Some((object.spec.clone(), plan))),
+            Err(judgement) => (judgement, None),
+        };
+        let kept = object.status.as_ref().and_then(|status| status.applied.as_ref()).filter(|_| self.in_force.is_none());
+        let plan = plan.or_else(|| kept.and_then(|spec| Some((spec.clone(), judge(spec, alloc).ok()?))));
+        if self.judgement.as_ref() != Some(&judgement) {
+            tell(&judgement);
+        }
+        self.judgement = Some(judgement);
+        let Some(plan) = plan else { return false };
+        let changed = self.in_force.as_ref() != Some(&plan);
+        self.in_force = Some(plan);
+        changed
+    }
+}
+
+fn judge(spec: &ClusterNetworkSpec, alloc: &Allocator) -> Result<ClusterPlan, Judgement> {
+    let plan = validate(&convert::cluster_spec(spec)).map_err(Judgement::Invalid)?;
+    let against = admit(&plan, alloc.claims());
+    if against.is_empty() { Ok(plan) } else { Err(Judgement::Refused(against)) }
+}
+
+fn tell(judgement: &Judgement) {
+    match judgement {
+        Judgement::InForce => tracing::info!("the ClusterNetwork is in force"),
+        Judgement::Invalid(findings) | Judgement::Refused(findings) => {
+            for finding in findings {
+                tracing::error!(field = finding.field, rule = finding.rule, "ClusterNetwork: {}; {}", finding.reason, finding.fix);
+            }
+        }
+    }
+}

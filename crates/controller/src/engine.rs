@@ -1,0 +1,354 @@
+//! The main loop: words in, decisions out.
+//!
+//! It owns everything that is known; jobs run beside it and bring back what they learnt. It never waits for the API.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use kube::api::{Patch, PatchParams};
+use kube::{Api, Client};
+use overlane_api::crd::{CLUSTER_NETWORK, ClusterNetwork, ClusterNetworkStatus};
+use overlane_core::blocks::{Action, Settings, Trouble, World};
+use overlane_core::cidr::Cidr;
+use serde_json::json;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::{MissedTickBehavior, interval, timeout};
+
+use crate::cluster::Gate;
+use crate::events::{Events, Subject};
+use crate::executor::{End, Epoch, Executor, Outcome};
+use crate::metrics::Metrics;
+use crate::objects::now_ms;
+use crate::queue::{Ending, Queue};
+use crate::watch::{Object, Source, Word};
+use crate::{cluster_status, facts};
+
+/// Nodes whose writes are under way at a time.
+const JOBS: usize = 32;
+/// Words taken in before decisions are made again.
+const WORDS: usize = 512;
+/// Decisions made before words are taken in again.
+const DECISIONS: usize = 512;
+/// How often time is looked at.
+const TICK: Duration = Duration::from_millis(200);
+/// How often status and gauges are brought up to date.
+const REPORT_MS: u64 = 1_000;
+/// How long jobs may take to end once they are to.
+const GRACE: Duration = Duration::from_secs(3);
+
+/// What the loop is made of.
+pub struct Engine {
+    client: Client,
+    world: World,
+    gate: Gate,
+    queue: Queue,
+    executor: Executor,
+    events: Events,
+    metrics: Metrics,
+    epoch: Epoch,
+    jobs: JoinSet<Outcome>,
+    /// The write of the ClusterNetwork's status, if one is under way.
+    report: JoinSet<Option<ClusterNetworkStatus>>,
+    troubles: BTreeMap<String, Trouble>,
+    complete: BTreeSet<Source>,
+    seen_names: BTreeMap<Source, BTreeSet<String>>,
+    seen_blocks: BTreeSet<Cidr>,
+    lead: watch::Receiver<bool>,
+    leads: bool,
+    report_ms: u64,
+}
+
+impl Engine {
+    /// One that acts while `lead` says so.
+    pub fn new(client: Client, settings: Settings, identity: &str, metrics: Metrics, lead: watch::Receiver<bool>) -> Self {
+        let epoch = Epoch::default();
+        let events = Events::new(&client, identity);
+        let executor = Executor::new(client.clone(), events.clone(), metrics.clone(), epoch.clone());
+        Self {
+            client,
+            world: World::new(settings),
+            gate: Gate::default(),
+            queue: Queue::default(),
+            executor,
+            events,
+            metrics,
+            epoch,
+            jobs: JoinSet::new(),
+            report: JoinSet::new(),
+            troubles: BTreeMap::new(),
+            complete: BTreeSet::new(),
+            seen_names: BTreeMap::new(),
+            seen_blocks: BTreeSet::new(),
+            lead,
+            leads: false,
+            report_ms: 0,
+        }
+    }
+
+    /// Runs until `stop`. What is under way then is stopped after its present request.
+    pub async fn run(mut self, mut words: mpsc::Receiver<Word>, mut stop: watch::Receiver<bool>) {
+        let mut tick = interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut inbox = Vec::with_capacity(WORDS);
+        loop {
+            tokio::select! {
+                biased;
+                _ = stop.wait_for(|stop| *stop) => break,
+                changed = self.lead.changed() => if changed.is_err() { break },
+                Some(outcome) = self.jobs.join_next() => self.finish(outcome),
+                Some(status) = self.report.join_next() => self.reported(status),
+                count = words.recv_many(&mut inbox, WORDS) => {
+                    if count == 0 {
+                        break;
+                    }
+                    inbox.drain(..).for_each(|word| self.hear(word));
+                }
+                _ = tick.tick() => {}
+            }
+            self.office();
+            self.turn();
+        }
+        self.epoch.advance();
+        let _ = timeout(GRACE, async { while self.jobs.join_next().await.is_some() {} }).await;
+        self.jobs.shutdown().await;
+    }
+
+    /// Notes whether this controller leads. One that does no more stops at once.
+    fn office(&mut self) {
+        let leads = *self.lead.borrow_and_update();
+        if std::mem::replace(&mut self.leads, leads) == leads {
+            return;
+        }
+        self.metrics.set_leader(leads);
+        if leads {
+            self.world.touch_all();
+        } else {
+            self.epoch.advance();
+        }
+    }
+
+    fn is_synced(&self) -> bool {
+        self.complete.len() == Source::ALL.len()
+    }
+
+    fn hear(&mut self, word: Word) {
+        let now = now_ms();
+        match word {
+            Word::Listing(source) => {
+                // A list after the first: the API could not go on from where the watch was. Its store may be another.
+                if self.complete.remove(&source) {
+                    tracing::info!(?source, "listing anew");
+                    self.epoch.advance();
+                }
+                self.seen_names.remove(&source);
+                if source == Source::Blocks {
+                    self.seen_blocks.clear();
+                }
+            }
+            Word::Listed(object) => {
+                self.note_seen(&object);
+                self.take_in(object, overlane_core::blocks::Source::List, now);
+            }
+            Word::Complete(source) => self.complete_list(source, now),
+            Word::Changed(object) => self.take_in(object, overlane_core::blocks::Source::News, now),
+            Word::Deaf(source, reason) => tracing::warn!(?source, reason, "the API server cannot be heard"),
+        }
+        self.metrics.set_synced(self.is_synced());
+    }
+
+    fn note_seen(&mut self, object: &Object) {
+        let (source, name) = match object {
+            Object::Block(claim) => {
+                self.seen_blocks.insert(claim.cidr);
+                return;
+            }
+            Object::Node(view) => (Source::Nodes, view.name.clone()),
+            Object::State(view) => (Source::States, view.node.clone()),
+            Object::Config(view) => (Source::Configs, view.node.clone()),
+            Object::Cluster(object) => (Source::Clusters, crate::objects::name(&object.metadata)),
+            _ => return,
+        };
+        self.seen_names.entry(source).or_default().insert(name);
+    }
+
+    fn complete_list(&mut self, source: Source, now: u64) {
+        let seen = self.seen_names.remove(&source).unwrap_or_default();
+        match source {
+            Source::Nodes => self.world.retain_nodes(&seen, now),
+            Source::States => self.world.retain_states(&seen, now),
+            Source::Configs => self.world.retain_configs(&seen),
+            Source::Blocks => self.world.retain_claims(&std::mem::take(&mut self.seen_blocks), now),
+            Source::Clusters if !seen.contains(CLUSTER_NETWORK) => self.gate.remove(CLUSTER_NETWORK),
+            Source::Clusters => {}
+        }
+        self.complete.insert(source);
+        if self.is_synced() {
+            tracing::info!(nodes = self.world.nodes().len(), "every source was seen whole");
+        }
+    }
+
+    fn take_in(&mut self, object: Object, source: overlane_core::blocks::Source, now: u64) {
+        match object {
+            Object::Cluster(object) => self.gate.upsert(*object),
+            Object::ClusterGone(name) => self.gate.remove(&name),
+            object => facts::learn(&mut self.world, object, source, now),
+        }
+    }
+
+    /// Judges the plan, decides, and begins what was decided; nothing of it before the first full view, or without the
+    /// office.
+    fn turn(&mut self) {
+        let now = now_ms();
+        self.metrics.beat(now);
+        self.world.tick(now);
+        self.queue.tick(now);
+        for name in self.world.take_touched() {
+            self.queue.touch(&name);
+        }
+        if self.world.take_room() {
+            self.wake_waiting();
+        }
+        if !self.is_synced() {
+            return;
+        }
+        let due = now >= self.report_ms.saturating_add(REPORT_MS);
+        if (due || self.world.plan().is_none()) && self.gate.judge(self.world.alloc()) {
+            self.world.set_plan(self.gate.plan().cloned());
+            self.wake_waiting();
+        }
+        if due {
+            self.report_ms = now;
+            self.show();
+        }
+        if !self.leads || self.world.plan().is_none() {
+            return;
+        }
+        if due && self.report.is_empty() {
+            self.tell_cluster(now);
+        }
+        for _ in 0..DECISIONS {
+            if self.jobs.len() >= JOBS {
+                return;
+            }
+            let Some(name) = self.queue.pop() else { return };
+            self.decide(name, now);
+        }
+    }
+
+    /// Those that found no room are asked about again, the longest waiting first.
+    fn wake_waiting(&mut self) {
+        let nodes = self.world.nodes();
+        let since = |name: &str| nodes.get(name).map_or(0, |node| node.first_seen_ms);
+        let mut waiting: Vec<(u64, String)> = self
+            .troubles
+            .iter()
+            .filter(|(_, trouble)| !matches!(trouble, Trouble::ForeignAllocator { .. } | Trouble::NoNodeAddress { .. }))
+            .map(|(name, _)| (since(name), name.clone()))
+            .collect();
+        waiting.sort();
+        for (_, name) in waiting {
+            self.queue.touch(&name);
+        }
+    }
+
+    fn decide(&mut self, name: String, now: u64) {
+        let verdict = self.world.decide(&name, now);
+        match verdict.trouble {
+            Some(trouble) => drop(self.troubles.insert(name.clone(), trouble)),
+            None => drop(self.troubles.remove(&name)),
+        }
+        if let Some(at) = verdict.retry_at_ms {
+            self.queue.touch_at(&name, at);
+        }
+        if verdict.actions.is_empty() {
+            self.queue.rest(&name);
+            return;
+        }
+        let mut reserved = Vec::new();
+        for action in &verdict.actions {
+            if let Action::Assign { block, .. } = action {
+                self.world.alloc_mut().reserve(*block, &name);
+                reserved.push(*block);
+            }
+        }
+        tracing::debug!(node = name, actions = ?verdict.actions, "decided");
+        self.queue.begin(&name);
+        self.jobs.spawn(self.executor.clone().run(name, verdict.actions, reserved));
+    }
+
+    fn finish(&mut self, outcome: Result<Outcome, tokio::task::JoinError>) {
+        let outcome = match outcome {
+            Ok(outcome) => outcome,
+            Err(error) => {
+                // Its node stays busy and its blocks reserved for good; that is safe, and it is a fault of ours.
+                tracing::error!(%error, "a job broke off");
+                return;
+            }
+        };
+        let now = now_ms();
+        for block in &outcome.reserved {
+            self.world.alloc_mut().unreserve(block);
+        }
+        for fact in outcome.facts {
+            self.take_in(fact, overlane_core::blocks::Source::News, now);
+        }
+        let node = outcome.node;
+        if outcome.announced {
+            let since = self.world.nodes().get(&node).map_or(now, |view| view.first_seen_ms);
+            self.metrics.allocated(now.saturating_sub(since));
+            tracing::info!(node, after_ms = now.saturating_sub(since), "the node has its blocks");
+        }
+        let ending = match &outcome.end {
+            End::Done | End::Stopped => Ending::Look,
+            End::Refused(_) => Ending::Again,
+            End::Failed(_) => Ending::Later,
+        };
+        let tries = self.queue.end(&node, ending, now);
+        match outcome.end {
+            End::Failed(reason) => tracing::warn!(node, tries, reason, "a request failed; it will be tried again"),
+            End::Refused(kind) if tries > 5 => tracing::warn!(node, tries, kind, "refused again and again"),
+            End::Refused(kind) => tracing::debug!(node, kind, "refused: things are not as they were"),
+            End::Done | End::Stopped => {}
+        }
+    }
+
+    fn show(&self) {
+        let configs = self.world.configs().values();
+        let announced = configs.filter(|config| config.blocks().next().is_some()).count();
+        self.metrics.set_nodes(self.world.nodes().len(), announced, self.troubles.len());
+        self.metrics.set_blocks(&self.world.alloc().usage());
+        self.metrics.set_queue(self.queue.len());
+    }
+
+    /// Writes the ClusterNetwork's status if it is not what it should be.
+    fn tell_cluster(&mut self, now: u64) {
+        self.troubles.retain(|name, _| self.world.nodes().contains_key(name));
+        let usage = self.world.alloc().usage();
+        let Some(report) = cluster_status::report(&self.gate, &self.troubles, &usage, now) else { return };
+        let Some(object) = self.gate.object() else { return };
+        let uid = object.metadata.uid.clone().unwrap_or_default();
+        let (client, events, metrics) = (self.client.clone(), self.events.clone(), self.metrics.clone());
+        self.report.spawn(async move {
+            let api: Api<ClusterNetwork> = Api::all(client);
+            // A list in a merge patch replaces the list, and a field that is left out is left alone.
+            let patch = json!({ "metadata": { "uid": uid }, "status": report.status });
+            metrics.write("patch-clusternetwork-status");
+            let patched = api.patch_status(CLUSTER_NETWORK, &PatchParams::default(), &Patch::Merge(patch)).await;
+            if let Err(error) = patched {
+                tracing::warn!(%error, "the ClusterNetwork's status could not be written");
+                return None;
+            }
+            for (reason, message) in &report.warnings {
+                tracing::warn!(reason, "{message}");
+                events.warn(Subject::cluster(CLUSTER_NETWORK, &uid), reason, message).await;
+            }
+            Some(report.status)
+        });
+    }
+
+    fn reported(&mut self, status: Result<Option<ClusterNetworkStatus>, tokio::task::JoinError>) {
+        let (Ok(Some(status)), Some(object)) = (status, self.gate.object()) else { return };
+        self.gate.upsert(cluster_status::with_status(object, status));
+    }
+}

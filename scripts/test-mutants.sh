@@ -1,0 +1,90 @@
+#!/usr/bin/env bash
+# Plants faults in the product, one at a time, in a copy of the tree; fails if the suite that must notice one does not.
+#   scripts/test-mutants.sh [NAME...]     names of files in tests/mutants, without ending; all without
+# A mutant is a file of `key: value` lines (about, suite, filter, file) and, after `---`, a sed script for that file.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+if [ "$(id -u)" != 0 ]; then
+  echo "overlane: the suites make network namespaces and need root: run this as root" >&2
+  exit 2
+fi
+root=$PWD
+work=$root/target/mutants
+tree=$work/tree
+target=$work/target
+suites_target=${CARGO_TARGET_DIR:-$root/target}
+mkdir -p "$work"
+
+field() { sed -nE "/^---$/q; s/^$2: *//p" "$1"; }
+script() { sed '1,/^---$/d' "$1"; }
+
+mutants=()
+if [ "$#" -gt 0 ]; then
+  for name in "$@"; do mutants+=("tests/mutants/$name.mutant"); done
+else
+  mutants=(tests/mutants/*.mutant)
+fi
+
+# A copy of what is in the working tree, so that an interrupted run leaves no fault in the real one.
+rm -rf "$tree"
+mkdir -p "$tree"
+git ls-files -z --cached --others --exclude-standard | while IFS= read -r -d '' file; do
+  [ -f "$file" ] && printf '%s\0' "$file"
+done | tar --null -T - -cf - | tar -xf - -C "$tree"
+
+build() { (cd "$tree" && CARGO_TARGET_DIR=$target cargo build --locked --workspace --bins --exclude overlane-bench) >"$work/build.log" 2>&1; }
+# Runs a suite against the binaries of the copy. Prints how many tests ran and how many failed.
+judge() { # suite, filter, log
+  CARGO_TARGET_DIR=$suites_target OVERLANE_BIN=$target/debug cargo test --locked -p overlane-suites \
+    --features root-tests --test "$1" -- --test-threads=2 ${2:+$2} >"$3" 2>&1 || true
+  sed -nE 's/^test result: .* ([0-9]+) passed; ([0-9]+) failed.*/\1 \2/p' "$3" | awk '{p += $1; f += $2} END {print p + f + 0, f + 0}'
+}
+
+echo "building the unchanged copy"
+if ! build; then
+  tail -30 "$work/build.log" >&2
+  exit 1
+fi
+# A suite that fails without a fault would catch every mutant.
+declare -A healthy
+table=$(printf '%-28s %-14s %-9s %s' mutant suite verdict about)
+bad=0
+for mutant in "${mutants[@]}"; do
+  name=$(basename "$mutant" .mutant)
+  suite=$(field "$mutant" suite) filter=$(field "$mutant" filter) file=$(field "$mutant" file) about=$(field "$mutant" about)
+  echo "== $name: $about"
+  if [ -z "${healthy[$suite/$filter]:-}" ]; then
+    read -r ran failed < <(judge "$suite" "$filter" "$work/$suite-$filter.healthy.log")
+    healthy[$suite/$filter]=yes
+    if [ "$ran" = 0 ] || [ "$failed" != 0 ]; then
+      healthy[$suite/$filter]=no
+      tail -30 "$work/$suite-$filter.healthy.log" >&2
+    fi
+  fi
+  verdict=caught
+  cp "$tree/$file" "$work/original"
+  script "$mutant" | sed -E -f - "$work/original" >"$tree/$file"
+  if [ "${healthy[$suite/$filter]}" = no ]; then
+    verdict=unhealthy
+  elif cmp -s "$tree/$file" "$work/original"; then
+    verdict=stale
+  elif ! build; then
+    verdict=unbuilt
+    tail -30 "$work/build.log" >&2
+  else
+    read -r ran failed < <(judge "$suite" "$filter" "$work/$name.log")
+    [ "$ran" = 0 ] && verdict=no-tests
+    [ "$ran" != 0 ] && [ "$failed" = 0 ] && verdict=MISSED
+  fi
+  cp "$work/original" "$tree/$file"
+  touch "$tree/$file"
+  [ "$verdict" = caught ] || bad=1
+  table+=$'\n'$(printf '%-28s %-14s %-9s %s' "$name" "$suite" "$verdict" "$about")
+  echo "   $verdict"
+done
+echo
+echo "$table"
+if [ "$bad" != 0 ]; then
+  echo "overlane: not every planted fault was caught (MISSED), or a mutant no longer fits the code (stale, unbuilt); logs in $work" >&2
+fi
+exit $bad
