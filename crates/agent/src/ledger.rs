@@ -197,6 +197,7 @@ impl Ledger {
             lease.id != newcomer.id
                 && lease.state != LeaseState::Draining
                 && lease.netns.nsid.is_some()
+                && lease.netns.inode != 0
                 && lease.netns.nsid == newcomer.netns.nsid
                 && lease.netns.inode != newcomer.netns.inode
                 && !inner.running.contains(&lease.id)

@@ -2,7 +2,6 @@
 //!
 //! Counters and histograms move where things happen; gauges that mirror state are set when somebody asks.
 
-use std::sync::atomic::AtomicU64;
 use std::time::Instant;
 
 use prometheus_client::encoding::EncodeLabelSet;
@@ -58,9 +57,6 @@ pub struct ReasonLabels {
     pub reason: String,
 }
 
-/// A count that is kept elsewhere and only shown here.
-pub type Shown = Counter<u64, AtomicU64>;
-
 /// Every metric of the agent.
 pub struct Metrics {
     registry: Registry,
@@ -75,7 +71,7 @@ pub struct Metrics {
     /// Things that could not be applied; tried again.
     pub failures: Family<KindLabels, Counter>,
     /// Packets that the data path counted under a name, as of the last look.
-    pub packets: Family<CounterLabels, Gauge>,
+    pub packets: Family<CounterLabels, Counter>,
     /// ADDs that were undone after their wiring had begun.
     pub undone: Counter,
     /// Leases that were given up because the kernel proved their sandbox gone.

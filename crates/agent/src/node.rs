@@ -39,6 +39,8 @@ pub struct Node {
     pub reaper: Sender<Vec<Lease>>,
     /// The reconciler's signs of life.
     pub reconciler: Heartbeat,
+    /// The status has changed.
+    pub changed: tokio::sync::Notify,
     status: RwLock<Option<Status>>,
 }
 
@@ -71,6 +73,7 @@ impl Node {
             members: Members::default(),
             gate: Gate::default(),
             reconciler: Heartbeat::default(),
+            changed: tokio::sync::Notify::new(),
             status: RwLock::default(),
         }
     }
@@ -91,6 +94,8 @@ impl Node {
             tracing::info!(reason = reason.text(), "over: {text}");
         }
         *now = Some(status);
+        drop(now);
+        self.changed.notify_one();
     }
 
     /// Takes leases that drain out of service, and hands them to the reaper. What fails is tried again there: the

@@ -16,15 +16,19 @@ use crate::node::Node;
 use crate::watch::follow::jitter;
 use crate::watch::task::StateInApi;
 
-/// How often the node is compared with what the API has.
-const LOOK: Duration = Duration::from_millis(200);
+/// How often the node is compared with what the API has, besides when its status changes.
+const LOOK: Duration = Duration::from_secs(1);
+/// Two writes are no closer than this.
+const SPACING: Duration = Duration::from_millis(100);
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
 /// Keeps the object as it should be until the watch ends.
 pub async fn keep(node: Arc<Node>, client: Client, mut in_api: watch::Receiver<StateInApi>) {
     let api: Api<NodeState> = Api::all(client);
     let mut known: StateInApi = None;
-    let mut pause = LOOK;
+    let mut pause = FIRST_PAUSE;
+    let mut wait = SPACING;
     loop {
         tokio::select! {
             changed = in_api.changed() => {
@@ -34,19 +38,20 @@ pub async fn keep(node: Arc<Node>, client: Client, mut in_api: watch::Receiver<S
                 known = in_api.borrow_and_update().clone();
                 // A status that was deleted comes back at once.
             }
-            () = tokio::time::sleep(pause) => {}
+            () = node.changed.notified() => tokio::time::sleep(SPACING).await,
+            () = tokio::time::sleep(wait) => {}
         }
+        wait = LOOK;
         let (Some(present), Some(mut wanted)) = (&known, wanted(&node)) else { continue };
         let before = present.as_ref().map(|spec| spec.conditions.as_slice()).unwrap_or_default();
         keep_times(&mut wanted.conditions, before);
         if present.as_ref() == Some(&wanted) {
-            pause = LOOK;
             continue;
         }
         match write(&api, &node.config.node, present.is_some(), wanted).await {
             Ok(spec) => {
                 known = Some(Some(spec));
-                pause = LOOK;
+                pause = FIRST_PAUSE;
             }
             Err(error) => {
                 tracing::debug!(%error, "write the NodeState");
@@ -56,7 +61,8 @@ pub async fn keep(node: Arc<Node>, client: Client, mut in_api: watch::Receiver<S
                     kube::Error::Api(status) if status.code == 409 => known = Some(Some(NodeStateSpec::default())),
                     _ => {}
                 }
-                pause = (pause * 2).min(LONGEST_PAUSE) / 2 + jitter(pause);
+                wait = pause / 2 + jitter(pause);
+                pause = (pause * 2).min(LONGEST_PAUSE);
             }
         }
     }

@@ -78,8 +78,8 @@ impl NodePages {
         match table.counters() {
             Ok(counters) => {
                 for (counter, (packets, _)) in counters {
-                    let shown = i64::try_from(packets).unwrap_or(i64::MAX);
-                    self.node.metrics.packets.get_or_create(&CounterLabels { counter }).set(shown);
+                    let shown = self.node.metrics.packets.get_or_create(&CounterLabels { counter });
+                    shown.inner().store(packets, Ordering::Relaxed);
                 }
             }
             Err(error) => tracing::warn!(%error, "read the packet filter's counters"),

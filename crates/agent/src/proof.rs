@@ -20,13 +20,12 @@ use crate::tombstones::Graveyard;
 
 /// How often the tombstones are looked at.
 const GRAVEYARD: Duration = Duration::from_secs(3);
-const WAIT: Duration = Duration::from_millis(500);
 
 /// Listens until the process ends. Runs on its own thread.
 pub fn run(node: &Arc<Node>, mut watcher: Watcher, mut graveyard: Graveyard, wake: &Sender<Wake>) {
     let mut looked = Instant::now();
     loop {
-        let events = match watcher.wait(WAIT) {
+        let events = match watcher.wait(GRAVEYARD) {
             Ok(events) => events,
             Err(error) => {
                 tracing::warn!(%error, "listen to the kernel");

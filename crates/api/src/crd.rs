@@ -218,8 +218,9 @@ pub struct Machine {
     shortname = "nnc",
     namespaced,
     status = "NodeNetworkConfigStatus",
-    printcolumn = r#"{"name":"Blocks","type":"string","jsonPath":".status.networkContainers[*].primaryIP"}"#,
-    printcolumn = r#"{"name":"Node IPs","type":"string","jsonPath":".status.networkContainers[*].nodeIP"}"#
+    printcolumn = r#"{"name":"Block","type":"string","jsonPath":".status.networkContainers[0].primaryIP"}"#,
+    printcolumn = r#"{"name":"Second block","type":"string","jsonPath":".status.networkContainers[1].primaryIP"}"#,
+    printcolumn = r#"{"name":"Node IP","type":"string","jsonPath":".status.networkContainers[0].nodeIP"}"#
 )]
 #[kube(derive = "PartialEq")]
 #[serde(rename_all = "camelCase", default)]

@@ -128,7 +128,6 @@ fn tcp_stream(ends: &Ends, time: Duration) -> Result<Sample> {
         }
     });
     let before = machine_cpu()?;
-    let start = Instant::now();
     let client = inside(&ends.client_ns, 0, move || {
         let mut stream = TcpStream::connect_timeout(&to, Duration::from_secs(5))?;
         let buffer = vec![0x5a; 256 << 10];
@@ -143,7 +142,6 @@ fn tcp_stream(ends: &Ends, time: Duration) -> Result<Sample> {
     let sent = join(client)?;
     let rate = join(server)?;
     let cpu = machine_cpu()? - before;
-    let _ = start;
     Ok(Sample { figure: rate / 1e9, cpu: cpu / (sent as f64 / (1u64 << 30) as f64) })
 }
 

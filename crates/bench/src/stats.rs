@@ -86,7 +86,7 @@ fn sorted(samples: &[f64]) -> Vec<f64> {
 }
 
 fn quantile(sorted: &[f64], q: f64) -> Option<f64> {
-    if q == 0.5 && !sorted.is_empty() && sorted.len() % 2 == 0 {
+    if q == 0.5 && !sorted.is_empty() && sorted.len().is_multiple_of(2) {
         let upper = sorted.len() / 2;
         return Some((sorted.get(upper)? + sorted.get(upper - 1)?) / 2.0);
     }
@@ -96,6 +96,7 @@ fn quantile(sorted: &[f64], q: f64) -> Option<f64> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
     use super::*;
 
     #[test]

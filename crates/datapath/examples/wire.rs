@@ -11,15 +11,20 @@ use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use nix::sched::{CloneFlags, unshare};
+use overlane_core::cidr::Cidr;
+use overlane_core::cluster::Routing;
 use overlane_core::family::Family;
-use overlane_core::plan::{NodePlan, PodMember};
+use overlane_core::masq::MasqConfig;
+use overlane_core::plan::{self, NodeInput, NodePlan, Peer, PodMember};
 use overlane_datapath::netlink::Socket;
 use overlane_datapath::netns::Netns;
 use overlane_datapath::nft::{PodChange, Table};
+use overlane_datapath::node::{self, PodRoutes, Underlay};
 use overlane_datapath::owned;
 use overlane_datapath::pod::{PodSpec, Retiring, Wirer};
 use overlane_datapath::rtnl::address;
-use overlane_datapath::rtnl::link::{self, VethEnd};
+use overlane_datapath::rtnl::link::{self, Link, VethEnd};
+use overlane_datapath::rtnl::route::{Hop, Route};
 
 type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
 
@@ -84,7 +89,84 @@ fn main() -> Outcome<()> {
     }
     report("reap fifty at once", &mut reap);
     beside_reaping(&wirer, node.into(), count)?;
-    elements(count)
+    elements(count)?;
+    new_netns()?.run(|| big_cluster(5_000))?
+}
+
+/// Routes and elements of a big cluster, and one more node that joins it.
+fn big_cluster(nodes: u32) -> Outcome<()> {
+    let mut socket = Socket::route()?;
+    let near = VethEnd { name: "eth0", mac: None, mtu: 1500 };
+    let far = VethEnd { name: "far", mac: None, mtu: 1500 };
+    let index = socket.request(link::add_veth(near, far, Netns::current()?.as_fd()))?;
+    let index = index.iter().find_map(Link::read).ok_or("no echo")?.index;
+    let node_ips: BTreeMap<Family, IpAddr> =
+        [(Family::V4, "10.224.0.4".parse()?), (Family::V6, "fd10:224::4".parse()?)].into();
+    for address in node_ips.values() {
+        socket.request(address::add_alone(index, "eth0", *address))?;
+    }
+    let underlays = node_ips.iter().map(|(family, node_ip)| {
+        let on_link = vec![Cidr::around(*node_ip, if node_ip.is_ipv4() { 11 } else { 64 })?];
+        let underlay = Underlay { node_ip: *node_ip, link: "eth0".to_owned(), index, mac: None, mtu: 1500, on_link };
+        Ok((*family, underlay))
+    });
+    let underlays: BTreeMap<_, _> = underlays.collect::<Outcome<_>>()?;
+    let primary = [(Family::V4, "eth0".to_owned()), (Family::V6, "eth0".to_owned())].into();
+    let peer = |n: u32| -> Outcome<Peer> {
+        let [_, b, c, d] = (n + 10).to_be_bytes();
+        Ok(Peer {
+            name: format!("node-{n}"),
+            blocks: vec![format!("10.{}.{d}.0/24", 32 + c).parse()?, format!("fd12:3456:789a:0:{n:x}::/80").parse()?],
+            node_ips: [
+                (Family::V4, format!("10.224.{c}.{d}").parse()?),
+                (Family::V6, format!("fd10:224::1:{n:x}").parse()?),
+            ]
+            .into(),
+            mac: Some([2, 0, 0, b, c, d]),
+        })
+    };
+    let mut input = NodeInput {
+        pod_cidrs: vec!["10.32.0.0/11".parse()?, "fd12:3456:789a::/64".parse()?],
+        routing: Routing::Native,
+        node_ips,
+        masquerade: Some(MasqConfig::default()),
+        peers: (1..nodes).map(peer).collect::<Outcome<_>>()?,
+        ..NodeInput::default()
+    };
+    for route in ["10.224.0.0/11", "fd10:224::/64"] {
+        let hop = Hop::Link { index };
+        let destination = route.parse()?;
+        socket.request(Route { table: 254, protocol: 4, destination, hop, prefsrc: None, metric: 0 }.set())?;
+    }
+    let table = Table::new(BTreeSet::new());
+    for what in ["from nothing", "nothing to do", "one more node"] {
+        let started = Instant::now();
+        let plan = plan::plan(&input);
+        let planned = started.elapsed();
+        let started = Instant::now();
+        let members = table.apply(&plan, &primary)?;
+        let elements = started.elapsed();
+        let started = Instant::now();
+        let routes = node::apply(&plan, &underlays, PodRoutes::LeftAlone)?;
+        println!(
+            "{nodes} nodes, {what}: plan {planned:.1?}, table {elements:.1?} (+{}), routes {:.1?} (+{}, {} refused)",
+            members.added,
+            started.elapsed(),
+            routes.added,
+            routes.failed.len()
+        );
+        if what == "nothing to do" {
+            input.peers.push(peer(nodes)?);
+        }
+    }
+    let started = Instant::now();
+    table.audit()?;
+    println!("{nodes} nodes, nft audit {:.1?}", started.elapsed());
+    println!(
+        "{}",
+        std::fs::read_to_string("/proc/self/status")?.lines().find(|l| l.starts_with("VmHWM")).unwrap_or("")
+    );
+    Ok(())
 }
 
 /// What an ADD waits for while DELs are being finished behind their answers.
@@ -172,12 +254,15 @@ fn new_netns() -> Outcome<Netns> {
 /// CPU time of all threads of this process, those that ended included.
 fn cpu_time() -> Outcome<Duration> {
     let stat = nix::sys::resource::getrusage(nix::sys::resource::UsageWho::RUSAGE_SELF)?;
-    let micros = |t: nix::sys::time::TimeVal| Duration::new(t.tv_sec().try_into().unwrap_or(0), u32::try_from(t.tv_usec()).unwrap_or(0) * 1000);
+    let micros = |t: nix::sys::time::TimeVal| {
+        Duration::new(t.tv_sec().try_into().unwrap_or(0), u32::try_from(t.tv_usec()).unwrap_or(0) * 1000)
+    };
     Ok(micros(stat.user_time()) + micros(stat.system_time()))
 }
 
 fn report(what: &str, times: &mut [Duration]) {
     times.sort();
-    let at = |percent: usize| times.get((times.len() * percent / 100).min(times.len() - 1)).copied().unwrap_or_default();
+    let at =
+        |percent: usize| times.get((times.len() * percent / 100).min(times.len() - 1)).copied().unwrap_or_default();
     println!("{what:40} p50 {:>9.3?}  p99 {:>9.3?}  p10 {:>9.3?}  min {:>9.3?}", at(50), at(99), at(10), at(0));
 }

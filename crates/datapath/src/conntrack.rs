@@ -85,7 +85,8 @@ fn list_filtered(address: &IpAddr) -> Vec<Request> {
     let family = Family::of(address);
     let ends = if family == Family::V4 { ENDS_V4 } else { ENDS_V6 };
     let mut requests = Vec::with_capacity(4);
-    for (tuple, flags_of_tuple) in [(CTA_TUPLE_ORIG, CTA_FILTER_ORIG_FLAGS), (CTA_TUPLE_REPLY, CTA_FILTER_REPLY_FLAGS)] {
+    for (tuple, flags_of_tuple) in [(CTA_TUPLE_ORIG, CTA_FILTER_ORIG_FLAGS), (CTA_TUPLE_REPLY, CTA_FILTER_REPLY_FLAGS)]
+    {
         for (end, flag) in ends {
             let request = Request::new(GET, 0, format!("list conntrack entries of {address}"))
                 .body(&header(family))

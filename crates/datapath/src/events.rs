@@ -1,15 +1,15 @@
-//! What changes in the kernel, as it happens: reasons to look sooner than the next audit. What we do ourselves shows
-//! up too; an audit finds nothing to do then.
+//! What changes in the kernel, as it happens: reasons to look sooner than the next audit. Of what this process does
+//! itself through netlink only links are told (and what the kernel does not say whose doing it was).
 
 use std::collections::BTreeSet;
 use std::os::fd::AsFd;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use crate::netlink::{Message, NetlinkError, Socket, find, text, u32_of};
+use crate::netlink::{Message, NetlinkError, Socket, find, text};
 use crate::owned;
 use crate::rtnl::link::{self, Link};
 use crate::rtnl::neighbour::Neighbour;
@@ -25,7 +25,6 @@ const BUFFER: usize = 4 << 20;
 const NF_TABLES: u16 = 10;
 const NFT_MSG_NEWGEN: u16 = 15;
 const NFTA_TABLE: u16 = 1;
-const NFTA_GEN_PROC_PID: u16 = 2;
 const NFGENMSG_LEN: usize = 4;
 
 /// Something changed.
@@ -56,7 +55,7 @@ pub enum Event {
         /// The number.
         nsid: i32,
     },
-    /// Our nft table was changed by another process.
+    /// Our nft table was changed by another process (the nft program that we run is one).
     Nft,
     /// Some were lost: look at everything.
     Lost,
@@ -69,8 +68,6 @@ pub struct Watcher {
     netfilter: Socket,
     /// Indexes of pod links: neighbours are told by index.
     pod_links: BTreeSet<u32>,
-    /// The transaction that is being told names our table.
-    nft_ours: bool,
 }
 
 impl Watcher {
@@ -89,7 +86,7 @@ impl Watcher {
         let links = Socket::route()?.dump(link::list(Some("veth")))?;
         let ours = |l: &Link| owned::is_pod_link(&l.name);
         let pod_links = links.iter().filter_map(Link::read).filter(ours).map(|l| l.index).collect();
-        Ok(Self { route, netfilter, pod_links, nft_ours: false })
+        Ok(Self { route, netfilter, pod_links })
     }
 
     /// Waits for events, at most `timeout`; an empty set if there were none. Equal events that came together are one.
@@ -97,6 +94,18 @@ impl Watcher {
     /// # Errors
     /// A socket failed: open another watcher and look at everything.
     pub fn wait(&mut self, timeout: Duration) -> Result<BTreeSet<Event>, NetlinkError> {
+        let started = Instant::now();
+        loop {
+            let left = timeout.saturating_sub(started.elapsed());
+            let events = self.next(left)?;
+            // Much of what is told means nothing here.
+            if !events.is_empty() || left.is_zero() {
+                return Ok(events);
+            }
+        }
+    }
+
+    fn next(&mut self, timeout: Duration) -> Result<BTreeSet<Event>, NetlinkError> {
         let mut events = BTreeSet::new();
         let (route, netfilter) = self.ready(timeout)?;
         if route {
@@ -107,11 +116,7 @@ impl Watcher {
         }
         if netfilter {
             match self.netfilter.notifications()? {
-                Some(messages) => {
-                    if messages.iter().fold(false, |seen, message| self.nft_event(message) || seen) {
-                        events.insert(Event::Nft);
-                    }
-                }
+                Some(messages) => events.extend(messages.iter().filter_map(|m| self.nft_event(m))),
                 None => drop(events.insert(Event::Lost)),
             }
         }
@@ -133,19 +138,12 @@ impl Watcher {
         Ok((route, netfilter))
     }
 
-    /// Whether another process has ended a transaction that named our table. A transaction is told object by object,
-    /// and then by whom.
-    fn nft_event(&mut self, message: &Message) -> bool {
-        if message.kind >> 8 != NF_TABLES {
-            return false;
-        }
-        let attributes = message.after(NFGENMSG_LEN);
-        if message.kind & 0xff != NFT_MSG_NEWGEN {
-            self.nft_ours |= find(attributes, NFTA_TABLE).is_some_and(|name| text(name) == owned::NFT_TABLE);
-            return false;
-        }
-        let by = find(attributes, NFTA_GEN_PROC_PID).and_then(u32_of).map(u32::from_be);
-        std::mem::take(&mut self.nft_ours) && by != Some(std::process::id())
+    fn nft_event(&self, message: &Message) -> Option<Event> {
+        // Whatever the object, its first attribute is its table.
+        let named = message.kind >> 8 == NF_TABLES
+            && message.kind & 0xff != NFT_MSG_NEWGEN
+            && find(message.after(NFGENMSG_LEN), NFTA_TABLE).is_some_and(|name| text(name) == owned::NFT_TABLE);
+        (named && !self.netfilter.is_own(message)).then_some(Event::Nft)
     }
 
     fn route_event(&mut self, message: &Message) -> Option<Event> {
@@ -161,6 +159,7 @@ impl Watcher {
                 }
                 Some(if gone { Event::LinkGone { name, ours } } else { Event::LinkChanged { name, ours } })
             }
+            _ if self.route.is_own(message) => None,
             libc::RTM_NEWADDR | libc::RTM_DELADDR => Some(Event::Addresses),
             libc::RTM_NEWROUTE | libc::RTM_DELROUTE => {
                 Route::read(message).filter(|r| owned::ROUTE_TABLES.contains(&r.table)).map(|_| Event::Routes)

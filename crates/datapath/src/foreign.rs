@@ -42,7 +42,9 @@ fn nft_chains() -> Vec<Finding> {
     };
     match serde_json::from_str(&text) {
         Ok(value) => forward_drops(&value),
-        Err(error) => vec![not_looked_at(format!("list chains: {error}"), "report this with the output of nft -j list chains")],
+        Err(error) => {
+            vec![not_looked_at(format!("list chains: {error}"), "report this with the output of nft -j list chains")]
+        }
     }
 }
 
@@ -52,7 +54,9 @@ fn forward_drops(listing: &Value) -> Vec<Finding> {
     let field = |chain: &Value, name: &str| chain[name].as_str().unwrap_or("").to_owned();
     // Docker and ufw leave marks by which they are known: chains of theirs in the same table.
     let has = |family: &str, table: &str, start: &str| {
-        chains.iter().any(|c| field(c, "family") == family && field(c, "table") == table && field(c, "name").starts_with(start))
+        chains
+            .iter()
+            .any(|c| field(c, "family") == family && field(c, "table") == table && field(c, "name").starts_with(start))
     };
     let drops = |chain: &&&Value| {
         field(chain, "hook") == "forward"
@@ -82,7 +86,9 @@ fn forward_drops(listing: &Value) -> Vec<Finding> {
         findings.push(drop_finding(
             "firewalld, which rejects forwarded packets at the end of its forward chain",
             "firewalld",
-            format!("firewall-cmd --permanent --zone=trusted --add-interface={POD_LINK_PREFIX}+; firewall-cmd --reload"),
+            format!(
+                "firewall-cmd --permanent --zone=trusted --add-interface={POD_LINK_PREFIX}+; firewall-cmd --reload"
+            ),
         ));
     }
     findings
@@ -91,7 +97,9 @@ fn forward_drops(listing: &Value) -> Vec<Finding> {
 fn drop_finding(what: &str, by: &str, remedy: String) -> Finding {
     Finding {
         kind: "forward-drop",
-        what: format!("{what} ({by}) drops forwarded packets that no rule of its own accepts: pods reach nothing beyond their node"),
+        what: format!(
+            "{what} ({by}) drops forwarded packets that no rule of its own accepts: pods reach nothing beyond their node"
+        ),
         remedy,
     }
 }
@@ -120,7 +128,11 @@ fn legacy_iptables() -> Vec<Finding> {
         match output {
             Ok(output) if output.status.success() => {
                 if String::from_utf8_lossy(&output.stdout).lines().any(|line| line == "-P FORWARD DROP") {
-                    findings.push(drop_finding(&format!("the chain FORWARD of {tool}"), tool, accept_commands(tool, "FORWARD")));
+                    findings.push(drop_finding(
+                        &format!("the chain FORWARD of {tool}"),
+                        tool,
+                        accept_commands(tool, "FORWARD"),
+                    ));
                 }
             }
             _ => findings.push(not_looked_at(
@@ -142,7 +154,9 @@ fn bridge_netfilter() -> Vec<Finding> {
     };
     ["bridge-nf-call-iptables", "bridge-nf-call-ip6tables"]
         .into_iter()
-        .filter(|name| std::fs::read_to_string(format!("/proc/sys/net/bridge/{name}")).is_ok_and(|value| value.trim() == "1"))
+        .filter(|name| {
+            std::fs::read_to_string(format!("/proc/sys/net/bridge/{name}")).is_ok_and(|value| value.trim() == "1")
+        })
         .map(|name| Finding {
             kind: "bridge-netfilter",
             what: format!(

@@ -152,7 +152,9 @@ mod tests {
 
     #[test]
     fn foreign_names_are_not_ours() {
-        for name in ["eth0", "ovlp", "ovlpabc", "ovlpABCDEFGHIJK", "ovlp0000000000!", "ovlx0", "vethovlp", "ovlp1aaaaaaaaaa"] {
+        for name in
+            ["eth0", "ovlp", "ovlpabc", "ovlpABCDEFGHIJK", "ovlp0000000000!", "ovlx0", "vethovlp", "ovlp1aaaaaaaaaa"]
+        {
             assert!(!is_pod_link(name), "{name}");
         }
     }

@@ -77,8 +77,7 @@ fn routes(socket: &mut Socket) -> Requests {
 /// Moves them to the dying group and deletes that: one wait for all.
 fn links(socket: &mut Socket) -> Requests {
     let list = socket.dump(link::list(Some("veth")))?;
-    let ours: Vec<_> =
-        list.iter().filter_map(Link::read).filter(|l| owned::is_pod_link(&l.name)).collect();
+    let ours: Vec<_> = list.iter().filter_map(Link::read).filter(|l| owned::is_pod_link(&l.name)).collect();
     let mut requests: Vec<_> = ours.iter().map(|l| link::set_group(l.index, &l.name, owned::DYING_GROUP)).collect();
     if !requests.is_empty() {
         requests.push(link::delete_group(owned::DYING_GROUP));

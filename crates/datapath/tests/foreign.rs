@@ -57,7 +57,9 @@ fn what_is_not_ours_stays_as_it_is() {
     let mut net = Net::new(&[V4, V6]);
     net.a.ns.sh(FOREIGN);
     let before = state(&net);
-    for word in ["docker0", "flannel.1", "DOCKER-USER", "overlane2", "ovlpeer", "ovlhand", "192.0.2.0/24", "from 192.0.2.0/24"] {
+    for word in
+        ["docker0", "flannel.1", "DOCKER-USER", "overlane2", "ovlpeer", "ovlhand", "192.0.2.0/24", "from 192.0.2.0/24"]
+    {
         assert!(before.contains(word), "{word} in {before}");
     }
     let pods = [net.a.pod(1), net.a.pod(2)];
@@ -72,11 +74,22 @@ fn what_is_not_ours_stays_as_it_is() {
 
     let removed = net.a.ns.run(|| remove_all(&Removal { links: true, sysctls: &[] }));
     assert_eq!(removed.failed, Vec::<String>::new());
-    let left = net.a.ns.sh("ip -br link; ip rule; ip -6 rule; nft list tables; ip -6 route show table 28534 2>/dev/null || true");
+    let left = net
+        .a
+        .ns
+        .sh("ip -br link; ip rule; ip -6 rule; nft list tables; ip -6 route show table 28534 2>/dev/null || true");
     assert!(!left.contains(&pods[0].spec.link) && !left.contains("table inet overlane\n"), "{left}");
-    assert_eq!(left.matches("protocol 111").count() + left.matches("proto 111").count(), 1, "the foreign rule alone: {left}");
+    assert_eq!(
+        left.matches("protocol 111").count() + left.matches("proto 111").count(),
+        1,
+        "the foreign rule alone: {left}"
+    );
     assert_eq!(state(&net), before, "after removal");
-    assert_eq!(net.a.ns.run(|| remove_all(&Removal { links: true, sysctls: &[] })), Removed::default(), "nothing left to do");
+    assert_eq!(
+        net.a.ns.run(|| remove_all(&Removal { links: true, sysctls: &[] })),
+        Removed::default(),
+        "nothing left to do"
+    );
 }
 
 #[test]
@@ -122,14 +135,23 @@ fn a_foreign_forward_drop_is_found_and_its_remedy_works() {
     let mut net = Net::new(&[V4, V6]);
     let pod = net.a.pod(1);
     let _echo = net.internet.echo(7);
-    let outside = |family| std::net::SocketAddr::new(if family == V4 { ip("198.51.100.7") } else { ip("2001:db8::7") }, 7);
+    let outside =
+        |family| std::net::SocketAddr::new(if family == V4 { ip("198.51.100.7") } else { ip("2001:db8::7") }, 7);
     let inspect = |net: &Net| net.a.ns.run(foreign::inspect);
     assert_eq!(inspect(&net), []);
     let bridged = net.router.run(foreign::inspect);
     assert!(bridged.iter().all(|f| f.kind == "bridge-netfilter" && f.what.contains("br0")), "{bridged:?}");
     let drops = [
-        (V4, "nft 'table ip filter { chain FORWARD { type filter hook forward priority 0; policy drop; jump DOCKER-USER; }; chain DOCKER-USER { }; }'", "ip filter FORWARD (docker)"),
-        (V6, "nft 'table inet strict { chain passing { type filter hook forward priority 10; policy drop; }; }'", "inet strict passing (nftables)"),
+        (
+            V4,
+            "nft 'table ip filter { chain FORWARD { type filter hook forward priority 0; policy drop; jump DOCKER-USER; }; chain DOCKER-USER { }; }'",
+            "ip filter FORWARD (docker)",
+        ),
+        (
+            V6,
+            "nft 'table inet strict { chain passing { type filter hook forward priority 10; policy drop; }; }'",
+            "inet strict passing (nftables)",
+        ),
         (V4, "iptables-legacy -P FORWARD DROP", "iptables-legacy"),
         (V6, "ip6tables-legacy -P FORWARD DROP", "ip6tables-legacy"),
     ];

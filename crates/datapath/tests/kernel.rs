@@ -29,7 +29,8 @@ fn flows_of_an_address_are_forgotten() {
          ip route add 192.0.2.1/32 via 10.224.0.1",
     );
     let count = |pattern: &str| -> usize {
-        let script = format!("{{ conntrack -L -f ipv4; conntrack -L -f ipv6; }} 2>/dev/null | grep -cE '{pattern}' || true");
+        let script =
+            format!("{{ conntrack -L -f ipv4; conntrack -L -f ipv6; }} 2>/dev/null | grep -cE '{pattern}' || true");
         net.a.ns.sh(&script).trim().parse().unwrap()
     };
     let flows = || {
@@ -178,7 +179,9 @@ fn what_a_foreign_hand_does_is_told() {
     // Not: what this process does to the table, and other people's tables, routes and rules.
     net.a.allow(&pod);
     net.a.ns.sh("nft add table inet other; ip route add 192.0.2.0/24 via 10.224.0.1; ip rule add pref 99 lookup main");
-    assert_eq!(watcher.wait(Duration::from_millis(200)).unwrap(), BTreeSet::new());
+    net.a.ns.run(|| node::apply(&net.a.plan(), &net.a.underlays, node::PodRoutes::Planned).unwrap());
+    let all = watcher.wait(Duration::from_millis(200)).unwrap();
+    assert!(all.iter().all(|event| *event == Event::Routes), "routes alone: their socket is closed again: {all:?}");
 }
 
 /// Each message of a batch is judged on its own, in the kernel's words, and names its object.
@@ -205,7 +208,11 @@ fn a_batch_tells_what_was_refused_and_why() {
         assert!(said[1].starts_with("add route 2001:db8:1::/64 dev #99 table 28534: no such device"), "{}", said[1]);
 
         // More than goes into one send, some of it refused.
-        let many = |index: u32| (0..1000_u32).map(|n| route(&format!("10.{}.{}.0/24", n >> 8, n & 255), if n % 10 == 9 { 99 } else { index }).set()).collect();
+        let many = |index: u32| {
+            (0..1000_u32)
+                .map(|n| route(&format!("10.{}.{}.0/24", n >> 8, n & 255), if n % 10 == 9 { 99 } else { index }).set())
+                .collect()
+        };
         let answers = socket.batch(many(1)).unwrap();
         assert_eq!(answers.len(), 1000);
         assert!(answers.iter().enumerate().all(|(n, answer)| answer.is_err() == (n % 10 == 9)));

@@ -27,7 +27,10 @@ fn each_familys_pod_is_wired_in_one_go() {
         let pod = net.a.pod(1);
         let link = &pod.spec.link;
         let shown = net.a.ns.sh(&format!("ip -d link show {link}"));
-        assert!(shown.contains("alias overlane:default/a-pod:a-container") && shown.contains("addrgenmode none"), "{shown}");
+        assert!(
+            shown.contains("alias overlane:default/a-pod:a-container") && shown.contains("addrgenmode none"),
+            "{shown}"
+        );
         assert!(shown.contains("02:6f:76:6c:00:01") && shown.contains("mtu 1500"), "{shown}");
         let inside = pod.ns.sh("ip addr show eth0");
         assert!(!inside.contains("tentative") && !inside.contains("fe80"), "{inside}");
@@ -36,7 +39,11 @@ fn each_familys_pod_is_wired_in_one_go() {
         assert!(pod.ns.sh("ip link show lo").contains("UP"));
         for (family, route, gateway) in [(V4, "ip -4", "169.254.1.1"), (V6, "ip -6", "fe80::1")] {
             let routes = pod.ns.sh(&format!("{route} route show default"));
-            assert_eq!(routes.contains(&format!("default via {gateway} dev eth0")), families.contains(&family), "{routes}");
+            assert_eq!(
+                routes.contains(&format!("default via {gateway} dev eth0")),
+                families.contains(&family),
+                "{routes}"
+            );
             let neighbours = pod.ns.sh(&format!("{route} neigh show dev eth0"));
             assert_eq!(neighbours.contains("PERMANENT"), families.contains(&family), "{neighbours}");
         }
@@ -47,13 +54,35 @@ fn each_familys_pod_is_wired_in_one_go() {
     }
 }
 
+/// Neither direction waits for anything: one datagram each, no second try.
+#[test]
+fn the_first_packet_passes() {
+    let mut net = Net::new(&[V4, V6]);
+    let _echo = net.a.ns.echo(7);
+    for n in 1..=20 {
+        let pod = Pod { ns: Ns::bare(), spec: net.a.spec(n) };
+        let _echo = pod.ns.echo(7);
+        net.a.allow(&pod);
+        net.a.ns.run(|| net.a.wirer.wire(&pod.ns.0, &pod.spec).unwrap());
+        for family in [V4, V6] {
+            let (out, back) = (net.a.address(family), pod.address(family));
+            if n % 2 == 0 {
+                assert!(pod.ns.ask_once(std::net::SocketAddr::new(out, 7)), "{family} from pod {n}");
+            } else {
+                assert!(net.a.ns.ask_once(std::net::SocketAddr::new(back, 7)), "{family} to pod {n}");
+            }
+        }
+    }
+}
+
 #[test]
 fn a_runtime_that_switches_ipv6_off_is_overruled_for_our_link() {
     let mut net = Net::new(&[V4, V6]);
     // On both sides: the host's default, too.
     net.a.ns.sh("echo 1 > /proc/sys/net/ipv6/conf/default/disable_ipv6");
     let pod = Pod { ns: Ns::bare(), spec: net.a.spec(9) };
-    pod.ns.sh("echo 1 > /proc/sys/net/ipv6/conf/all/disable_ipv6; echo 1 > /proc/sys/net/ipv6/conf/default/disable_ipv6");
+    pod.ns
+        .sh("echo 1 > /proc/sys/net/ipv6/conf/all/disable_ipv6; echo 1 > /proc/sys/net/ipv6/conf/default/disable_ipv6");
     net.a.allow(&pod);
     net.a.ns.run(|| net.a.wirer.wire(&pod.ns.0, &pod.spec).unwrap());
     let _echo = pod.ns.echo(7);
@@ -85,7 +114,9 @@ fn a_failure_leaves_nothing() {
     net.a.ns.sh(&format!("ip link del {}", spec.link));
 
     // A later step fails: the source address is not the node's; the pod's address cannot be.
-    for (address, prefsrc) in [("10.244.4.1", "10.224.0.200"), ("fd12:3456:789a:0:4::1", "fd10:224::200"), ("ff05::77", "fd10:224::4")] {
+    for (address, prefsrc) in
+        [("10.244.4.1", "10.224.0.200"), ("fd12:3456:789a:0:4::1", "fd10:224::200"), ("ff05::77", "fd10:224::4")]
+    {
         let mut spec = net.a.spec(1);
         spec.addresses = vec![ip(address)];
         for family in [V4, V6] {
@@ -180,9 +211,15 @@ fn a_check_sees_each_fault() {
             (format!("ip link set {link} alias other"), "has not the alias"),
             (format!("ip link set {link} address 02:00:00:00:00:99"), "has not the address 02:6f:76:6c:00:01"),
             (format!("ip route del 10.244.4.1/32 dev {link} table 28534"), "route to 10.244.4.1/32 is missing"),
-            (format!("ip -6 route del fd12:3456:789a:0:4::1/128 dev {link} table 28534"), "route to fd12:3456:789a:0:4::1/128 is missing"),
+            (
+                format!("ip -6 route del fd12:3456:789a:0:4::1/128 dev {link} table 28534"),
+                "route to fd12:3456:789a:0:4::1/128 is missing",
+            ),
             (format!("ip neigh del 10.244.4.1 dev {link}"), "neighbour 10.244.4.1 is missing"),
-            (format!("ip neigh replace 10.244.4.1 dev {link} lladdr 02:00:00:00:00:99 nud permanent"), "neighbour 10.244.4.1 is missing"),
+            (
+                format!("ip neigh replace 10.244.4.1 dev {link} lladdr 02:00:00:00:00:99 nud permanent"),
+                "neighbour 10.244.4.1 is missing",
+            ),
             (format!("ip neigh del fd12:3456:789a:0:4::1 dev {link}"), "neighbour fd12:3456:789a:0:4::1 is missing"),
             (format!("ip link set {link} down"), "is down"),
             (format!("ip link del {link}"), "is missing"),
@@ -222,7 +259,11 @@ fn a_check_sees_each_fault() {
 fn routes_agree_with_the_plan_and_then_rest() {
     let mut net = Net::new(&[V4, V6]);
     let (one, two) = (net.a.pod(1), net.a.pod(2));
-    let endpoint = |pod: &Pod| EndpointSpec { link: pod.spec.link.clone(), mac: pod.spec.mac, addresses: pod.spec.addresses.clone() };
+    let endpoint = |pod: &Pod| EndpointSpec {
+        link: pod.spec.link.clone(),
+        mac: pod.spec.mac,
+        addresses: pod.spec.addresses.clone(),
+    };
     net.a.input.endpoints = vec![endpoint(&one), endpoint(&two)];
     let apply = |net: &Net, pods| net.a.ns.run(|| node::apply(&net.a.plan(), &net.a.underlays, pods).unwrap());
     let rest = node::Applied::default();

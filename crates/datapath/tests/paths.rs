@@ -29,10 +29,9 @@ fn pods_and_nodes_reach_each_other() {
                     assert_eq!(seen.map(|s| s.ip()), Some(from.address(*family)), "{family} pod to pod, source kept");
                 }
             }
-            for (node, pod, what) in [
-                (&net.a, &one, "node to its own pod"),
-                (&net.b, &one, "node to another node's pod"),
-            ] {
+            for (node, pod, what) in
+                [(&net.a, &one, "node to its own pod"), (&net.b, &one, "node to another node's pod")]
+            {
                 let seen = node.ns.ask(None, at(pod.address(*family)));
                 assert_eq!(seen.map(|s| s.ip()), Some(node.address(*family)), "{family} {what}");
             }
@@ -90,7 +89,11 @@ fn what_goes_out_bears_the_nodes_address() {
         net.vm.sh("ip route add 10.244.0.0/16 via 10.224.0.4; ip -6 route add fd12:3456:789a::/64 via fd10:224::4");
         for family in families {
             let vm = if *family == V4 { ip("10.224.0.9") } else { ip("fd10:224::9") };
-            assert_eq!(pod.ns.ask(None, at(vm)).map(|s| s.ip()), Some(pod.address(*family)), "{family} answers come in");
+            assert_eq!(
+                pod.ns.ask(None, at(vm)).map(|s| s.ip()),
+                Some(pod.address(*family)),
+                "{family} answers come in"
+            );
         }
     }
 }
@@ -113,7 +116,9 @@ fn nothing_outside_reaches_a_pod() {
             assert_eq!(net.a.counted("no_way_in"), before + 2, "{family} counted");
 
             // The vm takes another node's pod's address, and that of a pod that does not exist.
-            for forged in [other.address(*family), if *family == V4 { ip("10.244.77.7") } else { ip("fd12:3456:789a:0:77::7") }] {
+            for forged in
+                [other.address(*family), if *family == V4 { ip("10.244.77.7") } else { ip("fd12:3456:789a:0:77::7") }]
+            {
                 let before = net.a.counted("forged");
                 let bits = family.bits();
                 let nodad = if *family == V6 { "nodad" } else { "" };
@@ -171,11 +176,9 @@ fn an_ipv4_pod_has_no_ipv6_way_to_its_node() {
     let link = &pod.spec.link;
     assert_eq!(net.a.ns.sh(&format!("ip -6 addr show dev {link} scope link")), "");
     net.a.ns.sh(&format!("ip -6 addr add fe80::77/64 dev {link} nodad"));
-    pod.ns.sh(
-        "ip -6 addr add fe80::5/64 dev eth0 nodad
+    pod.ns.sh("ip -6 addr add fe80::5/64 dev eth0 nodad
          ip -6 neigh replace fe80::77 lladdr 02:6f:76:6c:00:01 dev eth0 nud permanent
-         ip -6 addr add fd99::5/64 dev eth0 nodad; ip -6 route add default via fe80::77 dev eth0",
-    );
+         ip -6 addr add fd99::5/64 dev eth0 nodad; ip -6 route add default via fe80::77 dev eth0");
     let scope = pod.ns.run(|| nix::net::if_::if_nametoindex("eth0").unwrap());
     let (noise, spoofed) = (net.a.counted("noise"), net.a.counted("spoofed"));
     let link_local = std::net::SocketAddrV6::new("fe80::77".parse().unwrap(), 7, 0, scope);
@@ -212,7 +215,10 @@ fn an_address_that_nobody_has_is_unreachable_at_once() {
             let long = std::time::Duration::from_secs(5);
             std::net::TcpStream::connect_timeout(&at(ip(target)), long).unwrap_err()
         });
-        assert!(matches!(error.raw_os_error(), Some(nix::libc::EHOSTUNREACH | nix::libc::ENETUNREACH)), "{target}: {error}");
+        assert!(
+            matches!(error.raw_os_error(), Some(nix::libc::EHOSTUNREACH | nix::libc::ENETUNREACH)),
+            "{target}: {error}"
+        );
     }
     for target in ["10.244.200.1", "fd12:3456:789a:0:200::1"] {
         let output = net.a.ns.output(&format!("ip route get {target}"));

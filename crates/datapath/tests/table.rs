@@ -17,8 +17,11 @@ fn member(n: u16) -> [PodMember; 2] {
     let link = overlane_datapath::owned::pod_link_name("c", "eth0", n.into());
     let mac = overlane_datapath::owned::pod_mac(&link);
     let [high, low] = n.to_be_bytes();
-    [format!("10.244.{high}.{low}"), format!("fd12:3456:789a:0:4::{n:x}")]
-        .map(|address| PodMember { link: link.clone(), mac, address: ip(&address) })
+    [format!("10.244.{high}.{low}"), format!("fd12:3456:789a:0:4::{n:x}")].map(|address| PodMember {
+        link: link.clone(),
+        mac,
+        address: ip(&address),
+    })
 }
 
 /// A plan whose ranges touch each other and the ends of the address space.
@@ -44,7 +47,9 @@ fn plan() -> NodePlan {
         .into(),
         masquerade: Some(overlane_core::plan::MasqPlan {
             sources: ["10.244.4.0/24", "fd12:3456:789a:0:4::/80"].map(cidr).into(),
-            except: ["10.0.0.0/8", "11.0.0.0/8", "192.0.2.7/32", "240.0.0.0/4", "fd00::/8", "ff00::/8", "::/8"].map(cidr).into(),
+            except: ["10.0.0.0/8", "11.0.0.0/8", "192.0.2.7/32", "240.0.0.0/4", "fd00::/8", "ff00::/8", "::/8"]
+                .map(cidr)
+                .into(),
             node_ips: [(V4, ip("10.224.0.4")), (V6, ip("fd10:224::4"))].into(),
         }),
         ..NodePlan::default()
@@ -78,7 +83,8 @@ fn words(ns: &Ns) -> BTreeSet<String> {
 fn netlink_and_nft_make_the_same_elements() {
     let plan = plan();
     let pods: BTreeSet<PodMember> = (1..600).flat_map(member).collect();
-    let elements: BTreeSet<Element> = of_plan(&plan).into_iter().chain(pods.iter().cloned().map(Element::Pod)).collect();
+    let elements: BTreeSet<Element> =
+        of_plan(&plan).into_iter().chain(pods.iter().cloned().map(Element::Pod)).collect();
 
     let by_nft = Ns::new();
     let structure = Structure::of(&plan, &primary());
@@ -143,7 +149,8 @@ fn ranges_turn_into_any_others() {
         for (family, set) in [(V4, "masq_except4"), (V6, "masq_except6")] {
             let text = ns.sh(&format!("nft list set inet overlane {set}"));
             let elements = text.split_once("elements = {").map_or("", |(_, rest)| rest.split_once('}').unwrap().0);
-            let found: BTreeSet<_> = elements.split(',').map(str::trim).filter(|w| !w.is_empty()).map(str::to_owned).collect();
+            let found: BTreeSet<_> =
+                elements.split(',').map(str::trim).filter(|w| !w.is_empty()).map(str::to_owned).collect();
             let wanted: BTreeSet<_> = lists[n]
                 .iter()
                 .map(|c| cidr(c))

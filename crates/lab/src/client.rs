@@ -27,11 +27,18 @@ impl LabClient {
 
     /// Asks the daemon.
     pub async fn ask(&self, command: &Command) -> Result<Answer> {
+        self.alive()?;
         control::ask(&self.paths.control(), command).await.with_context(|| {
-            let dead = self.record.daemon.is_some_and(|daemon| !daemon.alive());
-            let remedy = if dead { " (its daemon is dead: `overlane lab up` starts it again)" } else { "" };
-            format!("lab `{}`{remedy}", self.name)
+            format!("lab `{}`", self.name)
         })
+    }
+
+    /// An error that says what to do if the daemon is dead.
+    fn alive(&self) -> Result<()> {
+        if self.record.daemon.is_none_or(|daemon| daemon.alive()) {
+            return Ok(());
+        }
+        bail!("the daemon of lab `{0}` is dead; `overlane lab up --name {0}` starts it again", self.name)
     }
 
     /// What the daemon knows.
@@ -44,6 +51,7 @@ impl LabClient {
 
     /// A client of the lab's API.
     pub fn kube(&self) -> Result<Client> {
+        self.alive()?;
         let api = self.record.api.as_ref().ok_or_else(|| anyhow!("lab `{}` serves no API yet", self.name))?;
         let url = api.local_url.parse().context("read the API's address")?;
         Client::try_from(Config::new(url)).context("make an API client")

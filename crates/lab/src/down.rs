@@ -35,11 +35,15 @@ pub fn down(name: &LabName) -> Result<Ended> {
     let lock = crate::up::lock(name)?;
     let ended = down_locked(name)?;
     lock.remove()?;
-    // Only if nothing of another lab is in them.
+    tidy();
+    Ok(ended)
+}
+
+/// Removes the directories that labs share, where nothing of another lab is in them.
+pub fn tidy() {
     for dir in ["_locks", "_vnets", ""] {
         let _ = std::fs::remove_dir(Path::new(ROOT).join(dir));
     }
-    Ok(ended)
 }
 
 /// The same for a caller that holds the lab's lock.

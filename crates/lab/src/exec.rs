@@ -10,7 +10,9 @@ use anyhow::{Context as _, Result, bail};
 use nix::sched::{CloneFlags, setns};
 
 use crate::client::LabClient;
-use crate::names::{Part, pod_part};
+use crate::files;
+use crate::kubelet::sandbox::PodRecord;
+use crate::names::Part;
 use crate::netns;
 use crate::run;
 use crate::state::NodeRecord;
@@ -26,27 +28,38 @@ pub struct Inside {
     pub env: BTreeMap<String, String>,
 }
 
-/// Inside a pod.
+/// Inside a pod. Needs no daemon for one that runs.
 pub async fn pod(lab: &LabClient, namespace: &str, name: &str) -> Result<Inside> {
-    let (uid, pod) = run::uid(&lab.kube()?, lab.name.as_str(), namespace, name).await?;
-    let node = pod.spec.as_ref().and_then(|spec| spec.node_name.clone()).unwrap_or_default();
-    let on_host = pod.spec.as_ref().and_then(|spec| spec.host_network).unwrap_or(false);
-    let path = if on_host {
-        let record = NodeRecord::load(&lab.name, &node)?;
-        netns::path(&lab.name, &Part::Node(record.number))
-    } else {
-        netns::path(&lab.name, &pod_part(&uid))
-    };
-    if netns::inode(&path).is_none() {
-        let row = crate::status::pod(&pod);
-        bail!("pod `{name}` has no network namespace: it is {} {}", row.phase, row.message);
+    for node in NodeRecord::all(&lab.paths)? {
+        let dir = lab.paths.node(&node.name).pods();
+        let records = files::names(&dir).into_iter().filter_map(|file| files::read_json::<PodRecord>(&dir.join(file)).ok()?);
+        let found = records.into_iter().find(|record| {
+            record.namespace == namespace && record.name == name && (record.host_network || !record.ips.is_empty())
+        });
+        if let Some(record) = found {
+            return Ok(in_pod(lab, &node, &record));
+        }
     }
-    let file = lab.paths.node(&node).pods().join(crate::kubelet::sandbox::PodRecord::file_name(&uid));
-    let record = crate::files::read_json::<crate::kubelet::sandbox::PodRecord>(&file).ok().flatten();
-    let uts_of = record.as_ref().and_then(|record| record.process).filter(|process| process.alive()).map(|p| p.pid);
-    let ips = record.map(|record| record.ips.join(",")).unwrap_or_default();
-    let env = [("POD_NAME", name), ("POD_NAMESPACE", namespace), ("POD_IPS", &ips), ("NODE_NAME", &node)];
-    Ok(Inside { namespace: path, uts_of, env: texts(&env) })
+    let (_, pod) = run::uid(&lab.kube()?, lab.name.as_str(), namespace, name).await?;
+    let row = crate::status::pod(&pod);
+    bail!("pod `{name}` has no network namespace: it is {} {}", row.phase, row.message)
+}
+
+fn in_pod(lab: &LabClient, node: &NodeRecord, record: &PodRecord) -> Inside {
+    let namespace = if record.host_network {
+        netns::path(&lab.name, &Part::Node(node.number))
+    } else {
+        PathBuf::from(&record.netns)
+    };
+    let uts_of = record.process.filter(|process| process.alive()).map(|process| process.pid);
+    let ips = record.ips.join(",");
+    let env = [
+        ("POD_NAME", record.name.as_str()),
+        ("POD_NAMESPACE", &record.namespace),
+        ("POD_IPS", &ips),
+        ("NODE_NAME", &node.name),
+    ];
+    Inside { namespace, uts_of, env: texts(&env) }
 }
 
 /// Inside a node.

@@ -2,7 +2,7 @@
 //! until the lab is ready.
 
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
@@ -62,13 +62,28 @@ pub fn check_machine() -> Result<()> {
 /// unless it is to be kept.
 pub async fn up(plan: &Plan, patience: Duration, keep: bool, mut told: impl FnMut(&Progress)) -> Result<LabStatus> {
     let name = &plan.record.name;
-    let _lock = lock(name)?;
+    let held = lock(name)?;
+    let done = up_locked(plan, patience, keep, &mut told).await;
+    if !LabPaths::of(name).dir().exists() {
+        held.remove()?;
+        down::tidy();
+    }
+    done
+}
+
+async fn up_locked(
+    plan: &Plan,
+    patience: Duration,
+    keep: bool,
+    told: &mut impl FnMut(&Progress),
+) -> Result<LabStatus> {
+    let name = &plan.record.name;
     if let Some(record) = LabRecord::find(name)? {
-        return resume(&record, patience, &mut told).await;
+        return resume(&record, patience, told).await;
     }
     refuse_leftovers(&plan.record)?;
     refuse_foreign_vnet(plan)?;
-    let made = make(plan, Instant::now() + patience, &mut told).await;
+    let made = make(plan, Instant::now() + patience, told).await;
     if made.is_err() && !keep {
         down::down_locked(name)?;
     }
@@ -79,8 +94,8 @@ async fn make(plan: &Plan, deadline: Instant, told: &mut impl FnMut(&Progress)) 
     let name = &plan.record.name;
     files::make_dir(LabPaths::of(name).dir())?;
     plan.record.save()?;
-    start_daemon(name)?;
-    let lab = follow(name, deadline, told).await?;
+    let mut daemon = start_daemon(name)?;
+    let lab = follow(name, &mut daemon, deadline, told).await?;
     if !plan.manifests.is_empty() {
         let client = lab.kube()?;
         let mut doing = Progress::default();
@@ -112,8 +127,8 @@ async fn resume(record: &LabRecord, patience: Duration, told: &mut impl FnMut(&P
     if record.daemon.is_some_and(|daemon| daemon.alive()) {
         return Err(LabError::AlreadyUp { lab: name.to_string() }.into());
     }
-    start_daemon(name)?;
-    let lab = follow(name, Instant::now() + patience, told).await?;
+    let mut daemon = start_daemon(name)?;
+    let lab = follow(name, &mut daemon, Instant::now() + patience, told).await?;
     let nodes = lab.status().await?.nodes.len();
     wait_ready(&lab, nodes, Instant::now() + patience, told).await
 }
@@ -131,7 +146,7 @@ fn refuse_leftovers(record: &LabRecord) -> Result<()> {
     Ok(())
 }
 
-fn start_daemon(name: &LabName) -> Result<()> {
+fn start_daemon(name: &LabName) -> Result<Child> {
     let log = open_log(&LabPaths::of(name).log("daemon"))?;
     let own: PathBuf = std::env::current_exe().context("find this program's own path")?;
     Command::new(&own)
@@ -141,12 +156,16 @@ fn start_daemon(name: &LabName) -> Result<()> {
         .stdout(log.try_clone()?)
         .stderr(log)
         .spawn()
-        .with_context(|| format!("start {}", own.display()))?;
-    Ok(())
+        .with_context(|| format!("start {}", own.display()))
 }
 
 /// Follows the daemon until it has made everything.
-async fn follow(name: &LabName, deadline: Instant, told: &mut impl FnMut(&Progress)) -> Result<LabClient> {
+async fn follow(
+    name: &LabName,
+    daemon: &mut Child,
+    deadline: Instant,
+    told: &mut impl FnMut(&Progress),
+) -> Result<LabClient> {
     let paths = LabPaths::of(name);
     let started = Instant::now();
     let mut progress = Progress { doing: "starting the daemon".to_owned(), ..Progress::default() };
@@ -164,8 +183,7 @@ async fn follow(name: &LabName, deadline: Instant, told: &mut impl FnMut(&Progre
                 told(&progress);
             }
             Err(error) => {
-                let daemon = LabRecord::load(name)?.daemon;
-                let died = daemon.is_some_and(|daemon| !daemon.alive());
+                let died = daemon.try_wait().is_ok_and(|ended| ended.is_some());
                 if died || started.elapsed() > DAEMON_PATIENCE {
                     let log = std::fs::read_to_string(paths.log("daemon")).unwrap_or_default();
                     let last = log.lines().last().unwrap_or_default().to_owned();

@@ -254,8 +254,12 @@ pub struct NodeHandle {
 }
 
 impl NodeHandle {
-    /// A container runtime on this node.
+    /// A container runtime on this node; waits for the network configuration, which an agent writes last.
     pub fn runtime(&self) -> Runtime {
+        eventually(secs(20), &format!("network configuration of {}", self.name), || {
+            let file = self.cni_dir.join("05-overlane.conflist");
+            ensure(file.is_file(), || format!("{} is not there", file.display()))
+        });
         Runtime::new(&self.ns, &self.cni_dir)
     }
 

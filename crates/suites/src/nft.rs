@@ -97,9 +97,13 @@ pub fn foreign_text(ns: &Ns) -> String {
     text
 }
 
-/// The product's table as text, without counter values.
+/// The product's table as text, without counter values; sets, chains and elements in order of their names.
 pub fn own_text(ns: &Ns) -> String {
-    ns.sh(&["nft", "-s", "list", "table", "inet", "overlane"]).stdout
+    let structure = ns.sh(&["nft", "-s", "-t", "list", "table", "inet", "overlane"]).stdout;
+    let body = structure.trim_start_matches("table inet overlane {\n").trim_end_matches("}\n").to_owned();
+    let mut blocks: Vec<&str> = body.split("\n\n").map(|block| block.trim_matches('\n')).collect();
+    blocks.sort_unstable();
+    format!("{}\n{:#?}", blocks.join("\n"), elements(ns))
 }
 
 /// Conntrack entries of both families that name the address.

@@ -67,20 +67,20 @@ const FOREIGN_LINKS: &str = "
 
 const FOREIGN_TABLES: &str = "
     table ip filter {
-        chain DOCKER-USER { counter return }
-        chain DOCKER { ip daddr 172.17.0.2 tcp dport 80 accept }
+        chain DOCKER-USER { counter return; }
+        chain DOCKER { ip daddr 172.17.0.2 tcp dport 80 accept; }
         chain FORWARD { type filter hook forward priority filter; policy accept; jump DOCKER-USER; jump DOCKER; }
-        chain ufw-user-input { tcp dport 22 accept }
+        chain ufw-user-input { tcp dport 22 accept; }
         chain INPUT { type filter hook input priority filter; policy accept; jump ufw-user-input; }
     }
     table ip nat {
-        chain DOCKER { iifname \"docker0\" return }
+        chain DOCKER { iifname \"docker0\" return; }
         chain POSTROUTING { type nat hook postrouting priority srcnat; policy accept; ip saddr 172.17.0.0/16 oifname != \"docker0\" masquerade; }
-        chain FLANNEL-POSTRTG { ip saddr 10.42.0.0/16 ip daddr 10.42.0.0/16 return }
+        chain FLANNEL-POSTRTG { ip saddr 10.42.0.0/16 ip daddr 10.42.0.0/16 return; }
     }
-    table ip overlane { chain mine { type filter hook forward priority filter; policy accept; comment \"not theirs\"; } }
-    table inet overlane2 { set pod4 { type ipv4_addr; elements = { 10.9.9.9 } } }
-    table bridge overlane { chain c { } }
+    table ip overlane { chain mine { type filter hook forward priority filter; policy accept; ip saddr 10.9.9.9 drop comment \"not theirs\"; }; }
+    table inet overlane2 { set pod4 { type ipv4_addr; elements = { 10.9.9.9 }; }; }
+    table bridge overlane { chain c { }; }
 ";
 
 fn plant_foreign(ns: &Ns) {
@@ -118,21 +118,25 @@ fn foreign_objects_are_left_alone() {
     let mut sandbox = Sandbox::new();
     runtime.add(&mut sandbox).must();
     std::thread::sleep(secs(2 * AUDIT + 1));
-    assert_eq!(foreign_view(&node.ns), before, "after start, an ADD and audits");
+    let same = |when: &str| {
+        let now = foreign_view(&node.ns);
+        assert!(now == before, "{when}:\n{}", difference(&before, &now));
+    };
+    same("after start, an ADD and audits");
     // Damage to ours makes the agent write: still nothing else.
     node.ns.must("nft delete table inet overlane");
     node.ns.must(&format!("ip route flush table {}", ip::TABLE));
     let live = [Live { name: "pod".into(), ns: sandbox.net.ns.clone(), ips: sandbox.ips() }];
     books::balanced(&node.ns, &live, &[], secs(2 * AUDIT + 10));
     books::reachable(&node.ns, &live, secs(5));
-    assert_eq!(foreign_view(&node.ns), before, "after a repair");
+    same("after a repair");
     runtime.del(&sandbox).must();
-    assert_eq!(foreign_view(&node.ns), before, "after a DEL");
+    same("after a DEL");
     let other = lab().node(1);
     packet::ping(&node.ns, other.ips()[0], 56, secs(1)).unwrap();
     drop(agent);
     node.agent_ready();
-    assert_eq!(foreign_view(&node.ns), before, "after another start");
+    same("after another start");
 }
 
 #[test]
@@ -140,24 +144,24 @@ fn stale_objects_of_ours_go() {
     let (_lock, node) = node(1);
     let agent = watchful(&node);
     agent.kill();
-    node.ns.must("ip link add ovlpstale000001 type veth peer name stalepeer");
-    node.ns.must("ip link set ovlpstale000001 up");
-    node.ns.must(&format!("ip route add 10.244.1.222/32 dev ovlpstale000001 table {} proto 111", ip::TABLE));
+    node.ns.must("ip link add ovlpstaleaaaaaa type veth peer name stalepeer");
+    node.ns.must("ip link set ovlpstaleaaaaaa up address 02:6f:76:6c:00:01 alias overlane:stale/pod:deadbeef");
+    node.ns.must(&format!("ip route add 10.244.1.222/32 dev ovlpstaleaaaaaa table {} proto 111", ip::TABLE));
     node.ns.must(&format!("ip route add 10.244.123.0/24 via 10.224.0.4 table {} proto 111", ip::TABLE));
-    node.ns.must("nft add element inet overlane pod4 { \"ovlpstale000001\" . 02:00:00:00:00:09 . 10.244.1.222 }");
+    node.ns.must("nft add element inet overlane pod4 { \"ovlpstaleaaaaaa\" . 02:00:00:00:00:09 . 10.244.1.222 }");
     agent.start();
     eventually(secs(2 * AUDIT + 10), "removal of what a dead agent left", || {
         let routes = ip::routes(&node.ns, ip::TABLE);
         let stale = routes.iter().any(|r| r.dst.contains("10.244.1.222") || r.dst.contains("10.244.123.0"));
         ensure(!stale, || format!("{routes:?}"))?;
         let elements = nft::pod_elements(&node.ns);
-        ensure(!elements.iter().any(|e| e.contains("ovlpstale000001")), || format!("{elements:?}"))?;
-        ensure(ip::link(&node.ns, "ovlpstale000001").is_none(), || "the link is there".to_owned())
+        ensure(!elements.iter().any(|e| e.contains("ovlpstaleaaaaaa")), || format!("{elements:?}"))?;
+        ensure(ip::link(&node.ns, "ovlpstaleaaaaaa").is_none(), || "the link is there".to_owned())
     });
 }
 
 /// A forward chain of somebody else that drops.
-const DROPPING: &str = "table ip filter { chain FORWARD { type filter hook forward priority filter; policy drop; } }";
+const DROPPING: &str = "table ip filter { chain FORWARD { type filter hook forward priority filter; policy drop; }; }";
 
 #[test]
 fn doctor_names_a_foreign_drop() {
@@ -200,15 +204,22 @@ fn drift_is_repaired_and_counted() {
     cases.push(("nft rule".into(), vec!["nft flush chain inet overlane from_pod".into()]));
     cases.push(("IPv4 forwarding".into(), vec!["sysctl -qw net.ipv4.ip_forward=0".into()]));
     cases.push(("IPv6 forwarding".into(), vec!["sysctl -qw net.ipv6.conf.all.forwarding=0".into()]));
+    // The last that an agent hears of its peers is their MACs, told by their agents to the controller to this one.
+    eventually(secs(10), "MACs of the peers", || {
+        let sets = nft::elements(&node.ns);
+        let known = sets.iter().filter(|(name, _)| name.starts_with("peer") && !name.ends_with("any"));
+        let count: usize = known.map(|(_, elements)| elements.len()).sum();
+        ensure(count == 4, || format!("{sets:?}"))
+    });
     for (name, lines) in &cases {
-        let picture = || (stable(&node.ns), nft::own_text(&node.ns), node.ns.sysctl("net/ipv4/ip_forward"), node.ns.sysctl("net/ipv6/conf/all/forwarding"));
+        let picture = || (stable(&node.ns), structure(&node.ns), node.ns.sysctl("net/ipv4/ip_forward"), node.ns.sysctl("net/ipv6/conf/all/forwarding"));
         let (before, counted) = (picture(), repairs(&node));
         lines.iter().for_each(|line| {
             node.ns.must(line);
         });
         eventually(limit, &format!("repair of {name}"), || {
             let now = picture();
-            ensure(now == before, || format!("before {before:#?}, now {now:#?}"))
+            ensure(now == before, || difference(&format!("{before:#?}"), &format!("{now:#?}")))
         });
         eventually(secs(3), &format!("count of the repair of {name}"), || {
             ensure(repairs(&node) > counted, || format!("overlane_repairs_total stays at {counted}"))
@@ -225,6 +236,11 @@ fn drift_is_repaired_and_counted() {
         books::reachable(&node.ns, &live, secs(5));
     }
     runtime.del(&sandbox).must();
+}
+
+/// The table as text, without the mark that tells one writing of it from the next.
+fn structure(ns: &Ns) -> String {
+    nft::own_text(ns).lines().filter(|l| !l.contains("overlane structure")).collect::<Vec<_>>().join("\n")
 }
 
 /// Routes and rules of ours, as text.
@@ -271,4 +287,13 @@ fn a_default_route_from_router_advertisements_survives() {
         let via: IpAddr = route.gateway.parse().unwrap();
         node.ns.must(&format!("ip -6 route add default via {via} dev {}", route.dev));
     }
+}
+
+/// Lines that only one of two texts has.
+fn difference(before: &str, now: &str) -> String {
+    let text = |text: &str| text.replace("\\n", "\n").lines().map(str::to_owned).collect::<Vec<_>>();
+    let (before, now) = (text(before), text(now));
+    let gone = before.iter().filter(|l| !now.contains(l)).map(|l| format!("- {l}"));
+    let new = now.iter().filter(|l| !before.contains(l)).map(|l| format!("+ {l}"));
+    gone.chain(new).collect::<Vec<_>>().join("\n")
 }

@@ -7,6 +7,7 @@
 mod audit;
 pub mod input;
 mod pass;
+mod segment;
 pub mod status;
 mod sysctls;
 
@@ -17,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use overlane_core::family::Family;
 use overlane_datapath::events::Event;
-use overlane_datapath::node::Underlay;
+use overlane_datapath::node::{Segment, Underlay};
 
 use crate::node::Node;
 use crate::watch::view::View;
@@ -51,6 +52,8 @@ pub struct Reconciler {
     node: Arc<Node>,
     view: Option<Box<View>>,
     underlays: BTreeMap<Family, Underlay>,
+    /// Whether a node is to be told by the MAC of its frames.
+    segment: Segment,
     sysctls: Sysctls,
     /// Links whose pods are off the network because their block is another node's, with that node.
     cut: BTreeMap<String, String>,
@@ -71,6 +74,7 @@ impl Reconciler {
             node,
             view: None,
             underlays: BTreeMap::new(),
+            segment: Segment::default(),
             sysctls,
             cut: BTreeMap::new(),
             store_fault,

@@ -22,14 +22,14 @@ use crate::witness;
 
 /// What a pass found out.
 #[derive(Default)]
-struct Outcome {
+pub(super) struct Outcome {
     problems: BTreeSet<Problem>,
     /// Something failed that may succeed the next time.
     again: bool,
 }
 
 impl Outcome {
-    fn failed(&mut self, what: &str, error: &dyn std::fmt::Display) {
+    pub(super) fn failed(&mut self, what: &str, error: &dyn std::fmt::Display) {
         tracing::warn!(%error, "{what}");
         self.problems.insert((Reason::ApplyFailed, format!("{what}: {error}")));
         self.again = true;
@@ -86,7 +86,9 @@ impl Reconciler {
         let leases = node.ledger.leases();
         let own = own_blocks(view, cluster, &leases);
         let witnesses = if view.complete { Vec::new() } else { self.witnesses(view, &own, outcome) };
-        let plan = plan(&node_input(view, cluster, &node_ips, &leases, witnesses));
+        let mut input = node_input(view, cluster, &node_ips, &leases, witnesses);
+        self.judge_segment(&mut input.peers, audit, outcome);
+        let plan = plan(&input);
         note(&plan, outcome);
 
         let links = self.underlays.values().map(|underlay| underlay.link.clone()).collect();

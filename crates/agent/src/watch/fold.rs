@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use overlane_api::convert::{self, ConvertError};
 use overlane_api::crd::{CLUSTER_NETWORK, ClusterNetworkSpec, NAMESPACE, NodeStateSpec};
-use overlane_core::cidr::Cidr;
+use overlane_core::cidr::{Cidr, outermost};
 use overlane_core::cluster::{ClusterPlan, Finding, validate};
 use overlane_core::family::Family;
 use overlane_core::masq::{MasqFragment, merge};
@@ -182,7 +182,13 @@ impl Fold {
                     old.missing_since.get_or_insert(now_ms);
                     self.configs.entry(name).or_insert(old);
                 }
-                self.drop_displaced();
+                let present: Vec<Cidr> = self
+                    .configs
+                    .values()
+                    .filter(|entry| entry.missing_since.is_none())
+                    .flat_map(|entry| entry.config.blocks.iter().map(|block| block.cidr))
+                    .collect();
+                self.drop_displaced(present.into_iter());
                 self.heard.insert(Source::Configs);
             }
             Change::Applied((name, config)) => {
@@ -190,8 +196,9 @@ impl Fold {
                 if self.configs.get(&name) == Some(&entry) {
                     return Effect::None;
                 }
+                let blocks: Vec<Cidr> = entry.config.blocks.iter().map(|block| block.cidr).collect();
                 self.configs.insert(name, entry);
-                self.drop_displaced();
+                self.drop_displaced(blocks.into_iter());
             }
             Change::Gone((name, _)) => {
                 if self.configs.remove(&name).is_none() {
@@ -204,18 +211,14 @@ impl Fold {
     }
 
     /// What is missing and overlaps a block that somebody is known to have, is over.
-    fn drop_displaced(&mut self) {
-        let missing: Vec<String> =
-            self.configs.iter().filter(|(_, e)| e.missing_since.is_some()).map(|(name, _)| name.clone()).collect();
-        for name in missing {
-            let Some(entry) = self.configs.get(&name) else { continue };
-            let displaced = self.configs.values().filter(|e| e.missing_since.is_none()).any(|e| {
-                e.config.blocks.iter().any(|b| entry.config.blocks.iter().any(|o| o.cidr.overlaps(&b.cidr)))
-            });
-            if displaced {
-                self.configs.remove(&name);
-            }
-        }
+    fn drop_displaced(&mut self, present: impl Iterator<Item = Cidr>) {
+        let present = outermost(present);
+        // None of these lies in another: what overlaps is right before or right behind.
+        let taken = |block: &Cidr| {
+            let around = present.range(..=block).next_back().into_iter().chain(present.range(block..).next());
+            around.into_iter().any(|other| other.overlaps(block))
+        };
+        self.configs.retain(|_, e| e.missing_since.is_none() || !e.config.blocks.iter().any(|block| taken(&block.cidr)));
     }
 
     /// Gives up what has been missing for too long.

@@ -135,7 +135,8 @@ fn foreign(given: &Given<'_>, holdings: &Holdings<'_>, want: &mut Want<'_>) -> b
     let trouble = Trouble::ForeignAllocator { pod_cidrs: given.node.pod_cidrs.clone() };
     if !told.into_iter().any(|(_, reason)| reason == trouble.reason()) {
         // Another controller may have claimed it and written it, and the claim may reach us later than the Node.
-        want.prove = alien.into_iter().filter_map(|text| text.parse().ok()).collect();
+        let blocks = alien.into_iter().filter_map(|text| text.parse().ok());
+        want.prove = blocks.filter(|block| given.alloc.claim(block).is_none()).collect();
     }
     want.trouble = Some(trouble);
     true

@@ -5,8 +5,12 @@
 
 mod codec;
 mod error;
+mod message;
+mod protocol;
 mod socket;
 
 pub use codec::{Attrs, Request, attrs, find, ip_of, text, u16_of, u32_of};
 pub use error::{NetlinkError, Refused};
-pub use socket::{Message, Protocol, Socket};
+pub use message::Message;
+pub use protocol::Protocol;
+pub use socket::Socket;

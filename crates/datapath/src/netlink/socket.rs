@@ -9,7 +9,9 @@ use nix::libc;
 use nix::sys::socket::{setsockopt, sockopt};
 use nix::sys::time::{TimeVal, TimeValLike};
 
-use super::codec::{HEADER, Request, find, text, u16_of, u32_of};
+use super::codec::Request;
+use super::message::{Message, MessageRef};
+use super::protocol::{Protocol, ports};
 use super::{NetlinkError, Refused};
 
 /// How long the kernel may take: deletions of many links wait for grace periods, so this is generous.
@@ -18,68 +20,22 @@ const TIMEOUT_SECONDS: i64 = 30;
 const CHUNK: usize = 64;
 /// Bytes in one send, well below the default send buffer (208 KiB).
 const CHUNK_BYTES: usize = 96 * 1024;
+/// Datagrams of notifications that are read in one go.
+const NOTIFICATIONS: usize = 4096;
 /// How often a dump is read again when the kernel says that it changed meanwhile.
 const DUMP_TRIES: u32 = 16;
 /// Room for the largest datagram that the kernel makes of a dump (32 KiB), and for one message beyond that.
 const BUFFER: usize = 128 * 1024;
 
-/// `NLMSGERR_ATTR_MSG` of linux/netlink.h.
-const NLMSGERR_ATTR_MSG: u16 = 1;
 const NFNL_MSG_BATCH_BEGIN: u16 = 0x10;
 const NFNL_MSG_BATCH_END: u16 = 0x11;
-const NLM_F_CAPPED: u16 = 0x100;
-const NLM_F_ACK_TLVS: u16 = 0x200;
-
-/// What the socket speaks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Protocol {
-    /// Links, addresses, routes, rules, neighbours.
-    Route,
-    /// nftables and conntrack.
-    Netfilter,
-}
-
-impl Protocol {
-    fn number(self) -> isize {
-        match self {
-            Self::Route => 0,
-            Self::Netfilter => 12,
-        }
-    }
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::Route => "route",
-            Self::Netfilter => "netfilter",
-        }
-    }
-}
-
-/// One message from the kernel.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Message {
-    /// Its kind (`RTM_NEWLINK` ...).
-    pub kind: u16,
-    /// Its flags.
-    pub flags: u16,
-    /// The answered request's number; 0 in a notification.
-    pub seq: u32,
-    /// What follows the netlink header.
-    pub payload: Vec<u8>,
-}
-
-impl Message {
-    /// The payload after a fixed header of `len` bytes (that is: the attributes); empty if it is shorter.
-    #[must_use]
-    pub fn after(&self, len: usize) -> &[u8] {
-        self.payload.get(len..).unwrap_or(&[])
-    }
-}
 
 /// A netlink socket in the namespace of the thread that opened it; it stays in that namespace for ever.
 #[derive(Debug)]
 pub struct Socket {
     inner: netlink_sys::Socket,
+    protocol: Protocol,
+    port: u32,
     seq: u32,
     buffer: Vec<u8>,
 }
@@ -97,9 +53,9 @@ impl Socket {
     /// # Errors
     /// The system has none, or is short of memory or descriptors.
     pub fn open(protocol: Protocol) -> Result<Self, NetlinkError> {
-        let open = || -> io::Result<netlink_sys::Socket> {
+        let open = || -> io::Result<(netlink_sys::Socket, u32)> {
             let mut socket = netlink_sys::Socket::new(protocol.number())?;
-            socket.bind_auto()?;
+            let port = socket.bind_auto()?.port_number();
             socket.set_ext_ack(true)?;
             socket.set_cap_ack(true)?;
             if protocol == Protocol::Route {
@@ -107,10 +63,11 @@ impl Socket {
                 socket.set_netlink_get_strict_chk(true)?;
             }
             setsockopt(&socket.as_fd(), sockopt::ReceiveTimeout, &TimeVal::seconds(TIMEOUT_SECONDS))?;
-            Ok(socket)
+            Ok((socket, port))
         };
-        let inner = open().map_err(|source| NetlinkError::Open { protocol: protocol.name(), source })?;
-        Ok(Self { inner, seq: 0, buffer: Vec::new() })
+        let (inner, port) = open().map_err(|source| NetlinkError::Open { protocol: protocol.name(), source })?;
+        ports().insert((protocol, port));
+        Ok(Self { inner, protocol, port, seq: 0, buffer: Vec::new() })
     }
 
     /// Opens a rtnetlink socket.
@@ -224,22 +181,28 @@ impl Socket {
             .map_err(|source| NetlinkError::Send { what: format!("subscribe to group {group}").into(), source })
     }
 
-    /// One datagram of notifications, which must be there (poll first). `None`: some were lost (the buffer was full):
-    /// look at everything.
+    /// The notifications that have come by now, up to some thousand; none if none have. `None`: some were lost (the
+    /// buffer was full): look at everything.
     ///
     /// # Errors
     /// The socket failed.
     pub fn notifications(&mut self) -> Result<Option<Vec<Message>>, NetlinkError> {
-        let what = Cow::Borrowed("read notifications");
-        match self.receive(&what)? {
-            Received::TimedOut => Ok(Some(Vec::new())),
-            Received::Overrun => Ok(None),
-            Received::Some => {
-                let mut list = Vec::new();
-                self.each_message(&what, |message, _| list.push(message.to_owned()))?;
-                Ok(Some(list))
+        let what = "read notifications";
+        let mut list = Vec::new();
+        for _ in 0..NOTIFICATIONS {
+            match self.receive(what, libc::MSG_DONTWAIT)? {
+                Received::TimedOut => break,
+                Received::Overrun => return Ok(None),
+                Received::Some => self.each_message(what, |message, _| list.push(message.to_owned()))?,
             }
         }
+        Ok(Some(list))
+    }
+
+    /// Whether a notification tells what this process did, through a socket that is still open.
+    #[cfg(feature = "node")]
+    pub(crate) fn is_own(&self, message: &Message) -> bool {
+        ports().contains(&(self.protocol, message.port))
     }
 
     #[cfg(feature = "node")]
@@ -258,12 +221,12 @@ impl Socket {
         self.seq
     }
 
-    fn send(&self, what: &Cow<'static, str>, bytes: &[u8]) -> Result<(), NetlinkError> {
+    fn send(&self, what: &str, bytes: &[u8]) -> Result<(), NetlinkError> {
         loop {
             match self.inner.send_to(bytes, &netlink_sys::SocketAddr::new(0, 0), 0) {
                 Ok(_) => return Ok(()),
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(source) => return Err(NetlinkError::Send { what: what.clone(), source }),
+                Err(source) => return Err(NetlinkError::Send { what: owned(what), source }),
             }
         }
     }
@@ -304,7 +267,7 @@ impl Socket {
     /// Reads until the last request is acknowledged or refused.
     fn collect(
         &mut self,
-        what: &Cow<'static, str>,
+        what: &str,
         requests: &[Request],
         first_seq: u32,
         replies: &mut Vec<Message>,
@@ -312,12 +275,12 @@ impl Socket {
         let mut answers = vec![Ok(()); requests.len()];
         let mut ended = false;
         while !ended {
-            match self.receive(what)? {
+            match self.receive(what, 0)? {
                 Received::Some => {}
                 Received::TimedOut => {
-                    return Err(NetlinkError::TimedOut { what: what.clone(), seconds: TIMEOUT_SECONDS });
+                    return Err(NetlinkError::TimedOut { what: owned(what), seconds: TIMEOUT_SECONDS });
                 }
-                Received::Overrun => return Err(NetlinkError::Overrun { what: what.clone() }),
+                Received::Overrun => return Err(NetlinkError::Overrun { what: owned(what) }),
             }
             self.each_message(what, |message, seq| {
                 let Some(index) = position(first_seq, seq, requests.len()) else { return };
@@ -347,7 +310,7 @@ impl Socket {
         self.send(&what, &request.bytes)?;
         let (mut list, mut changed, mut ended) = (Vec::new(), false, None);
         while ended.is_none() {
-            match self.receive(&what)? {
+            match self.receive(&what, 0)? {
                 Received::Some => {}
                 Received::TimedOut => return Err(NetlinkError::TimedOut { what, seconds: TIMEOUT_SECONDS }),
                 Received::Overrun => return Err(NetlinkError::Overrun { what }),
@@ -372,14 +335,14 @@ impl Socket {
         }
     }
 
-    fn receive(&mut self, what: &Cow<'static, str>) -> Result<Received, NetlinkError> {
+    fn receive(&mut self, what: &str, flags: i32) -> Result<Received, NetlinkError> {
         loop {
             self.buffer.resize(BUFFER, 0);
-            match receive_datagram(&self.inner, &mut self.buffer) {
+            match receive_datagram(&self.inner, &mut self.buffer, flags) {
                 // Only the kernel is believed: any process may send to a netlink port.
                 Ok((_, from)) if from != 0 => {}
                 Ok((length, _)) if length > BUFFER => {
-                    return Err(NetlinkError::Malformed { what: what.clone() });
+                    return Err(NetlinkError::Malformed { what: owned(what) });
                 }
                 Ok((length, _)) => {
                     self.buffer.truncate(length);
@@ -388,26 +351,32 @@ impl Socket {
                 Err(Errno::EINTR) => {}
                 Err(Errno::EAGAIN) => return Ok(Received::TimedOut),
                 Err(Errno::ENOBUFS) => return Ok(Received::Overrun),
-                Err(errno) => return Err(NetlinkError::Receive { what: what.clone(), source: errno.into() }),
+                Err(errno) => return Err(NetlinkError::Receive { what: owned(what), source: errno.into() }),
             }
         }
     }
 
-    fn each_message(
-        &self,
-        what: &Cow<'static, str>,
-        mut f: impl FnMut(MessageRef<'_>, u32),
-    ) -> Result<(), NetlinkError> {
+    fn each_message(&self, what: &str, mut f: impl FnMut(MessageRef<'_>, u32)) -> Result<(), NetlinkError> {
         let mut rest = self.buffer.as_slice();
         while !rest.is_empty() {
             let Some((message, seq, length)) = MessageRef::first(rest) else {
-                return Err(NetlinkError::Malformed { what: what.clone() });
+                return Err(NetlinkError::Malformed { what: owned(what) });
             };
             f(message, seq);
             rest = rest.get(length.next_multiple_of(4)..).unwrap_or(&[]);
         }
         Ok(())
     }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        ports().remove(&(self.protocol, self.port));
+    }
+}
+
+fn owned(what: &str) -> Cow<'static, str> {
+    Cow::Owned(what.to_owned())
 }
 
 impl AsFd for Socket {
@@ -423,50 +392,9 @@ fn position(first: u32, seq: u32, count: usize) -> Option<usize> {
 }
 
 /// The datagram's real length (even if it was cut) and the sender's port.
-fn receive_datagram(socket: &netlink_sys::Socket, mut buffer: &mut [u8]) -> nix::Result<(usize, u32)> {
-    match socket.recv_from(&mut buffer, libc::MSG_TRUNC) {
+fn receive_datagram(socket: &netlink_sys::Socket, mut buffer: &mut [u8], flags: i32) -> nix::Result<(usize, u32)> {
+    match socket.recv_from(&mut buffer, libc::MSG_TRUNC | flags) {
         Ok((length, from)) => Ok((length, from.port_number())),
         Err(error) => Err(error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)),
-    }
-}
-
-#[derive(Clone, Copy)]
-struct MessageRef<'a> {
-    kind: u16,
-    flags: u16,
-    seq: u32,
-    payload: &'a [u8],
-}
-
-impl<'a> MessageRef<'a> {
-    fn first(bytes: &'a [u8]) -> Option<(Self, u32, usize)> {
-        let length = usize::try_from(u32_of(bytes)?).ok()?;
-        let kind = u16_of(bytes.get(4..)?)?;
-        let flags = u16_of(bytes.get(6..)?)?;
-        let seq = u32_of(bytes.get(8..)?)?;
-        let payload = bytes.get(HEADER..length)?;
-        Some((Self { kind, flags, seq, payload }, seq, length))
-    }
-
-    fn to_owned(self) -> Message {
-        Message { kind: self.kind, flags: self.flags, seq: self.seq, payload: self.payload.to_vec() }
-    }
-
-    /// Of an acknowledgement or an end of dump: the error number, if it is one, and the kernel's words.
-    fn refusal(&self) -> Option<(Errno, Option<String>)> {
-        let code = u32_of(self.payload)?.cast_signed();
-        if code >= 0 {
-            return None;
-        }
-        // The request's header follows, and its payload too unless it was cut (we ask for that).
-        let attributes = match i32::from(self.kind) {
-            libc::NLMSG_DONE => 4,
-            _ if self.flags & NLM_F_CAPPED != 0 => 4 + HEADER,
-            _ => 4 + usize::try_from(u32_of(self.payload.get(4..)?)?).ok()?.next_multiple_of(4),
-        };
-        let words = (self.flags & NLM_F_ACK_TLVS != 0)
-            .then(|| find(self.payload.get(attributes..)?, NLMSGERR_ATTR_MSG).map(text))
-            .flatten();
-        Some((Errno::from_raw(code.wrapping_neg()), words))
     }
 }

@@ -11,7 +11,7 @@ use nix::libc;
 
 use crate::netlink::{Message, NetlinkError, Request, Socket, attrs, find, text, u32_of};
 use crate::owned::NFT_TABLE;
-use crate::render::element::RawElement;
+use crate::render::element::{Key, RawElement, Set};
 
 const SUBSYSTEM: u16 = 10 << 8;
 const NEWSETELEM: u16 = SUBSYSTEM | 12;
@@ -75,10 +75,10 @@ impl Members {
             }
         }
         let mut present = BTreeSet::new();
-        for set in remove.iter().map(|e| e.set.as_str()).collect::<BTreeSet<_>>() {
+        for set in remove.iter().map(|e| e.set).collect::<BTreeSet<_>>() {
             present.extend(self.list(set)?);
         }
-        let remove: Vec<_> = remove.iter().filter(|e| present.contains(*e)).cloned().collect();
+        let remove: Vec<_> = remove.iter().filter(|e| present.contains(*e)).copied().collect();
         self.send(DELSETELEM, &remove, add)
     }
 
@@ -90,11 +90,11 @@ impl Members {
     }
 
     /// All elements of a set.
-    pub(super) fn list(&mut self, set: &str) -> Result<BTreeSet<RawElement>, NetlinkError> {
+    pub(super) fn list(&mut self, set: Set) -> Result<BTreeSet<RawElement>, NetlinkError> {
         let request = Request::new(GETSETELEM, 0, format!("list elements of set {set}"))
             .body(&HEADER)
             .text(LIST_TABLE, NFT_TABLE)
-            .text(LIST_SET, set);
+            .text(LIST_SET, &set.to_string());
         let mut elements = BTreeSet::new();
         for message in self.socket.dump(request)? {
             let list = find(message.after(HEADER.len()), LIST_ELEMENTS).unwrap_or(&[]);
@@ -117,11 +117,11 @@ impl Members {
 fn put(requests: &mut Vec<Request>, kind: u16, flags: i32, what: &str, elements: &[RawElement]) {
     for of_one_set in elements.chunk_by(|a, b| a.set == b.set) {
         for part in of_one_set.chunks(PER_MESSAGE) {
-            let set = &part[0].set;
+            let set = part[0].set.to_string();
             let request = Request::new(kind, flags, format!("{what} of set {set}"))
                 .body(&HEADER)
                 .text(LIST_TABLE, NFT_TABLE)
-                .text(LIST_SET, set);
+                .text(LIST_SET, &set);
             requests.push(request.nest(LIST_ELEMENTS, |r| part.iter().fold(r, put_one)));
         }
     }
@@ -129,18 +129,18 @@ fn put(requests: &mut Vec<Request>, kind: u16, flags: i32, what: &str, elements:
 
 fn put_one(request: Request, element: &RawElement) -> Request {
     request.nest(LIST_ELEM, |r| {
-        let r = r.nest(ELEM_KEY, |r| r.attr(DATA_VALUE, &element.key));
+        let r = r.nest(ELEM_KEY, |r| r.attr(DATA_VALUE, element.key.bytes()));
         if element.start { r } else { r.be32(ELEM_FLAGS, FLAG_INTERVAL_END) }
     })
 }
 
-fn read(set: &str, element: &[u8]) -> Option<RawElement> {
+fn read(set: Set, element: &[u8]) -> Option<RawElement> {
     let key = find(find(element, ELEM_KEY)?, DATA_VALUE)?;
     let flags = find(element, ELEM_FLAGS).and_then(u32_of).map_or(0, u32::from_be);
     let start = flags & FLAG_INTERVAL_END == 0;
     // nft marks the gap before the first range with an end at zero; it means nothing to the kernel.
     let gap = !start && key.iter().all(|byte| *byte == 0);
-    (!gap).then(|| RawElement { set: set.to_owned(), key: key.to_vec(), start })
+    if gap { None } else { Some(RawElement { set, key: Key::read(key)?, start }) }
 }
 
 fn counter(message: &Message) -> Option<(String, (u64, u64))> {

@@ -3,6 +3,7 @@
 mod error;
 mod members;
 mod program;
+mod state;
 mod table;
 
 pub use error::NftError;

@@ -90,7 +90,8 @@ pub enum Fault {
 
 pub(super) fn host(socket: &mut Socket, spec: &PodSpec) -> Result<Vec<Fault>, NetlinkError> {
     let mut faults = Vec::new();
-    let Some(index) = link_faults(socket, &spec.link, owned::HOST_MAC, spec.mtu, Some(&spec.alias), &mut faults)? else {
+    let Some(index) = link_faults(socket, &spec.link, owned::HOST_MAC, spec.mtu, Some(&spec.alias), &mut faults)?
+    else {
         return Ok(faults);
     };
     let neighbours: Vec<Neighbour> = read(socket.dump(neighbour::list(index))?, Neighbour::read);

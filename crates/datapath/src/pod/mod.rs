@@ -85,6 +85,14 @@ pub enum WireError {
         /// The kernel's answer.
         source: Refused,
     },
+    /// The kernel took an IPv6 address and does not use it.
+    #[error("wire pod link {link}: address {address} of the pod does not come into use")]
+    AddressNotReady {
+        /// The host's end.
+        link: String,
+        /// The address.
+        address: IpAddr,
+    },
     /// The kernel said yes and did not say what it made.
     #[error("wire pod link {link}: the kernel did not describe the link that it made")]
     NoEcho {

@@ -16,12 +16,10 @@ const RT_TABLE_MAIN: u32 = 254;
 
 /// What goes to the host's namespace once the link is there.
 pub(super) fn host(spec: &PodSpec, index: u32) -> Vec<Request> {
-    let mut requests = vec![link::set_identity(index, &spec.link, Some(&spec.alias)), link::set_up(index, &spec.link)];
-    for address in &spec.addresses {
-        requests.push(neighbour::set_permanent(index, &spec.link, *address, spec.mac));
-        requests.push(host_route(spec, *address, index).set());
-    }
-    requests
+    let of_address = |address: &IpAddr| {
+        [neighbour::set_permanent(index, &spec.link, *address, spec.mac), host_route(spec, *address, index).set()]
+    };
+    spec.addresses.iter().flat_map(of_address).collect()
 }
 
 /// The host's route to one of the pod's addresses.

@@ -1,9 +1,11 @@
 //! The executor: few system calls, no program started, nothing left behind by a failure.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use nix::errno::Errno;
 
@@ -13,8 +15,12 @@ use crate::netlink::{Message, NetlinkError, Refused, Socket};
 use crate::netns::{Netns, NetnsError};
 use crate::owned;
 use crate::rtnl::link::{self, Link, VethEnd};
-use crate::rtnl::neighbour;
+use crate::rtnl::{neighbour, route};
 
+/// How long a pod's IPv6 address may take to work: on a machine that is that busy nothing else works either.
+const ADDRESS_PATIENCE: Duration = Duration::from_secs(2);
+const ADDRESS_FIRST_PAUSE: Duration = Duration::from_micros(20);
+const ADDRESS_LONGEST_PAUSE: Duration = Duration::from_millis(2);
 /// `IFNAMSIZ` less the final NUL.
 const NAME_MAX: usize = 15;
 
@@ -113,11 +119,24 @@ fn wire(socket: &mut Socket, ns: &Netns, spec: &PodSpec) -> Result<Wired, WireEr
         let host = host_side(socket, spec, made, &tell);
         drop(tell);
         let pod = thread.join().unwrap_or(Err(NetnsError::Panicked.into()));
-        match host.and(pod) {
+        match host.and(pod).and_then(|()| activate(socket, spec, made)) {
             Ok(()) => Ok(made),
             Err(cause) => Err(undo(spec, cause)),
         }
     })
+}
+
+/// The end that was set up first (the host's) sends nothing until the kernel has looked at its carrier again, which it
+/// does some time later; being asked about the link it does so at once (Linux 6.8). So that no first packet is lost.
+fn activate(socket: &mut Socket, spec: &PodSpec, made: Wired) -> Result<(), WireError> {
+    socket.request(link::get_by_index(made.host_index)).map(drop).map_err(|error| step(spec, error))
+}
+
+fn step(spec: &PodSpec, error: NetlinkError) -> WireError {
+    match error {
+        NetlinkError::Refused(source) => WireError::Step { link: spec.link.clone(), source },
+        other => other.into(),
+    }
 }
 
 fn make_link(socket: &mut Socket, ns: &Netns, spec: &PodSpec) -> Result<Wired, WireError> {
@@ -128,7 +147,7 @@ fn make_link(socket: &mut Socket, ns: &Netns, spec: &PodSpec) -> Result<Wired, W
         Err(NetlinkError::Refused(source)) if source.errno == Errno::EEXIST => {
             return Err(WireError::Taken { link: spec.link.clone(), ifname: spec.ifname.clone(), source });
         }
-        Err(NetlinkError::Refused(source)) => return Err(WireError::Step { link: spec.link.clone(), source }),
+        Err(error @ NetlinkError::Refused(_)) => return Err(step(spec, error)),
         // Whether it was made is not known.
         Err(error) => return Err(undo(spec, error.into())),
     };
@@ -138,6 +157,9 @@ fn make_link(socket: &mut Socket, ns: &Netns, spec: &PodSpec) -> Result<Wired, W
 }
 
 fn host_side(socket: &mut Socket, spec: &PodSpec, made: Wired, tell: &SyncSender<u32>) -> Result<(), WireError> {
+    // Before the other end is up: with a carrier the kernel would give the link a link-local address.
+    let identity = link::set_identity(made.host_index, &spec.link, Some(&spec.alias));
+    socket.request(identity).map_err(|error| step(spec, error))?;
     // If the other thread is gone it has failed, and its join says why.
     let _ = tell.send(made.pod_index);
     let v6_file = format!("/proc/sys/net/ipv6/conf/{}/disable_ipv6", spec.link);
@@ -150,7 +172,26 @@ fn pod_side(ns: &Netns, spec: &PodSpec, told: &Receiver<u32>) -> Result<(), Wire
     // No link was made: that error is told by the other side.
     let Ok(index) = told.recv() else { return Ok(()) };
     let v6_file = format!("/proc/sys/net/ipv6/conf/{}/disable_ipv6", spec.ifname);
-    with_ipv6(&spec.link, &v6_file, || socket.batch(requests::pod(spec, index)))
+    with_ipv6(&spec.link, &v6_file, || socket.batch(requests::pod(spec, index)))?;
+    spec.addresses.iter().filter(|a| a.is_ipv6()).try_for_each(|address| await_address(&mut socket, spec, *address))
+}
+
+/// The kernel takes packets for an IPv6 address some time after it was added, by a worker of its own, even without
+/// duplicate address detection. Nearly always it has done so by now.
+fn await_address(socket: &mut Socket, spec: &PodSpec, address: IpAddr) -> Result<(), WireError> {
+    let (mut waited, mut pause) = (Duration::ZERO, ADDRESS_FIRST_PAUSE);
+    loop {
+        let answers = socket.request(route::look_up(address)).map_err(|error| step(spec, error))?;
+        if answers.iter().any(route::is_local) {
+            return Ok(());
+        }
+        if waited >= ADDRESS_PATIENCE {
+            return Err(WireError::AddressNotReady { link: spec.link.clone(), address });
+        }
+        std::thread::sleep(pause);
+        waited += pause;
+        pause = (pause * 2).min(ADDRESS_LONGEST_PAUSE);
+    }
 }
 
 /// Runs a batch; where the namespace has IPv6 switched off for new links, switches it on for this one and runs the

@@ -1,6 +1,7 @@
 //! Membership of the packet filter's sets: what an element is, as nft text and as the kernel's key.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::net::IpAddr;
 
 use overlane_core::cidr::Cidr;
@@ -26,15 +27,70 @@ pub enum Element {
     MasqueradeExcept(Cidr),
 }
 
+/// A set. Its name is what [`std::fmt::Display`] gives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Set {
+    /// Destinations that are not masqueraded: ranges.
+    MasqueradeExcept(Family),
+    /// Sources that are masqueraded: ranges.
+    MasqueradeSource(Family),
+    /// Addresses of nodes.
+    Node(Family),
+    /// Peers with blocks of this length: first address of the block, Ethernet address.
+    Peer(Family, u8),
+    /// Peers whose Ethernet address is not known: ranges.
+    PeerAnyMac(Family),
+    /// This node's pods: link, Ethernet address, address.
+    Pod(Family),
+}
+
+impl Set {
+    /// How nft declares it.
+    #[must_use]
+    pub fn kind(self) -> String {
+        let address = |family| if family == Family::V4 { "ipv4_addr" } else { "ipv6_addr" };
+        match self {
+            Self::MasqueradeExcept(f) | Self::MasqueradeSource(f) | Self::PeerAnyMac(f) => {
+                format!("type {}; flags interval", address(f))
+            }
+            Self::Node(f) => format!("type {}", address(f)),
+            Self::Peer(f, _) => format!("type {} . ether_addr", address(f)),
+            Self::Pod(f) => format!("type ifname . ether_addr . {}", address(f)),
+        }
+    }
+}
+
+impl fmt::Display for Set {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::MasqueradeExcept(family) => write!(f, "masq_except{}", digit(family)),
+            Self::MasqueradeSource(family) => write!(f, "masq_source{}", digit(family)),
+            Self::Node(family) => write!(f, "node{}", digit(family)),
+            Self::Peer(family, prefix_len) => write!(f, "peer{}_{prefix_len}", digit(family)),
+            Self::PeerAnyMac(family) => write!(f, "peer{}_any", digit(family)),
+            Self::Pod(family) => write!(f, "pod{}", digit(family)),
+        }
+    }
+}
+
+/// An element's key: components one after the other, each filled up to 4 bytes. The longest is that of an IPv6 pod.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Key {
+    bytes: [u8; KEY_MAX],
+    length: usize,
+}
+
+const KEY_MAX: usize = 16 + 8 + 16;
+
 /// An element as nf_tables has it. A range is two of them: where it begins, and the first key after it.
 ///
 /// In the order in which the kernel takes them: where one range ends and the next begins, the end comes first.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct RawElement {
-    /// The set's name.
-    pub set: String,
-    /// The key: components one after the other, each filled up to 4 bytes.
-    pub key: Vec<u8>,
+    /// The set.
+    pub set: Set,
+    /// The key.
+    pub key: Key,
     /// It does not end a range.
     pub start: bool,
 }
@@ -77,14 +133,14 @@ fn disjoint(cidrs: &BTreeSet<Cidr>) -> impl Iterator<Item = Cidr> + '_ {
 impl Element {
     /// The set that it is part of.
     #[must_use]
-    pub fn set(&self) -> String {
+    pub fn set(&self) -> Set {
         match self {
-            Self::Pod(pod) => format!("pod{}", digit(Family::of(&pod.address))),
-            Self::Node(address) => format!("node{}", digit(Family::of(address))),
-            Self::Peer(block, _) => peer_set(block.family(), block.prefix_len()),
-            Self::PeerAnyMac(block) => format!("peer{}_any", digit(block.family())),
-            Self::MasqueradeSource(cidr) => format!("masq_source{}", digit(cidr.family())),
-            Self::MasqueradeExcept(cidr) => format!("masq_except{}", digit(cidr.family())),
+            Self::Pod(pod) => Set::Pod(Family::of(&pod.address)),
+            Self::Node(address) => Set::Node(Family::of(address)),
+            Self::Peer(block, _) => Set::Peer(block.family(), block.prefix_len()),
+            Self::PeerAnyMac(block) => Set::PeerAnyMac(block.family()),
+            Self::MasqueradeSource(cidr) => Set::MasqueradeSource(cidr.family()),
+            Self::MasqueradeExcept(cidr) => Set::MasqueradeExcept(cidr.family()),
         }
     }
 
@@ -103,35 +159,23 @@ impl Element {
     #[must_use]
     pub fn raw(&self) -> Vec<RawElement> {
         let set = self.set();
-        let mut key = Key::default();
-        match self {
-            Self::Pod(pod) => key.link(&pod.link).part(&pod.mac).address(pod.address),
-            Self::Node(address) => key.address(*address),
-            Self::Peer(block, mac) => key.address(block.network()).part(mac),
+        let key = match self {
+            Self::Pod(pod) => Key::EMPTY.link(&pod.link).part(&pod.mac).address(pod.address),
+            Self::Node(address) => Key::EMPTY.address(*address),
+            Self::Peer(block, mac) => Key::EMPTY.address(block.network()).part(mac),
             Self::PeerAnyMac(cidr) | Self::MasqueradeSource(cidr) | Self::MasqueradeExcept(cidr) => {
-                return range(&set, cidr);
+                return range(set, cidr);
             }
         };
-        vec![RawElement { set, key: key.0, start: true }]
+        vec![RawElement { set, key, start: true }]
     }
 }
 
-/// The set of the peers whose blocks have this length.
-pub(super) fn peer_set(family: Family, prefix_len: u8) -> String {
-    format!("peer{}_{prefix_len}", digit(family))
-}
-
-fn range(set: &str, cidr: &Cidr) -> Vec<RawElement> {
-    let mut start = Key::default();
-    start.address(cidr.network());
-    let mut raw = vec![RawElement { set: set.to_owned(), key: start.0, start: true }];
+fn range(set: Set, cidr: &Cidr) -> Vec<RawElement> {
+    let raw = |address, start| RawElement { set, key: Key::EMPTY.address(address), start };
     // A range up to the last address has no end.
-    if let Some(after) = after(cidr.last()) {
-        let mut end = Key::default();
-        end.address(after);
-        raw.push(RawElement { set: set.to_owned(), key: end.0, start: false });
-    }
-    raw
+    let end = after(cidr.last()).map(|address| raw(address, false));
+    std::iter::once(raw(cidr.network(), true)).chain(end).collect()
 }
 
 fn after(address: IpAddr) -> Option<IpAddr> {
@@ -141,18 +185,32 @@ fn after(address: IpAddr) -> Option<IpAddr> {
     }
 }
 
-#[derive(Default)]
-struct Key(Vec<u8>);
-
 impl Key {
-    fn part(&mut self, bytes: &[u8]) -> &mut Self {
-        self.0.extend_from_slice(bytes);
-        self.0.resize(self.0.len().next_multiple_of(4), 0);
+    const EMPTY: Self = Self { bytes: [0; KEY_MAX], length: 0 };
+
+    /// From the kernel; `None` if it is longer than any of ours.
+    #[must_use]
+    pub fn read(bytes: &[u8]) -> Option<Self> {
+        (bytes.len() <= KEY_MAX).then(|| Self::EMPTY.part(bytes))
+    }
+
+    /// The key's bytes.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes[..self.length]
+    }
+
+    fn part(mut self, part: &[u8]) -> Self {
+        let end = (self.length + part.len()).next_multiple_of(4);
+        for (to, from) in self.bytes.iter_mut().skip(self.length).zip(part) {
+            *to = *from;
+        }
+        self.length = end.min(KEY_MAX);
         self
     }
 
     /// `IFNAMSIZ` bytes, filled up with NUL.
-    fn link(&mut self, name: &str) -> &mut Self {
+    fn link(self, name: &str) -> Self {
         let mut bytes = [0; 16];
         for (to, from) in bytes.iter_mut().zip(name.bytes().take(15)) {
             *to = from;
@@ -160,11 +218,17 @@ impl Key {
         self.part(&bytes)
     }
 
-    fn address(&mut self, address: IpAddr) -> &mut Self {
+    fn address(self, address: IpAddr) -> Self {
         match address {
             IpAddr::V4(a) => self.part(&a.octets()),
             IpAddr::V6(a) => self.part(&a.octets()),
         }
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.bytes().iter().try_for_each(|byte| write!(f, "{byte:02x}"))
     }
 }
 
@@ -182,17 +246,17 @@ mod tests {
     fn keys_are_padded() {
         let pod = PodMember { link: "ovlpabc".into(), mac: [2, 1, 2, 3, 4, 5], address: "10.0.0.1".parse().unwrap() };
         let raw = Element::Pod(pod).raw();
-        assert_eq!(raw[0].key, b"ovlpabc\0\0\0\0\0\0\0\0\0\x02\x01\x02\x03\x04\x05\0\0\x0a\0\0\x01");
+        assert_eq!(raw[0].key.bytes(), b"ovlpabc\0\0\0\0\0\0\0\0\0\x02\x01\x02\x03\x04\x05\0\0\x0a\0\0\x01");
         let peer = Element::Peer(cidr("10.244.3.0/24"), [2, 1, 2, 3, 4, 5]).raw();
-        assert_eq!(peer[0].key, b"\x0a\xf4\x03\0\x02\x01\x02\x03\x04\x05\0\0");
-        assert_eq!(peer[0].set, "peer4_24");
+        assert_eq!(peer[0].key.bytes(), b"\x0a\xf4\x03\0\x02\x01\x02\x03\x04\x05\0\0");
+        assert_eq!(peer[0].set.to_string(), "peer4_24");
     }
 
     #[test]
     fn ranges_end_after_their_last_address() {
         let raw = Element::MasqueradeExcept(cidr("10.0.0.0/8")).raw();
-        assert_eq!((raw[0].key.as_slice(), raw[0].start), (&[10, 0, 0, 0][..], true));
-        assert_eq!((raw[1].key.as_slice(), raw[1].start), (&[11, 0, 0, 0][..], false));
+        assert_eq!((raw[0].key.bytes(), raw[0].start), (&[10, 0, 0, 0][..], true));
+        assert_eq!((raw[1].key.bytes(), raw[1].start), (&[11, 0, 0, 0][..], false));
         let next = Element::MasqueradeExcept(cidr("11.0.0.0/8")).raw();
         assert!(raw[1] < next[0], "the kernel refuses a range that begins before the one below it has ended");
         assert_eq!(Element::MasqueradeExcept(cidr("255.0.0.0/8")).raw().len(), 1);

@@ -10,7 +10,7 @@ use overlane_core::cidr::Cidr;
 use overlane_core::family::Family;
 use overlane_core::plan::{MasqPlan, NodePlan};
 
-use super::element::{Element, digit, peer_set};
+use super::element::{Element, Set, digit};
 use crate::owned::{NFT_PRIORITY_OFFSET, NFT_TABLE, POD_LINK_PREFIX};
 
 /// The counters, one for each reason to drop a packet.
@@ -32,7 +32,7 @@ pub struct Objects {
 /// Sets, counters and chains of a node's packet filter, without any element.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Structure {
-    sets: BTreeMap<String, String>,
+    sets: BTreeSet<Set>,
     chains: Vec<Chain>,
 }
 
@@ -54,41 +54,31 @@ impl Structure {
             .filter(|peer| peer.mac.is_some())
             .map(|peer| (peer.block.family(), peer.block.prefix_len()))
             .collect();
-        let mut sets = BTreeMap::new();
-        for (family, key) in [(Family::V4, "ipv4_addr"), (Family::V6, "ipv6_addr")] {
-            let n = digit(family);
-            sets.insert(format!("pod{n}"), format!("type ifname . ether_addr . {key}"));
-            sets.insert(format!("node{n}"), format!("type {key}"));
-            sets.insert(format!("peer{n}_any"), format!("type {key}; flags interval"));
-            for (_, prefix_len) in masks.iter().filter(|(f, _)| *f == family) {
-                sets.insert(peer_set(family, *prefix_len), format!("type {key} . ether_addr"));
-            }
+        let mut sets: BTreeSet<Set> =
+            masks.iter().map(|(family, prefix_len)| Set::Peer(*family, *prefix_len)).collect();
+        for family in Family::ALL {
+            sets.extend([Set::Pod(family), Set::Node(family), Set::PeerAnyMac(family)]);
             if plan.masquerade.is_some() {
-                sets.insert(format!("masq_source{n}"), format!("type {key}; flags interval"));
-                sets.insert(format!("masq_except{n}"), format!("type {key}; flags interval"));
+                sets.extend([Set::MasqueradeSource(family), Set::MasqueradeExcept(family)]);
             }
         }
-        let mut chains = vec![pre(&plan.pod_space), from_pod(), from_underlay(&masks), forward(), to_pod(&plan.pod_space)];
+        let mut chains =
+            vec![pre(&plan.pod_space), from_pod(), from_underlay(&masks), forward(), to_pod(&plan.pod_space)];
         // Where later features go; empty until then.
-        chains.extend(
-            ["policy_established", "policy_in", "policy_out", "services"]
-                .map(|name| Chain { name, hook: None, rules: Vec::new() }),
-        );
+        chains.extend(["policy_established", "policy_in", "policy_out", "services"].map(|name| Chain {
+            name,
+            hook: None,
+            rules: Vec::new(),
+        }));
         if let Some(masquerade) = &plan.masquerade {
             chains.extend([post(), masq(masquerade, primary)]);
         }
         Self { sets, chains }
     }
 
-    /// Whether the set is part of it.
-    #[must_use]
-    pub fn has_set(&self, name: &str) -> bool {
-        self.sets.contains_key(name)
-    }
-
-    /// Names of the sets.
-    pub fn sets(&self) -> impl Iterator<Item = &str> {
-        self.sets.keys().map(String::as_str)
+    /// The sets.
+    pub fn sets(&self) -> impl Iterator<Item = Set> {
+        self.sets.iter().copied()
     }
 
     /// A short hash of the structure: equal for equal structures of one version of this program.
@@ -115,7 +105,8 @@ impl Structure {
         for chain in existing.chains.iter().filter(|name| !ours.contains(name.as_str())) {
             let _ = writeln!(text, "delete chain inet {NFT_TABLE} {chain}");
         }
-        for set in existing.sets.iter().filter(|name| !self.has_set(name)) {
+        let names: BTreeSet<String> = self.sets.iter().map(Set::to_string).collect();
+        for set in existing.sets.difference(&names) {
             let _ = writeln!(text, "delete set inet {NFT_TABLE} {set}");
         }
         for counter in existing.counters.iter().filter(|name| !COUNTERS.contains(&name.as_str())) {
@@ -131,8 +122,13 @@ impl Structure {
         format!("table inet {NFT_TABLE} {{}}\ndelete table inet {NFT_TABLE}\n{body}")
     }
 
-    fn body(&self, elements: &BTreeSet<Element>, existing: &Objects, counters: &BTreeMap<String, (u64, u64)>) -> String {
-        let mut by_set: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    fn body(
+        &self,
+        elements: &BTreeSet<Element>,
+        existing: &Objects,
+        counters: &BTreeMap<String, (u64, u64)>,
+    ) -> String {
+        let mut by_set: BTreeMap<Set, Vec<String>> = BTreeMap::new();
         for element in elements {
             by_set.entry(element.set()).or_default().push(element.text());
         }
@@ -144,9 +140,10 @@ impl Structure {
                 _ => writeln!(text, "\tcounter {counter} {{ packets {packets} bytes {bytes} }}"),
             };
         }
-        for (name, kind) in &self.sets {
-            let _ = write!(text, "\n\tset {name} {{\n\t\t{}\n", kind.replace("; ", "\n\t\t"));
-            if let Some(elements) = by_set.get(name).filter(|_| !existing.sets.contains(name)) {
+        for set in &self.sets {
+            let name = set.to_string();
+            let _ = write!(text, "\n\tset {name} {{\n\t\t{}\n", set.kind().replace("; ", "\n\t\t"));
+            if let Some(elements) = by_set.get(set).filter(|_| !existing.sets.contains(&name)) {
                 let _ = writeln!(text, "\t\telements = {{ {} }}", elements.join(",\n\t\t\t     "));
             }
             text.push_str("\t}\n");
@@ -182,7 +179,8 @@ pub fn marker(revision: &str, listing: &str) -> String {
 /// FNV-1a, 64 bits, as hexadecimal digits: tells apart what nobody forges.
 #[must_use]
 pub fn hash(text: &str) -> String {
-    let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0000_0100_0000_01b3));
+    let hash =
+        text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0000_0100_0000_01b3));
     format!("{hash:016x}")
 }
 
@@ -218,7 +216,8 @@ fn source_in(cidrs: &BTreeSet<Cidr>) -> impl Iterator<Item = String> + '_ {
 fn pre(space: &BTreeSet<Cidr>) -> Chain {
     let mut rules = vec![format!("{} goto from_pod comment \"source check: pods of this node\"", from_any_pod())];
     rules.extend(
-        source_in(space).map(|source| format!("{source} goto from_underlay comment \"source check: pods of other nodes\"")),
+        source_in(space)
+            .map(|source| format!("{source} goto from_underlay comment \"source check: pods of other nodes\"")),
     );
     Chain { name: "pre", hook: hook("filter", "prerouting", "raw"), rules }
 }
@@ -240,8 +239,10 @@ fn from_underlay(masks: &BTreeSet<(Family, u8)>) -> Chain {
             Some(mask) => format!("{} saddr & {mask}", protocol(*family)),
             None => format!("{} saddr", protocol(*family)),
         };
-        let set = peer_set(*family, *prefix_len);
-        rules.push(format!("{source} . ether saddr @{set} return comment \"source check: a peer's block and ethernet address\""));
+        let set = Set::Peer(*family, *prefix_len);
+        rules.push(format!(
+            "{source} . ether saddr @{set} return comment \"source check: a peer's block and ethernet address\""
+        ));
     }
     for family in Family::ALL {
         rules.push(format!(

@@ -84,12 +84,7 @@ pub fn render(plan: &NodePlan, grounds: &BTreeMap<Family, Ground>, links: &BTree
 }
 
 fn rule(destination: &Cidr) -> Rule {
-    Rule {
-        destination: *destination,
-        table: owned::ROUTE_TABLE,
-        pref: owned::RULE_PREF,
-        protocol: owned::PROTOCOL,
-    }
+    Rule { destination: *destination, table: owned::ROUTE_TABLE, pref: owned::RULE_PREF, protocol: owned::PROTOCOL }
 }
 
 #[cfg(test)]
@@ -118,7 +113,8 @@ mod tests {
         let links = BTreeMap::from([("ovlpa".to_owned(), 9)]);
         let rendered = render(&plan, &BTreeMap::from([(Family::V4, ground)]), &links);
 
-        let lines: Vec<_> = rendered.routes.iter().map(|r| (r.destination.to_string(), r.hop, r.prefsrc, r.metric)).collect();
+        let lines: Vec<_> =
+            rendered.routes.iter().map(|r| (r.destination.to_string(), r.hop, r.prefsrc, r.metric)).collect();
         let node = Some("10.224.0.4".parse().unwrap());
         let gateway = Hop::Gateway { gateway: "10.224.0.5".parse().unwrap(), index: 2, onlink: false };
         assert_eq!(

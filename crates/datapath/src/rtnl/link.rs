@@ -122,12 +122,13 @@ fn header(index: u32, flags: u32, change: u32) -> [u8; INFO_LEN] {
     bytes
 }
 
-/// Makes a veth pair with the other end in `peer_ns`; the answer holds the near end (an echo).
+/// Makes a veth pair with the other end in `peer_ns`; the near end is up, the far one is not. The answer holds the near
+/// end (an echo).
 #[must_use]
 pub fn add_veth(near: VethEnd<'_>, far: VethEnd<'_>, peer_ns: BorrowedFd<'_>) -> Request {
     let flags = libc::NLM_F_CREATE | libc::NLM_F_EXCL | libc::NLM_F_ECHO;
     let request = Request::new(libc::RTM_NEWLINK, flags, format!("add veth {} with peer {}", near.name, far.name));
-    near.put(request.body(&header(0, 0, 0))).nest(IFLA_LINKINFO, |r| {
+    near.put(request.body(&header(0, UP, UP))).nest(IFLA_LINKINFO, |r| {
         r.text(IFLA_INFO_KIND, "veth").nest(IFLA_INFO_DATA, |r| {
             r.nest(VETH_INFO_PEER, |r| {
                 far.put(r.body(&header(0, 0, 0))).u32(IFLA_NET_NS_FD, peer_ns.as_raw_fd().cast_unsigned())
@@ -154,9 +155,9 @@ pub fn set_identity(index: u32, name: &str, alias: Option<&str>) -> Request {
 }
 
 fn no_link_local(request: Request, index: u32) -> Request {
-    request.body(&header(index, 0, 0)).nest(IFLA_AF_SPEC, |r| {
-        r.nest(AF_INET6, |r| r.u8(IFLA_INET6_ADDR_GEN_MODE, IN6_ADDR_GEN_MODE_NONE))
-    })
+    request
+        .body(&header(index, 0, 0))
+        .nest(IFLA_AF_SPEC, |r| r.nest(AF_INET6, |r| r.u8(IFLA_INET6_ADDR_GEN_MODE, IN6_ADDR_GEN_MODE_NONE)))
 }
 
 /// Sets MAC address and MTU of an existing link.

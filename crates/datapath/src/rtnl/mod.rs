@@ -1,8 +1,8 @@
 //! rtnetlink: requests as values, answers as values. Pure: nothing here has a socket.
 
-pub mod link;
 #[cfg(feature = "node")]
 pub mod address;
+pub mod link;
 #[cfg(feature = "node")]
 pub mod neighbour;
 #[cfg(feature = "node")]
@@ -35,7 +35,9 @@ pub(crate) fn none_if_absent(
 ) -> Result<Vec<crate::netlink::Message>, crate::netlink::NetlinkError> {
     use nix::errno::Errno;
     match dump {
-        Err(error) if matches!(error.errno(), Some(Errno::ENOENT | Errno::EAFNOSUPPORT | Errno::EOPNOTSUPP)) => Ok(Vec::new()),
+        Err(error) if matches!(error.errno(), Some(Errno::ENOENT | Errno::EAFNOSUPPORT | Errno::EOPNOTSUPP)) => {
+            Ok(Vec::new())
+        }
         other => other,
     }
 }

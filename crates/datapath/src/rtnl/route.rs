@@ -17,6 +17,7 @@ const RTA_MULTIPATH: u16 = 9;
 const RTA_TABLE: u16 = 15;
 const RTA_VIA: u16 = 18;
 const RTN_UNICAST: u8 = 1;
+const RTN_LOCAL: u8 = 2;
 const RTN_UNREACHABLE: u8 = 7;
 const RT_SCOPE_UNIVERSE: u8 = 0;
 const RT_SCOPE_LINK: u8 = 253;
@@ -122,7 +123,9 @@ impl Route {
         let Self { destination, table, .. } = self;
         match self.hop {
             Hop::Link { index } => format!("route {destination} dev #{index} table {table}"),
-            Hop::Gateway { gateway, index, .. } => format!("route {destination} via {gateway} dev #{index} table {table}"),
+            Hop::Gateway { gateway, index, .. } => {
+                format!("route {destination} via {gateway} dev #{index} table {table}")
+            }
             Hop::Unreachable | Hop::Other => format!("route unreachable {destination} table {table}"),
         }
     }
@@ -171,6 +174,20 @@ impl Raw {
             _ => {}
         }
     }
+}
+
+/// Asks which route a packet to `address` takes (see [`is_local`]).
+#[must_use]
+pub fn look_up(address: IpAddr) -> Request {
+    let bits = if address.is_ipv4() { 32 } else { 128 };
+    let header = [super::family_of(&address), bits, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    Request::new(libc::RTM_GETROUTE, 0, format!("look up the route to {address}")).body(&header).ip(RTA_DST, address)
+}
+
+/// Whether the route in an answer leads to this machine itself.
+#[must_use]
+pub fn is_local(message: &Message) -> bool {
+    message.kind == libc::RTM_NEWROUTE && message.payload.get(7) == Some(&RTN_LOCAL)
 }
 
 /// Asks for a table's routes made by `protocol`, out of link `index` if that is not 0 (a dump; the kernel filters).

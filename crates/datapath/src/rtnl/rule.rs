@@ -48,8 +48,20 @@ impl Rule {
     }
 
     fn put(&self, request: Request) -> Request {
-        let header =
-            [number(self.destination.family()), self.destination.prefix_len(), 0, 0, 0, 0, 0, FR_ACT_TO_TBL, 0, 0, 0, 0];
+        let header = [
+            number(self.destination.family()),
+            self.destination.prefix_len(),
+            0,
+            0,
+            0,
+            0,
+            0,
+            FR_ACT_TO_TBL,
+            0,
+            0,
+            0,
+            0,
+        ];
         request
             .body(&header)
             .ip(FRA_DST, self.destination.network())
@@ -62,7 +74,11 @@ impl Rule {
     #[must_use]
     pub fn add(&self) -> Request {
         let flags = libc::NLM_F_CREATE | libc::NLM_F_EXCL;
-        self.put(Request::new(libc::RTM_NEWRULE, flags, format!("add rule to {} lookup {}", self.destination, self.table)))
+        self.put(Request::new(
+            libc::RTM_NEWRULE,
+            flags,
+            format!("add rule to {} lookup {}", self.destination, self.table),
+        ))
     }
 
     /// Removes exactly this rule.

@@ -1,6 +1,12 @@
 //! Nodes, pods and hosts as network namespaces without a name: they end with the value, also when a test panics.
 //! What is judged is read by `ip`, `nft` and `conntrack`, not by the code under test.
-#![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests; not each uses everything")]
+#![allow(
+    dead_code,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "tests; not each uses everything"
+)]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
@@ -90,6 +96,11 @@ impl Ns {
         self.datagrams(from, to, 1, Duration::from_millis(250)).is_none()
     }
 
+    /// Whether one datagram gets an answer, however long it takes.
+    pub fn ask_once(&self, to: SocketAddr) -> bool {
+        self.datagrams(None, to, 1, Duration::from_secs(5)).is_some()
+    }
+
     fn datagrams(&self, from: Option<IpAddr>, to: SocketAddr, tries: u32, wait: Duration) -> Option<SocketAddr> {
         self.run(|| {
             let any: IpAddr = if to.is_ipv4() { ip("0.0.0.0") } else { ip("::") };
@@ -112,7 +123,11 @@ impl Ns {
         let mut threads = Vec::new();
         for any in ["0.0.0.0", "::"] {
             let socket = self.run(|| {
-                let domain = if any == "::" { nix::sys::socket::AddressFamily::Inet6 } else { nix::sys::socket::AddressFamily::Inet };
+                let domain = if any == "::" {
+                    nix::sys::socket::AddressFamily::Inet6
+                } else {
+                    nix::sys::socket::AddressFamily::Inet
+                };
                 udp(domain, SocketAddr::new(ip(any), port))
             });
             let stop = stop.clone();
@@ -169,11 +184,9 @@ pub struct Net {
 impl Net {
     pub fn new(families: &[Family]) -> Self {
         let router = Ns::new();
-        router.sh(
-            "ip link add br0 type bridge; ip link set br0 up
+        router.sh("ip link add br0 type bridge; ip link set br0 up
              ip addr add 10.224.0.1/16 dev br0; ip -6 addr add fd10:224::1/64 dev br0 nodad
-             echo 1 > /proc/sys/net/ipv4/ip_forward; echo 1 > /proc/sys/net/ipv6/conf/all/forwarding",
-        );
+             echo 1 > /proc/sys/net/ipv4/ip_forward; echo 1 > /proc/sys/net/ipv6/conf/all/forwarding");
         let join = |name: &str, host: u8| {
             let ns = Ns::new();
             router.connect(&format!("to-{name}"), &ns, "eth0");
@@ -188,10 +201,8 @@ impl Net {
         let internet = Ns::new();
         router.connect("outside", &internet, "eth0");
         router.sh("ip addr add 198.51.100.1/24 dev outside; ip -6 addr add 2001:db8::1/64 dev outside nodad");
-        internet.sh(
-            "ip addr add 198.51.100.7/24 dev eth0; ip -6 addr add 2001:db8::7/64 dev eth0 nodad
-             ip route add default via 198.51.100.1; ip -6 route add default via 2001:db8::1",
-        );
+        internet.sh("ip addr add 198.51.100.7/24 dev eth0; ip -6 addr add 2001:db8::7/64 dev eth0 nodad
+             ip route add default via 198.51.100.1; ip -6 route add default via 2001:db8::1");
         let mut net = Self { router, internet, vm, a: Node::new(a, 4, families), b: Node::new(b, 5, families) };
         let (a, b) = (net.a.as_peer(), net.b.as_peer());
         net.a.input.peers = vec![b];

@@ -1,7 +1,7 @@
 //! The Node object of a machine: registered as a kubelet does, Ready once the network says that it serves.
 
 use anyhow::{Context as _, Result};
-use k8s_openapi::api::core::v1::{Node, NodeCondition};
+use k8s_openapi::api::core::v1::{Node, NodeCondition, NodeStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use kube::Client;
@@ -21,8 +21,8 @@ pub struct Readiness {
     pub message: String,
 }
 
-/// Creates the Node object, or brings the one that is there up to date.
-pub async fn register(client: &Client, lab: &str, node: &NodeRecord, max_pods: u32) -> Result<()> {
+/// Creates the Node object, unless there is one of that name, and brings it up to date.
+pub async fn register(client: &Client, lab: &str, node: &NodeRecord, max_pods: u32, readiness: &Readiness) -> Result<()> {
     let api: Api<Node> = Api::all(client.clone());
     let wanted: Node = serde_json::from_value(object(lab, node, max_pods)).context("make the Node object")?;
     match api.create(&PostParams::default(), &wanted).await {
@@ -30,27 +30,24 @@ pub async fn register(client: &Client, lab: &str, node: &NodeRecord, max_pods: u
         Err(kube::Error::Api(status)) if status.code == 409 => {}
         Err(error) => return Err(error).with_context(|| format!("create Node {}", node.name)),
     }
-    let status = wanted.status.unwrap_or_default();
-    change(&api, &node.name, |current| {
-        let old = current.status.take().unwrap_or_default();
-        let conditions = old.conditions.clone();
-        let mut status = status.clone();
-        status.conditions = conditions;
-        let changed = old != status;
-        current.status = Some(status);
-        changed
-    })
-    .await
+    sync(client, lab, node, max_pods, readiness).await
 }
 
-/// Writes the Ready condition, if it changes.
-pub async fn write_readiness(client: &Client, node: &str, readiness: &Readiness) -> Result<()> {
+/// Writes what the machine knows of itself into the Node's status, where that says something else. Conditions of others
+/// stay. A Node that is gone stays gone, as with a kubelet that does not start anew.
+pub async fn sync(client: &Client, lab: &str, node: &NodeRecord, max_pods: u32, readiness: &Readiness) -> Result<()> {
+    let wanted: Node = serde_json::from_value(object(lab, node, max_pods)).context("make the Node object")?;
+    let wanted = wanted.status.unwrap_or_default();
     let api: Api<Node> = Api::all(client.clone());
-    change(&api, node, |current| {
+    change(&api, &node.name, |current| {
         let status = current.status.get_or_insert_default();
-        let conditions = status.conditions.get_or_insert_default();
+        let conditions = status.conditions.take();
+        let own = NodeStatus { conditions: None, ..wanted.clone() };
+        let mut changed = *status != own;
+        *status = own;
+        let conditions = status.conditions.insert(conditions.unwrap_or_default());
         let text = if readiness.ready { "True" } else { "False" };
-        let mut changed = set(conditions, "Ready", text, readiness.reason, &readiness.message);
+        changed |= set(conditions, "Ready", text, readiness.reason, &readiness.message);
         for pressure in ["MemoryPressure", "DiskPressure", "PIDPressure"] {
             changed |= set(conditions, pressure, "False", "KubeletHasSufficient", "a lab has enough of it");
         }
@@ -62,13 +59,15 @@ pub async fn write_readiness(client: &Client, node: &str, readiness: &Readiness)
 /// Reads, changes and writes a Node's status until nobody else wrote in between: conditions of others stay.
 async fn change(api: &Api<Node>, name: &str, mut change: impl FnMut(&mut Node) -> bool) -> Result<()> {
     for _ in 0..20 {
-        let mut node = api.get(name).await.with_context(|| format!("read Node {name}"))?;
+        let Some(mut node) = api.get_opt(name).await.with_context(|| format!("read Node {name}"))? else {
+            return Ok(());
+        };
         if !change(&mut node) {
             return Ok(());
         }
         match api.replace_status(name, &PostParams::default(), &node).await {
             Ok(_) => return Ok(()),
-            Err(kube::Error::Api(status)) if status.code == 409 => {}
+            Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => {}
             Err(error) => return Err(error).with_context(|| format!("write the status of Node {name}")),
         }
     }

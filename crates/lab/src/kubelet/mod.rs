@@ -20,6 +20,7 @@ use kube::api::{Api, PostParams};
 use kube::runtime::watcher;
 use serde_json::json;
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 use tracing::{info, warn};
 
 pub use container::Environment;
@@ -124,32 +125,32 @@ async fn run(context: Arc<Context>, mut stopped: watch::Receiver<bool>) {
     info!(node = context.node.name, "kubelet stopped");
 }
 
-/// Registers the node and says whether it is ready, for as long as the kubelet runs.
+/// Registers the node and keeps its status true, for as long as the kubelet runs.
 async fn tend_node(context: Arc<Context>) {
-    while let Err(error) =
-        machine::register(&context.client, context.lab.as_str(), &context.node, context.max_pods).await
-    {
-        warn!(node = context.node.name, "{error:#}");
-        tokio::time::sleep(CALM / 10).await;
+    let Context { client, lab, node, max_pods, .. } = &*context;
+    let lab = lab.as_str();
+    let mut seen = readiness(&context).await;
+    while let Err(error) = machine::register(client, lab, node, *max_pods, &seen).await {
+        warn!(node = node.name, "{error:#}");
+        tokio::time::sleep(EAGER).await;
     }
-    let mut known = None;
-    let mut collected = None::<tokio::time::Instant>;
+    let mut synced = Instant::now();
+    let mut collected = None::<Instant>;
     loop {
-        let readiness = readiness(&context).await;
-        if known.as_ref() != Some(&readiness) {
-            match machine::write_readiness(&context.client, &context.node.name, &readiness).await {
-                Ok(()) => known = Some(readiness.clone()),
-                Err(error) => {
-                    warn!(node = context.node.name, "{error:#}");
-                    tokio::time::sleep(CALM / 10).await;
-                }
-            }
-        }
-        if readiness.ready && collected.is_none_or(|at| at.elapsed() >= GC_EVERY) {
+        if seen.ready && collected.is_none_or(|at| at.elapsed() >= GC_EVERY) {
             collect(&context).await;
-            collected = Some(tokio::time::Instant::now());
+            collected = Some(Instant::now());
         }
-        tokio::time::sleep(if readiness.ready { CALM } else { EAGER }).await;
+        tokio::time::sleep(if seen.ready { CALM } else { EAGER }).await;
+        let now = readiness(&context).await;
+        // Also without news: the object may be an older one by now.
+        if now == seen && synced.elapsed() < CALM {
+            continue;
+        }
+        match machine::sync(client, lab, node, *max_pods, &now).await {
+            Ok(()) => (seen, synced) = (now, Instant::now()),
+            Err(error) => warn!(node = node.name, "{error:#}"),
+        }
     }
 }
 

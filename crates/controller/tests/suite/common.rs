@@ -1,11 +1,4 @@
 //! What the suites share: a cluster in this process, with its controllers, nodes and agents.
-#![allow(
-    dead_code,
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "tests; not every suite uses everything"
-)]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -202,7 +195,7 @@ impl Cluster {
 
     /// Waits until a node has so many blocks announced, then gives them.
     pub async fn until_announced(&self, node: &str, count: usize) -> Vec<String> {
-        let found = until(&format!("{node} has {count} blocks"), async || {
+        let found = until(format!("{node} has {count} blocks"), async || {
             let blocks = self.announced(node).await;
             (blocks.len() == count).then_some(blocks)
         });
@@ -216,7 +209,7 @@ impl Cluster {
     }
 
     pub async fn until_cluster(&self, kind: &str, status: &str, reason: &str) -> Condition {
-        let found = until(&format!("ClusterNetwork has {kind}={status} {reason}"), async || {
+        let found = until(format!("ClusterNetwork has {kind}={status} {reason}"), async || {
             let condition = self.cluster_condition(kind).await?;
             (condition.status == status && condition.reason == reason).then_some(condition)
         });
@@ -224,7 +217,7 @@ impl Cluster {
     }
 
     pub async fn until_node(&self, name: &str, kind: &str, status: &str, reason: &str) -> String {
-        let found = until(&format!("{name} has {kind}={status} {reason}"), async || {
+        let found = until(format!("{name} has {kind}={status} {reason}"), async || {
             let conditions = self.node(name).await.status.unwrap_or_default().conditions.unwrap_or_default();
             let condition = conditions.into_iter().find(|condition| condition.type_ == kind)?;
             let is = condition.status == status && condition.reason.as_deref() == Some(reason);
@@ -266,6 +259,17 @@ impl Cluster {
                 let claim = &blocks[&container.primary_ip].spec;
                 assert_eq!((claim.node.as_str(), claim.released_at.as_ref()), (node.as_str(), None), "{cidr}");
                 owner.insert(cidr, node.clone());
+            }
+        }
+    }
+
+    /// No block is announced for two Nodes that are there.
+    pub async fn assert_sound_of_nodes(&self) {
+        let mut seen: BTreeMap<String, String> = BTreeMap::new();
+        for (node, config) in self.configs().await {
+            for container in config.status.unwrap_or_default().network_containers {
+                let other = seen.insert(container.primary_ip.clone(), node.clone());
+                assert_eq!(other, None, "{} is announced for {node}, too", container.primary_ip);
             }
         }
     }
@@ -314,7 +318,7 @@ pub fn node(name: &str, boot: &str) -> Value {
 }
 
 /// Waits for something.
-pub async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+pub async fn until<T>(what: impl std::fmt::Display, mut look: impl AsyncFnMut() -> Option<T>) -> T {
     let start = tokio::time::Instant::now();
     while start.elapsed() < PATIENCE {
         if let Some(found) = look().await {

@@ -2,13 +2,11 @@
 //!
 //! Must catch: a write more for a node that joins, blocks of one index that are not given together, a config in another
 //! shape than AKS users know, a write to a Node that is healthy.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
-mod common;
 
 use std::collections::BTreeMap;
 
-use common::{Cluster, FAMILIES, SETTINGS, node, until};
+use crate::common::{Cluster, FAMILIES, SETTINGS, node, until};
 use serde_json::json;
 
 #[tokio::test]

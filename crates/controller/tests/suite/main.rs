@@ -1,0 +1,21 @@
+//! The controller against the in-process API, from outside: objects in, objects out.
+#![allow(
+    dead_code,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "tests; not every suite uses everything that is shared"
+)]
+
+mod adopt;
+mod api_away;
+mod common;
+mod exhausted;
+mod foreign;
+mod identity;
+mod joins;
+mod leader;
+mod network;
+mod program;
+mod restore;
+mod several;

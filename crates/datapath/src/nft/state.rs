@@ -1,0 +1,222 @@
+//! What the table should hold, and how the kernel is brought there.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use nix::errno::Errno;
+use overlane_core::plan::PodMember;
+
+use super::members::Members;
+use super::program::{self, Listing};
+use super::{Applied, NftError, PodChange};
+use crate::netlink::NetlinkError;
+use crate::render::element::{Element, RawElement, Set};
+use crate::render::nft::{Structure, mark, marker};
+
+/// What the plan says: all but the pods.
+#[derive(Debug)]
+pub(super) struct Planned {
+    pub(super) structure: Structure,
+    pub(super) elements: BTreeSet<Element>,
+}
+
+#[derive(Debug)]
+pub(super) struct State {
+    pods: BTreeSet<PodMember>,
+    planned: Option<Arc<Planned>>,
+    /// The kernel holds what is planned, unless a foreign hand was there. Otherwise the last attempt failed.
+    certain: bool,
+    members: Option<Members>,
+}
+
+/// How much of the table was written by the program.
+enum Written {
+    Nothing,
+    /// Sets that were there kept their elements.
+    Structure,
+    Everything,
+}
+
+/// Whether the table is this structure, with no foreign change since.
+pub(super) fn is_as_written(listed: Option<&Listing>, structure: &Structure) -> bool {
+    listed.is_some_and(|l| l.marker.as_deref() == Some(&marker(&structure.revision(), &l.hash)))
+}
+
+/// What the kernel takes or leaves as one: a range with its end, anything else alone. (It refuses another end for a
+/// beginning that stays.)
+fn units(elements: &BTreeSet<RawElement>) -> BTreeSet<Vec<RawElement>> {
+    let list: Vec<_> = elements.iter().copied().collect();
+    list.chunk_by(|a, b| a.start && !b.start && a.set == b.set).map(<[_]>::to_vec).collect()
+}
+
+impl Planned {
+    /// The elements as the kernel has them.
+    pub(super) fn by_set(&self) -> BTreeMap<Set, BTreeSet<RawElement>> {
+        let mut sets: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
+        for raw in self.elements.iter().flat_map(Element::raw) {
+            sets.entry(raw.set).or_default().insert(raw);
+        }
+        sets
+    }
+}
+
+impl State {
+    pub(super) fn new(pods: BTreeSet<PodMember>) -> Self {
+        Self { pods, planned: None, certain: false, members: None }
+    }
+
+    pub(super) fn planned(&self) -> Result<Arc<Planned>, NftError> {
+        self.planned.clone().ok_or(NftError::NotApplied)
+    }
+
+    pub(super) fn is_planned(&self, planned: &Arc<Planned>) -> bool {
+        self.planned.as_ref().is_some_and(|p| Arc::ptr_eq(p, planned))
+    }
+
+    pub(super) fn apply(&mut self, wanted: Planned) -> Result<Applied, NftError> {
+        let wanted = Arc::new(wanted);
+        let before = self.planned.replace(wanted.clone());
+        let applied = match &before {
+            // The usual case: peers came or went. What the kernel holds is known, and audits see to that.
+            Some(before) if self.certain && before.structure == wanted.structure => {
+                let remove: Vec<_> = before.elements.difference(&wanted.elements).flat_map(Element::raw).collect();
+                let add: Vec<_> = wanted.elements.difference(&before.elements).flat_map(Element::raw).collect();
+                self.certain = false;
+                match self.with_members(|members| members.change(&remove, &add)) {
+                    Ok(()) => Applied { structure: false, added: add.len(), removed: remove.len() },
+                    // Somebody removed the table.
+                    Err(error) if error.errno() == Some(Errno::ENOENT) => self.agree()?,
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            _ => {
+                self.certain = false;
+                let result = self.agree();
+                if result.is_err() && before.is_none() {
+                    self.planned = None;
+                }
+                result?
+            }
+        };
+        self.certain = true;
+        Ok(applied)
+    }
+
+    pub(super) fn change_pods(&mut self, changes: &[PodChange]) -> Result<(), NftError> {
+        self.planned()?;
+        let before = self.pods.clone();
+        let mut touched = BTreeSet::new();
+        for change in changes {
+            match change {
+                PodChange::Add(pod) => self.pods.insert(pod.clone()),
+                PodChange::Remove(pod) => self.pods.remove(pod),
+            };
+            let (PodChange::Add(pod) | PodChange::Remove(pod)) = change;
+            touched.insert(pod);
+        }
+        let (add, remove): (Vec<_>, Vec<_>) = touched.into_iter().partition(|pod| self.pods.contains(*pod));
+        let raw = |pods: Vec<&PodMember>| {
+            let mut raw: Vec<_> = pods.into_iter().flat_map(|pod| Element::Pod(pod.clone()).raw()).collect();
+            // A set's elements next to each other go in one message.
+            raw.sort();
+            raw
+        };
+        let (add, remove) = (raw(add), raw(remove));
+        let result = match self.with_members(|members| members.change(&remove, &add)) {
+            // Somebody removed the table.
+            Err(error) if error.errno() == Some(Errno::ENOENT) => self.agree().map(drop),
+            other => other.map_err(NftError::from),
+        };
+        if result.is_err() {
+            self.pods = before;
+        }
+        result
+    }
+
+    /// Makes kernel and state agree.
+    pub(super) fn agree(&mut self) -> Result<Applied, NftError> {
+        let planned = self.planned()?;
+        let written = self.agree_on_structure(&planned)?;
+        let mut applied = Applied { structure: !matches!(written, Written::Nothing), ..Applied::default() };
+        if !matches!(written, Written::Everything) {
+            let mut by_set = planned.by_set();
+            for set in planned.structure.sets() {
+                let (added, removed) = self.agree_on_set(set, by_set.remove(&set).unwrap_or_default())?;
+                applied.added += added;
+                applied.removed += removed;
+            }
+        }
+        self.certain = true;
+        Ok(applied)
+    }
+
+    /// One set: how many elements were added and removed. `wanted` is what is planned, to which the pods are added.
+    pub(super) fn agree_on_set(
+        &mut self,
+        set: Set,
+        mut wanted: BTreeSet<RawElement>,
+    ) -> Result<(usize, usize), NetlinkError> {
+        wanted.extend(self.pods.iter().flat_map(|pod| Element::Pod(pod.clone()).raw()).filter(|raw| raw.set == set));
+        let held = self.with_members(|members| members.list(set))?;
+        if held == wanted {
+            return Ok((0, 0));
+        }
+        let (held, wanted) = (units(&held), units(&wanted));
+        let remove: Vec<_> = held.difference(&wanted).flatten().copied().collect();
+        let add: Vec<_> = wanted.difference(&held).flatten().copied().collect();
+        self.with_members(|members| members.change(&remove, &add))?;
+        Ok((add.len(), remove.len()))
+    }
+
+    fn agree_on_structure(&mut self, planned: &Planned) -> Result<Written, NftError> {
+        let structure = &planned.structure;
+        let found = program::list()?;
+        if is_as_written(found.as_ref(), structure) {
+            return Ok(Written::Nothing);
+        }
+        let elements = planned.elements.iter().cloned().chain(self.pods.iter().cloned().map(Element::Pod)).collect();
+        let written = match found {
+            None => {
+                program::run("write the table", &structure.create(&elements))?;
+                Written::Everything
+            }
+            Some(found) => match program::run("change the table", &structure.update(&elements, &found.objects)) {
+                Ok(()) => Written::Structure,
+                // An object of the same name and another kind is in the way (an older version's, or a foreign hand's).
+                Err(NftError::Refused { .. }) => {
+                    let counters = self.counters()?;
+                    program::run("replace the table", &structure.replace(&elements, &counters))?;
+                    Written::Everything
+                }
+                Err(error) => return Err(error),
+            },
+        };
+        if let Some(listed) = program::list()? {
+            program::run("mark the table", &mark(&structure.revision(), &listed.hash))?;
+        }
+        Ok(written)
+    }
+
+    pub(super) fn counters(&mut self) -> Result<BTreeMap<String, (u64, u64)>, NftError> {
+        match self.with_members(Members::counters) {
+            Err(error) if error.errno() == Some(Errno::ENOENT) => Ok(BTreeMap::new()),
+            other => Ok(other?),
+        }
+    }
+
+    /// A socket whose conversation failed is not used again: late answers may sit in it.
+    pub(super) fn with_members<T>(
+        &mut self,
+        f: impl FnOnce(&mut Members) -> Result<T, NetlinkError>,
+    ) -> Result<T, NetlinkError> {
+        let mut members = match self.members.take() {
+            Some(members) => members,
+            None => Members::open()?,
+        };
+        let result = f(&mut members);
+        if !matches!(&result, Err(error) if error.errno().is_none()) {
+            self.members = Some(members);
+        }
+        result
+    }
+}
