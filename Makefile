@@ -39,6 +39,10 @@ test-rootless: ## tests that need no privileges
 test-root: build ## suites with real namespaces and real binaries; root
 	scripts/test-root.sh
 
+.PHONY: test-kill-full
+test-kill-full: build ## 500 ADDs and DELs with 200 kills of the agent inside a call; root
+	OVERLANE_FULL=1 scripts/test-root.sh kill
+
 .PHONY: test-mutants
 test-mutants: build ## plant faults in the product; fails if a suite lets one through
 	scripts/test-mutants.sh

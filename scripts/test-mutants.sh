@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Plants faults in the product, one at a time, in a copy of the tree; fails if the suite that must notice one does not.
 #   scripts/test-mutants.sh [NAME...]     names of files in tests/mutants, without ending; all without
-# A mutant is a file of `key: value` lines (about, suite, filter, file) and, after `---`, a sed script for that file.
+# A mutant is a file of `key: value` lines (about, suite, filter, program, file) and, after `---`, a sed script for that
+# file. Only the program named is built anew.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 if [ "$(id -u)" != 0 ]; then
@@ -12,6 +13,7 @@ root=$PWD
 work=$root/target/mutants
 tree=$work/tree
 target=$work/target
+bin=$work/bin
 suites_target=${CARGO_TARGET_DIR:-$root/target}
 mkdir -p "$work"
 
@@ -25,33 +27,39 @@ else
   mutants=(tests/mutants/*.mutant)
 fi
 
-# A copy of what is in the working tree, so that an interrupted run leaves no fault in the real one.
+# A copy of what is in the working tree, so that an interrupted run leaves no fault in the real one. Its files are newer
+# than whatever an earlier run built.
 rm -rf "$tree"
 mkdir -p "$tree"
 git ls-files -z --cached --others --exclude-standard | while IFS= read -r -d '' file; do
   [ -f "$file" ] && printf '%s\0' "$file"
-done | tar --null -T - -cf - | tar -xf - -C "$tree"
+done | tar --null -T - -cf - | tar -xmf - -C "$tree"
 
-build() { (cd "$tree" && CARGO_TARGET_DIR=$target cargo build --locked --workspace --bins --exclude overlane-bench) >"$work/build.log" 2>&1; }
+build() { (cd "$tree" && CARGO_TARGET_DIR=$target cargo build --locked --workspace "$@") >"$work/build.log" 2>&1; }
 # Runs a suite against the binaries of the copy. Prints how many tests ran and how many failed.
 judge() { # suite, filter, log
-  CARGO_TARGET_DIR=$suites_target OVERLANE_BIN=$target/debug cargo test --locked -p overlane-suites \
+  CARGO_TARGET_DIR=$suites_target OVERLANE_BIN=$bin cargo test --locked -p overlane-suites \
     --features root-tests --test "$1" -- --test-threads=2 ${2:+$2} >"$3" 2>&1 || true
   sed -nE 's/^test result: .* ([0-9]+) passed; ([0-9]+) failed.*/\1 \2/p' "$3" | awk '{p += $1; f += $2} END {print p + f + 0, f + 0}'
 }
 
 echo "building the unchanged copy"
-if ! build; then
+if ! build --bins; then
   tail -30 "$work/build.log" >&2
   exit 1
 fi
+programs=(overlane overlane-agent overlane-cni overlane-controller)
+rm -rf "$bin" "$work/healthy"
+mkdir -p "$bin" "$work/healthy"
+for program in "${programs[@]}"; do cp "$target/debug/$program" "$work/healthy/"; cp "$target/debug/$program" "$bin/"; done
 # A suite that fails without a fault would catch every mutant.
 declare -A healthy
 table=$(printf '%-28s %-14s %-9s %s' mutant suite verdict about)
 bad=0
 for mutant in "${mutants[@]}"; do
-  name=$(basename "$mutant" .mutant)
-  suite=$(field "$mutant" suite) filter=$(field "$mutant" filter) file=$(field "$mutant" file) about=$(field "$mutant" about)
+  name=$(basename "$mutant" .mutant) about=$(field "$mutant" about)
+  suite=$(field "$mutant" suite) filter=$(field "$mutant" filter)
+  program=$(field "$mutant" program) file=$(field "$mutant" file)
   echo "== $name: $about"
   if [ -z "${healthy[$suite/$filter]:-}" ]; then
     read -r ran failed < <(judge "$suite" "$filter" "$work/$suite-$filter.healthy.log")
@@ -68,16 +76,18 @@ for mutant in "${mutants[@]}"; do
     verdict=unhealthy
   elif cmp -s "$tree/$file" "$work/original"; then
     verdict=stale
-  elif ! build; then
+  elif ! build --bin "$program"; then
     verdict=unbuilt
     tail -30 "$work/build.log" >&2
   else
+    cp "$target/debug/$program" "$bin/"
     read -r ran failed < <(judge "$suite" "$filter" "$work/$name.log")
     [ "$ran" = 0 ] && verdict=no-tests
     [ "$ran" != 0 ] && [ "$failed" = 0 ] && verdict=MISSED
   fi
+  # Newer than what was built of the fault: the next build takes it up.
   cp "$work/original" "$tree/$file"
-  touch "$tree/$file"
+  cp "$work/healthy/$program" "$bin/"
   [ "$verdict" = caught ] || bad=1
   table+=$'\n'$(printf '%-28s %-14s %-9s %s' "$name" "$suite" "$verdict" "$about")
   echo "   $verdict"

@@ -46,12 +46,7 @@ pub struct Args {
     pub node_ip: Vec<String>,
 
     /// File that holds the machine's boot id; leases of another boot id are void.
-    #[arg(
-        long,
-        env = "OVERLANE_BOOT_ID_FILE",
-        value_name = "FILE",
-        default_value = "/proc/sys/kernel/random/boot_id"
-    )]
+    #[arg(long, env = "OVERLANE_BOOT_ID_FILE", value_name = "FILE", default_value = "/proc/sys/kernel/random/boot_id")]
     pub boot_id_file: PathBuf,
 
     /// Where to serve /metrics, /healthz, /readyz and /debug; or `off`.

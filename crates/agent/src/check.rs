@@ -91,7 +91,9 @@ fn source(config: &Config) -> Result<String, String> {
         source => {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             let runtime = runtime.map_err(|error| error.to_string())?;
-            let version = runtime.block_on(async { cluster::client(source).await?.apiserver_version().await.map_err(anyhow::Error::from) });
+            let version = runtime.block_on(async {
+                cluster::client(source).await?.apiserver_version().await.map_err(anyhow::Error::from)
+            });
             version.map(|version| format!("API server {}", version.git_version)).map_err(|error| format!("{error:#}"))
         }
     }

@@ -212,9 +212,28 @@ mod tests {
     #[test]
     fn each_flag_counts() {
         let config = resolve(&[
-            "--api-url", "http://127.0.0.1:1", "--run-dir", "/r", "--cni-conf-dir", "/c", "--cni-conf-name", "x.conflist",
-            "--lab", "l", "--node-ip", "10.0.0.1,fd00::1", "--boot-id-file", "/b", "--metrics-addr", "off",
-            "--cool-down", "7", "--audit-interval", "8", "--log-level", "debug",
+            "--api-url",
+            "http://127.0.0.1:1",
+            "--run-dir",
+            "/r",
+            "--cni-conf-dir",
+            "/c",
+            "--cni-conf-name",
+            "x.conflist",
+            "--lab",
+            "l",
+            "--node-ip",
+            "10.0.0.1,fd00::1",
+            "--boot-id-file",
+            "/b",
+            "--metrics-addr",
+            "off",
+            "--cool-down",
+            "7",
+            "--audit-interval",
+            "8",
+            "--log-level",
+            "debug",
         ])
         .unwrap();
         let ips = [(Family::V4, "10.0.0.1".parse().unwrap()), (Family::V6, "fd00::1".parse().unwrap())];

@@ -36,10 +36,7 @@ pub struct Gate {
 
 impl Default for Gate {
     fn default() -> Self {
-        Self {
-            state: RwLock::new(State::Closed("the agent is starting".to_owned())),
-            env: RwLock::new(Arc::default()),
-        }
+        Self { state: RwLock::new(State::Closed("the agent is starting".to_owned())), env: RwLock::new(Arc::default()) }
     }
 }
 

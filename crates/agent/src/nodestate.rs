@@ -140,9 +140,8 @@ mod tests {
     #[test]
     fn times_move_with_the_status_alone() {
         let mut old = condition("Ready", true, "A", String::new());
-        old.last_transition_time = k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(
-            k8s_openapi::jiff::Timestamp::UNIX_EPOCH,
-        );
+        old.last_transition_time =
+            k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(k8s_openapi::jiff::Timestamp::UNIX_EPOCH);
         let mut same = [condition("Ready", true, "A", String::new())];
         keep_times(&mut same, std::slice::from_ref(&old));
         assert_eq!(same[0], old);

@@ -68,7 +68,8 @@ fn judge(node: &Node, event: &Event) {
             // Links that are still there go in a moment, and are judged then.
             match pod_links() {
                 Ok(links) => {
-                    for lease in named.iter().filter(|l| l.state == LeaseState::Active && !links.contains_key(&l.link)) {
+                    for lease in named.iter().filter(|l| l.state == LeaseState::Active && !links.contains_key(&l.link))
+                    {
                         prove(node, lease);
                     }
                 }

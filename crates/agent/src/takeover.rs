@@ -45,7 +45,8 @@ fn tell(dir: &std::path::Path, report: &Report, ipam: &Ipam) {
 /// What the node's condition says of the store, if it was damaged.
 pub fn fault(report: &Report) -> Option<String> {
     let first = report.damage.first().map(ToString::to_string);
-    let first = first.or_else(|| report.conflicts.first().map(|(line, conflict)| format!("line {line}: {conflict}")))?;
+    let first =
+        first.or_else(|| report.conflicts.first().map(|(line, conflict)| format!("line {line}: {conflict}")))?;
     let aside = report.aside.as_ref().map(|path| path.display().to_string()).unwrap_or_default();
     Some(format!("the lease store was damaged ({first}); it is kept as {aside}, leases were completed from the kernel"))
 }

@@ -61,10 +61,8 @@ impl Graveyard {
                 return;
             }
         };
-        let attachment = Attachment {
-            container_id: tombstone.attachment.container_id,
-            ifname: tombstone.attachment.ifname,
-        };
+        let attachment =
+            Attachment { container_id: tombstone.attachment.container_id, ifname: tombstone.attachment.ifname };
         match node.ledger.del(&attachment, tombstone.began_ns) {
             Ok(ended) => {
                 tracing::info!(%attachment, "a DEL came while no agent answered");

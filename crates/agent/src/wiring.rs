@@ -11,8 +11,8 @@
 use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-use std::sync::mpsc::{Sender, channel};
 use std::sync::Arc;
+use std::sync::mpsc::{Sender, channel};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
@@ -96,13 +96,7 @@ fn vital(name: &'static str, run: impl FnOnce() + Send + 'static) -> anyhow::Res
 }
 
 /// What deals with the outside: the API server or files, people, signals.
-async fn outside(
-    node: Arc<Node>,
-    fold: Fold,
-    wake: Sender<Wake>,
-    known: bool,
-    log: LogFilter,
-) -> anyhow::Result<()> {
+async fn outside(node: Arc<Node>, fold: Fold, wake: Sender<Wake>, known: bool, log: LogFilter) -> anyhow::Result<()> {
     let (to_fold, words) = mpsc::channel(1024);
     let (state, in_api) = watch::channel(StateInApi::None);
     let deaf = watch::Sender::new(BTreeSet::new());

@@ -115,6 +115,7 @@ fn own_block_missing_lost_contested() {
 #[test]
 fn an_earlier_machines_configuration_is_not_ours() {
     let mut fold = started(&[]);
+    assert_eq!(fold.view().own.blocks.len(), 1);
     // A Node object made again under a running machine: what was ours stays ours.
     fold.take(Item::Node(Change::Applied(NodeFacts { uid: "u1".into(), ..NodeFacts::default() })), 1);
     assert_eq!(fold.view().own.blocks.len(), 1);
@@ -150,9 +151,8 @@ fn what_means_nothing_does_not_take_away_what_was_known() {
 #[test]
 fn masquerade_fragments_of_all_maps() {
     let mut fold = started(&[]);
-    let map = |name: &str, text: &str| {
-        Item::Maps(0, Change::Applied((name.into(), vec![("config".into(), text.into())])))
-    };
+    let map =
+        |name: &str, text: &str| Item::Maps(0, Change::Applied((name.into(), vec![("config".into(), text.into())])));
     fold.take(map("a", "nonMasqueradeCIDRs: [10.1.0.0/16]"), 1);
     fold.take(map("b", "nonMasqueradeCIDRs: [10.2.0.0/16]\nmasqLinkLocal: true"), 1);
     fold.take(map("c", "nonMasqueradeCIDRs: [10.3.0.1/16]"), 1);

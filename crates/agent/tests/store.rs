@@ -46,7 +46,7 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
         2 => Op::Del(n),
         _ => Op::Free(n),
     });
-    proptest::collection::vec(op, 1..60)
+    proptest::collection::vec(op, 1..25)
 }
 
 /// Runs the operations; the leases after each record that was written.
@@ -88,7 +88,7 @@ fn sound(ipam: &Ipam) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(24))]
+    #![proptest_config(ProptestConfig::with_cases(12))]
 
     #[test]
     fn every_cut_gives_a_state_that_was(ops in ops()) {
@@ -98,7 +98,8 @@ proptest! {
         let states = play(&mut ipam, &mut store, &ops);
         let bytes = std::fs::read(dir.path().join(FILE)).unwrap();
         let header = bytes.iter().position(|b| *b == b'\n').unwrap() + 1;
-        for cut in header..=bytes.len() {
+        // Every byte is `store::log`'s own test; here each cut is a whole opening.
+        for cut in (header..=bytes.len()).step_by(3) {
             let other = tempfile::tempdir().unwrap();
             std::fs::write(other.path().join(FILE), &bytes[..cut]).unwrap();
             let (back, _, report) = open(other.path(), "b");
@@ -154,7 +155,10 @@ fn the_ledger_waits_for_what_is_ending() {
     }
     // Full, and nothing is ending: at once.
     let refused = ledger.begin(&request(9, 99), forever, || false).unwrap_err();
-    assert!(matches!(refused, BeginError::Refused(Refusal::Full { usable: 6, leased: 6, draining: 0, .. })), "{refused}");
+    assert!(
+        matches!(refused, BeginError::Refused(Refusal::Full { usable: 6, leased: 6, draining: 0, .. })),
+        "{refused}"
+    );
     // One is ending: the next ADD waits for it, and gives up with its deadline or its plugin.
     let ended = ledger.del(&leases[0].attachment, 100).unwrap();
     assert_eq!(ended.ours.len(), 1);

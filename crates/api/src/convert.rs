@@ -117,9 +117,7 @@ pub fn blocks(status: &crd::NodeNetworkConfigStatus) -> Result<Vec<Block>, Conve
     let mut pair = 0;
     for (index, container) in status.network_containers.iter().enumerate() {
         let cidr = block(index, container)?;
-        let taken = blocks
-            .iter()
-            .any(|block| block.pair == pair && block.cidr.family() == cidr.family());
+        let taken = blocks.iter().any(|block| block.pair == pair && block.cidr.family() == cidr.family());
         pair += u32::from(taken);
         blocks.push(Block { cidr, pair });
     }
@@ -130,9 +128,7 @@ pub fn blocks(status: &crd::NodeNetworkConfigStatus) -> Result<Vec<Block>, Conve
 ///
 /// # Errors
 /// The first entry that means nothing or contradicts another.
-pub fn node_ips(
-    status: &crd::NodeNetworkConfigStatus,
-) -> Result<BTreeMap<Family, IpAddr>, ConvertError> {
+pub fn node_ips(status: &crd::NodeNetworkConfigStatus) -> Result<BTreeMap<Family, IpAddr>, ConvertError> {
     let mut node_ips = BTreeMap::new();
     for (index, container) in status.network_containers.iter().enumerate() {
         let family = block(index, container)?.family();
@@ -140,30 +136,19 @@ pub fn node_ips(
             continue;
         }
         let field = || format!("status.networkContainers[{index}].nodeIP");
-        let given: IpAddr = container
-            .node_ip
-            .parse()
-            .map_err(|cause| ConvertError::Address {
-                field: field(),
-                given: container.node_ip.clone(),
-                cause,
-            })?;
+        let given: IpAddr = container.node_ip.parse().map_err(|cause| ConvertError::Address {
+            field: field(),
+            given: container.node_ip.clone(),
+            cause,
+        })?;
         if Family::of(&given) != family {
             let expected = NodeAddressRule::Family(family);
-            return Err(ConvertError::NodeAddress {
-                field: field(),
-                given,
-                expected,
-            });
+            return Err(ConvertError::NodeAddress { field: field(), given, expected });
         }
         let known = *node_ips.entry(family).or_insert(given);
         if known != given {
             let expected = NodeAddressRule::Same(known);
-            return Err(ConvertError::NodeAddress {
-                field: field(),
-                given,
-                expected,
-            });
+            return Err(ConvertError::NodeAddress { field: field(), given, expected });
         }
     }
     Ok(node_ips)
@@ -176,10 +161,7 @@ pub fn node_ips(
 pub fn peer(name: &str, status: &crd::NodeNetworkConfigStatus) -> Result<Peer, ConvertError> {
     Ok(Peer {
         name: name.to_owned(),
-        blocks: blocks(status)?
-            .into_iter()
-            .map(|block| block.cidr)
-            .collect(),
+        blocks: blocks(status)?.into_iter().map(|block| block.cidr).collect(),
         node_ips: node_ips(status)?,
         mac: mac("status.underlayMAC", &status.underlay_mac)?,
     })
@@ -191,8 +173,7 @@ pub fn peer(name: &str, status: &crd::NodeNetworkConfigStatus) -> Result<Peer, C
 /// The first that is no CIDR.
 pub fn held_blocks(state: &crd::NodeStateSpec) -> Result<Vec<Cidr>, ConvertError> {
     let held = state.held_blocks.iter().enumerate();
-    held.map(|(index, text)| cidr(format!("spec.heldBlocks[{index}]"), text))
-        .collect()
+    held.map(|(index, text)| cidr(format!("spec.heldBlocks[{index}]"), text)).collect()
 }
 
 /// A MAC address; an empty text is none.
@@ -205,17 +186,12 @@ pub fn mac(field: &str, given: &str) -> Result<Option<Mac>, ConvertError> {
     }
     let octet = |part: &str| match part.as_bytes() {
         // `from_str_radix` takes a sign.
-        [high, low] if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => {
-            u8::from_str_radix(part, 16).ok()
-        }
+        [high, low] if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => u8::from_str_radix(part, 16).ok(),
         _ => None,
     };
     let octets: Option<Vec<u8>> = given.split(':').map(octet).collect();
     let mac = octets.and_then(|octets| Mac::try_from(octets).ok());
-    mac.map(Some).ok_or_else(|| ConvertError::Mac {
-        field: field.to_owned(),
-        given: given.to_owned(),
-    })
+    mac.map(Some).ok_or_else(|| ConvertError::Mac { field: field.to_owned(), given: given.to_owned() })
 }
 
 /// A MAC address as [`mac`] reads it.
@@ -229,20 +205,13 @@ fn block(index: usize, container: &crd::NetworkContainer) -> Result<Cidr, Conver
     // An older writer may leave it out.
     if !container.kind.is_empty() && container.kind != OVERLAY {
         let field = format!("status.networkContainers[{index}].type");
-        return Err(ConvertError::Kind {
-            field,
-            given: container.kind.clone(),
-        });
+        return Err(ConvertError::Kind { field, given: container.kind.clone() });
     }
-    cidr(
-        format!("status.networkContainers[{index}].primaryIP"),
-        &container.primary_ip,
-    )
+    cidr(format!("status.networkContainers[{index}].primaryIP"), &container.primary_ip)
 }
 
 fn cidr(field: String, text: &str) -> Result<Cidr, ConvertError> {
-    text.parse()
-        .map_err(|cause| ConvertError::Cidr { field, cause })
+    text.parse().map_err(|cause| ConvertError::Cidr { field, cause })
 }
 
 /// Masquerade configuration that cannot be read; it is left out whole.

@@ -187,10 +187,7 @@ pub fn block_name(block: &Cidr) -> String {
         // Written in full: an object's name may have no colon, and `::` would leave it open what is left out.
         IpAddr::V6(network) => {
             let [a, b, c, d, e, f, g, h] = network.segments();
-            format!(
-                "{a:x}-{b:x}-{c:x}-{d:x}-{e:x}-{f:x}-{g:x}-{h:x}-{}",
-                block.prefix_len()
-            )
+            format!("{a:x}-{b:x}-{c:x}-{d:x}-{e:x}-{f:x}-{g:x}-{h:x}-{}", block.prefix_len())
         }
     }
 }
@@ -295,12 +292,7 @@ pub struct NodeStateSpec {
 /// All custom resource definitions, in the order in which they are installed.
 #[must_use]
 pub fn all_crds() -> Vec<CustomResourceDefinition> {
-    vec![
-        ClusterNetwork::crd(),
-        NodeBlock::crd(),
-        NodeNetworkConfig::crd(),
-        NodeState::crd(),
-    ]
+    vec![ClusterNetwork::crd(), NodeBlock::crd(), NodeNetworkConfig::crd(), NodeState::crd()]
 }
 
 /// All custom resource definitions as one YAML text, as committed in `deploy/crds/overlane.io.yaml`.

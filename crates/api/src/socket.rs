@@ -205,10 +205,7 @@ pub fn frame<T: Serialize>(message: &T) -> Result<Vec<u8>, FrameError> {
     let mut bytes = vec![0; 4];
     serde_json::to_writer(&mut bytes, message)?;
     let length = bytes.len() - 4;
-    let head = u32::try_from(length)
-        .ok()
-        .filter(|head| *head <= MAX_FRAME)
-        .ok_or(FrameError::TooLong { length })?;
+    let head = u32::try_from(length).ok().filter(|head| *head <= MAX_FRAME).ok_or(FrameError::TooLong { length })?;
     if let Some(place) = bytes.first_chunk_mut() {
         *place = head.to_be_bytes();
     }
@@ -221,13 +218,7 @@ pub fn frame<T: Serialize>(message: &T) -> Result<Vec<u8>, FrameError> {
 /// [`FrameError::TooLong`].
 pub fn frame_length(head: [u8; 4]) -> Result<usize, FrameError> {
     let length = u32::from_be_bytes(head);
-    if length > MAX_FRAME {
-        Err(FrameError::TooLong {
-            length: length as usize,
-        })
-    } else {
-        Ok(length as usize)
-    }
+    if length > MAX_FRAME { Err(FrameError::TooLong { length: length as usize }) } else { Ok(length as usize) }
 }
 
 impl Response {

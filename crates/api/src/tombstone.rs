@@ -62,13 +62,7 @@ impl Tombstone {
     /// A tombstone of the current format.
     #[must_use]
     pub fn new(attachment: Attachment, network: String, began_ns: u64, mode: Mode) -> Self {
-        Self {
-            format: FORMAT,
-            attachment,
-            network,
-            began_ns,
-            mode,
-        }
+        Self { format: FORMAT, attachment, network, began_ns, mode }
     }
 
     /// Reads a file's content.
@@ -91,10 +85,7 @@ impl Tombstone {
     /// names are.
     #[must_use]
     pub fn file_name(&self) -> String {
-        let Attachment {
-            container_id,
-            ifname,
-        } = &self.attachment;
+        let Attachment { container_id, ifname } = &self.attachment;
         let hash = fnv1a_128(&[&self.network, container_id, ifname]);
         format!("{hash:032x}-{:016x}.json", self.began_ns)
     }

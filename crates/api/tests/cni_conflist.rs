@@ -46,9 +46,6 @@ fn conflist() {
         conf["cniVersion"] = version.clone();
         conf["name"] = value["name"].clone();
         let conf = NetConf::parse(conf.to_string().as_bytes()).unwrap();
-        assert_eq!(
-            (conf.socket, conf.run_dir),
-            (list.socket.clone(), list.run_dir.clone())
-        );
+        assert_eq!((conf.socket, conf.run_dir), (list.socket.clone(), list.run_dir.clone()));
     }
 }

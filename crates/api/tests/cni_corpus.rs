@@ -24,18 +24,12 @@ fn every_file_gets_the_answer_in_its_name() {
         let got = match parse(&env, stdin) {
             Ok(_) => "ok".to_owned(),
             Err(error) => {
-                assert!(
-                    error.to_string().len() < 800 && !error.to_string().contains('\n'),
-                    "{name}: {error}"
-                );
+                assert!(error.to_string().len() < 800 && !error.to_string().contains('\n'), "{name}: {error}");
                 format!("e{}", error.code())
             }
         };
         if name.split('-').next() != Some(&got) {
-            wrong.push(format!(
-                "{name}: got {got}: {:?}",
-                parse(&env, stdin).err().map(|e| e.to_string())
-            ));
+            wrong.push(format!("{name}: got {got}: {:?}", parse(&env, stdin).err().map(|e| e.to_string())));
         }
         seen += 1;
     }

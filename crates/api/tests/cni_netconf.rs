@@ -6,8 +6,7 @@ use std::time::Duration;
 
 use expect_test::expect;
 use overlane_api::cni::{
-    Args, Bandwidth, Dns, Env, Invocation, NetConf, PortMapping, Protocol, Timeouts, parse,
-    version_in_use,
+    Args, Bandwidth, Dns, Env, Invocation, NetConf, PortMapping, Protocol, Timeouts, parse, version_in_use,
 };
 use overlane_api::socket::{Attachment, PodRef};
 use serde_json::{Value, json};
@@ -26,13 +25,7 @@ fn defaults() {
     assert_eq!(conf.run_dir, Path::new("/run/overlane"));
     assert_eq!(conf.socket, Path::new("/run/overlane/agent.sock"));
     let seconds = Duration::from_secs;
-    let want = Timeouts {
-        add: seconds(20),
-        del: seconds(10),
-        check: seconds(5),
-        gc: seconds(20),
-        status: seconds(5),
-    };
+    let want = Timeouts { add: seconds(20), del: seconds(10), check: seconds(5), gc: seconds(20), status: seconds(5) };
     assert_eq!(conf.timeouts, want);
     assert_eq!((conf.prev_result, conf.valid_attachments), (None, None));
     assert_eq!((conf.dns, conf.ipam_type.as_str()), (Dns::default(), ""));
@@ -41,20 +34,11 @@ fn defaults() {
 #[test]
 fn our_keys() {
     let conf = netconf(json!({"runDir": "/x", "timeouts": {"add": 0.25, "gc": 7}}));
-    assert_eq!(
-        (conf.run_dir.as_path(), conf.socket.as_path()),
-        (Path::new("/x"), Path::new("/x/agent.sock"))
-    );
-    assert_eq!(
-        (conf.timeouts.add, conf.timeouts.gc),
-        (Duration::from_millis(250), Duration::from_secs(7))
-    );
+    assert_eq!((conf.run_dir.as_path(), conf.socket.as_path()), (Path::new("/x"), Path::new("/x/agent.sock")));
+    assert_eq!((conf.timeouts.add, conf.timeouts.gc), (Duration::from_millis(250), Duration::from_secs(7)));
     assert_eq!(conf.timeouts.del, Timeouts::default().del);
     let conf = netconf(json!({"runDir": "/x", "socket": "/y/s"}));
-    assert_eq!(
-        (conf.run_dir.as_path(), conf.socket.as_path()),
-        (Path::new("/x"), Path::new("/y/s"))
-    );
+    assert_eq!((conf.run_dir.as_path(), conf.socket.as_path()), (Path::new("/x"), Path::new("/y/s")));
 }
 
 /// As containerd writes them for a pod with ports, limits and a DNS policy.
@@ -74,24 +58,14 @@ fn capabilities() {
         protocol,
         host_ip: host_ip.map(|ip| ip.parse().unwrap()),
     };
-    let want = [
-        port(8080, 80, Protocol::Tcp, None),
-        port(53, 5353, Protocol::Udp, Some("fd00::1")),
-    ];
+    let want = [port(8080, 80, Protocol::Tcp, None), port(53, 5353, Protocol::Udp, Some("fd00::1"))];
     assert_eq!(conf.runtime_config.port_mappings, want);
-    let want = Bandwidth {
-        ingress_rate: 1_000_000,
-        ingress_burst: u32::MAX.into(),
-        ..Bandwidth::default()
-    };
+    let want = Bandwidth { ingress_rate: 1_000_000, ingress_burst: u32::MAX.into(), ..Bandwidth::default() };
     assert_eq!(conf.runtime_config.bandwidth, Some(want));
     assert_eq!(conf.result_dns().search, ["a.b"]);
     let refused = conf.refuse_unsupported().unwrap_err();
     assert_eq!(refused.code(), 2);
-    assert!(
-        refused.to_string().contains("runtimeConfig.portMappings")
-            && refused.to_string().contains("8080")
-    );
+    assert!(refused.to_string().contains("runtimeConfig.portMappings") && refused.to_string().contains("8080"));
 }
 
 fn env(verb: &str) -> Env {
@@ -101,9 +75,7 @@ fn env(verb: &str) -> Env {
             "CNI_CONTAINERID" => "c0",
             "CNI_IFNAME" => "eth0",
             "CNI_NETNS" => "/run/netns/x",
-            "CNI_ARGS" => {
-                "K8S_POD_NAMESPACE=a;K8S_POD_NAME=b;K8S_POD_UID=u;K8S_POD_INFRA_CONTAINER_ID=c0"
-            }
+            "CNI_ARGS" => "K8S_POD_NAMESPACE=a;K8S_POD_NAME=b;K8S_POD_UID=u;K8S_POD_INFRA_CONTAINER_ID=c0",
             _ => return None,
         };
         Some(value.into())
@@ -117,52 +89,22 @@ fn a_call_is_read_whole() {
         container_id: container_id.to_owned(),
         ifname: ifname.to_owned(),
     };
-    let Ok(Invocation::Add {
-        attachment,
-        netns,
-        pod,
-        ..
-    }) = parse(&env("ADD"), stdin)
-    else {
-        unreachable!()
-    };
-    let want = PodRef {
-        namespace: "a".to_owned(),
-        name: "b".to_owned(),
-        uid: "u".to_owned(),
-    };
-    assert_eq!(
-        (attachment, netns.as_str(), pod),
-        (of("c0", "eth0"), "/run/netns/x", Some(want))
-    );
-    let Ok(Invocation::Gc { valid, .. }) = parse(&env("GC"), stdin) else {
-        unreachable!()
-    };
+    let Ok(Invocation::Add { attachment, netns, pod, .. }) = parse(&env("ADD"), stdin) else { unreachable!() };
+    let want = PodRef { namespace: "a".to_owned(), name: "b".to_owned(), uid: "u".to_owned() };
+    assert_eq!((attachment, netns.as_str(), pod), (of("c0", "eth0"), "/run/netns/x", Some(want)));
+    let Ok(Invocation::Gc { valid, .. }) = parse(&env("GC"), stdin) else { unreachable!() };
     assert_eq!(valid, [of("a", "e")]);
-    let Ok(Invocation::Del { netns, .. }) = parse(&env("DEL"), stdin) else {
-        unreachable!()
-    };
+    let Ok(Invocation::Del { netns, .. }) = parse(&env("DEL"), stdin) else { unreachable!() };
     assert_eq!(netns.unwrap(), "/run/netns/x");
 }
 
 #[test]
 fn args() {
     assert_eq!(Args::parse("").unwrap(), Args::default());
-    let args = Args::parse(
-        "IgnoreUnknown=true;IP=10.0.0.1;;K8S_POD_NAME=b;K8S_POD_NAMESPACE=a;K8S_POD_INFRA_CONTAINER_ID=i;",
-    );
-    let pod = PodRef {
-        namespace: "a".to_owned(),
-        name: "b".to_owned(),
-        uid: String::new(),
-    };
-    assert_eq!(
-        args.unwrap(),
-        Args {
-            pod: Some(pod),
-            infra_container_id: "i".to_owned()
-        }
-    );
+    let args =
+        Args::parse("IgnoreUnknown=true;IP=10.0.0.1;;K8S_POD_NAME=b;K8S_POD_NAMESPACE=a;K8S_POD_INFRA_CONTAINER_ID=i;");
+    let pod = PodRef { namespace: "a".to_owned(), name: "b".to_owned(), uid: String::new() };
+    assert_eq!(args.unwrap(), Args { pod: Some(pod), infra_container_id: "i".to_owned() });
 }
 
 #[test]
@@ -185,18 +127,12 @@ fn messages() {
         ("ADD", "{".to_owned()),
         ("ADD", r#"{"cniVersion":"0.2.0"}"#.to_owned()),
         ("ADD", r#"{"cniVersion":"one"}"#.to_owned()),
-        (
-            "STATUS",
-            r#"{"cniVersion":"0.4.0","name":"n","type":"t"}"#.to_owned(),
-        ),
+        ("STATUS", r#"{"cniVersion":"0.4.0","name":"n","type":"t"}"#.to_owned()),
         ("ADD", conf(r#","timeouts":{"ad":5}"#)),
         ("ADD", conf(r#","timeouts":{"add":"5s"}"#)),
         ("ADD", conf(r#","socket":"s""#)),
         ("ADD", conf(r#","ipam":{"type":"host-local"}"#)),
-        (
-            "ADD",
-            conf(r#","runtimeConfig":{"mac":"02:00:00:00:00:01"}"#),
-        ),
+        ("ADD", conf(r#","runtimeConfig":{"mac":"02:00:00:00:00:01"}"#)),
         ("ADD", conf(r#","runtimeConfig":{"dns":7}"#)),
         ("CHECK", conf("")),
         ("GC", conf("")),

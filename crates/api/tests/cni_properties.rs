@@ -42,13 +42,9 @@ fn configuration() -> impl Strategy<Value = String> {
     ];
     let value = leaf.prop_recursive(4, 40, 8, move |inner| {
         prop_oneof![
-            prop::collection::vec(inner.clone(), 0..4)
-                .prop_map(|list| format!("[{}]", list.join(","))),
+            prop::collection::vec(inner.clone(), 0..4).prop_map(|list| format!("[{}]", list.join(","))),
             prop::collection::vec((key.clone(), inner), 0..8).prop_map(|fields| {
-                let fields: Vec<_> = fields
-                    .into_iter()
-                    .map(|(key, value)| format!("\"{key}\":{value}"))
-                    .collect();
+                let fields: Vec<_> = fields.into_iter().map(|(key, value)| format!("\"{key}\":{value}")).collect();
                 format!("{{{}}}", fields.join(","))
             }),
         ]

@@ -14,10 +14,7 @@ fn endpoint(addresses: &[&str]) -> Endpoint {
         host_mac: "02:6f:76:6c:00:01".to_owned(),
         mac: "02:11:22:33:44:55".to_owned(),
         mtu: 1450,
-        addresses: addresses
-            .iter()
-            .map(|a| a.parse::<IpAddr>().unwrap())
-            .collect(),
+        addresses: addresses.iter().map(|a| a.parse::<IpAddr>().unwrap()).collect(),
     }
 }
 
@@ -29,16 +26,8 @@ const POD: PodSide<'static> = PodSide {
 };
 
 fn dual() -> AddResult {
-    let dns = Dns {
-        nameservers: vec!["10.0.0.10".to_owned()],
-        ..Dns::default()
-    };
-    AddResult::new(
-        &endpoint(&["10.244.2.2", "fd12:3456:789a:0:2::2"]),
-        POD,
-        dns,
-        None,
-    )
+    let dns = Dns { nameservers: vec!["10.0.0.10".to_owned()], ..Dns::default() };
+    AddResult::new(&endpoint(&["10.244.2.2", "fd12:3456:789a:0:2::2"]), POD, dns, None)
 }
 
 fn check(result: &AddResult, expect: Expect) {
@@ -206,35 +195,15 @@ fn shape_0_3_1_differs_from_0_4_0_in_its_number_alone() {
 #[test]
 fn one_family_and_either_order() {
     let of = |addresses: &[&str]| {
-        let result =
-            AddResult::new(&endpoint(addresses), POD, Dns::default(), None).shaped(Version::V0_4_0);
+        let result = AddResult::new(&endpoint(addresses), POD, Dns::default(), None).shaped(Version::V0_4_0);
         let value = serde_json::to_value(result).unwrap();
-        let ips: Vec<_> = value["ips"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .map(|ip| ip["version"].clone())
-            .collect();
-        let routes: Vec<_> = value["routes"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .map(|route| route["dst"].clone())
-            .collect();
+        let ips: Vec<_> = value["ips"].as_array().unwrap().iter().map(|ip| ip["version"].clone()).collect();
+        let routes: Vec<_> = value["routes"].as_array().unwrap().iter().map(|route| route["dst"].clone()).collect();
         (ips, routes)
     };
-    assert_eq!(
-        of(&["10.0.0.1"]),
-        (vec!["4".into()], vec!["0.0.0.0/0".into()])
-    );
+    assert_eq!(of(&["10.0.0.1"]), (vec!["4".into()], vec!["0.0.0.0/0".into()]));
     assert_eq!(of(&["fd00::1"]), (vec!["6".into()], vec!["::/0".into()]));
-    assert_eq!(
-        of(&["fd00::1", "10.0.0.1"]),
-        (
-            vec!["6".into(), "4".into()],
-            vec!["::/0".into(), "0.0.0.0/0".into()]
-        )
-    );
+    assert_eq!(of(&["fd00::1", "10.0.0.1"]), (vec!["6".into(), "4".into()], vec!["::/0".into(), "0.0.0.0/0".into()]));
 }
 
 #[test]
@@ -351,14 +320,8 @@ fn what_an_earlier_plugin_made_stays_in_front() {
 fn addresses_for_check() {
     let value = serde_json::to_value(dual()).unwrap();
     let prev: PrevResult = serde_json::from_value(value).unwrap();
-    let expected: Vec<IpAddr> = vec![
-        "10.244.2.2".parse().unwrap(),
-        "fd12:3456:789a:0:2::2".parse().unwrap(),
-    ];
+    let expected: Vec<IpAddr> = vec!["10.244.2.2".parse().unwrap(), "fd12:3456:789a:0:2::2".parse().unwrap()];
     assert_eq!(prev.addresses_of("eth0").unwrap(), expected);
     assert!(prev.addresses_of("net1").is_err());
-    assert!(
-        prev.addresses_of("ovlpabcdefghijk").is_err(),
-        "an interface of the host"
-    );
+    assert!(prev.addresses_of("ovlpabcdefghijk").is_err(), "an interface of the host");
 }

@@ -2,22 +2,15 @@
 //! key that is misspelt and passed over.
 
 #![cfg(feature = "kube")]
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "tests"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 use std::error::Error;
 
 use overlane_api::convert::{
-    ConvertError, NodeAddressRule, blocks, cluster_spec, held_blocks, mac, mac_text, masq_fragment,
-    node_ips, peer,
+    ConvertError, NodeAddressRule, blocks, cluster_spec, held_blocks, mac, mac_text, masq_fragment, node_ips, peer,
 };
 use overlane_api::crd::{
-    ClusterNetworkSpec, NetworkContainer, NodeCidrs, NodeNetworkConfigStatus, NodeStateSpec,
-    OutboundType, Routing,
+    ClusterNetworkSpec, NetworkContainer, NodeCidrs, NodeNetworkConfigStatus, NodeStateSpec, OutboundType, Routing,
 };
 use overlane_core::cluster::{self, ClusterSpec};
 use overlane_core::family::Family;
@@ -38,10 +31,7 @@ fn container(block: &str, node_ip: &str) -> NetworkContainer {
 
 fn status(containers: &[(&str, &str)]) -> NodeNetworkConfigStatus {
     NodeNetworkConfigStatus {
-        network_containers: containers
-            .iter()
-            .map(|(block, node_ip)| container(block, node_ip))
-            .collect(),
+        network_containers: containers.iter().map(|(block, node_ip)| container(block, node_ip)).collect(),
         underlay_mac: String::new(),
     }
 }
@@ -50,10 +40,7 @@ fn status(containers: &[(&str, &str)]) -> NodeNetworkConfigStatus {
 fn an_empty_manifest_means_the_defaults() {
     let spec: ClusterNetworkSpec = serde_json::from_str("{}").unwrap();
     assert_eq!(cluster_spec(&spec), ClusterSpec::default());
-    assert_eq!(
-        cluster_spec(&ClusterNetworkSpec::default()),
-        ClusterSpec::default()
-    );
+    assert_eq!(cluster_spec(&ClusterNetworkSpec::default()), ClusterSpec::default());
 }
 
 #[test]
@@ -85,37 +72,23 @@ fn every_value_of_the_enums_arrives() {
         (Routing::Auto, cluster::Routing::Auto),
     ];
     for (routing, expected) in routing {
-        let spec = ClusterNetworkSpec {
-            routing,
-            ..ClusterNetworkSpec::default()
-        };
+        let spec = ClusterNetworkSpec { routing, ..ClusterNetworkSpec::default() };
         assert_eq!(cluster_spec(&spec).routing, expected);
     }
     let outbound = [
         (OutboundType::LoadBalancer, cluster::Outbound::LoadBalancer),
         (OutboundType::NatGateway, cluster::Outbound::NatGateway),
-        (
-            OutboundType::UserDefinedRouting,
-            cluster::Outbound::UserDefinedRouting,
-        ),
+        (OutboundType::UserDefinedRouting, cluster::Outbound::UserDefinedRouting),
         (OutboundType::None, cluster::Outbound::None),
     ];
     for (outbound_type, expected) in outbound {
-        let spec = ClusterNetworkSpec {
-            outbound_type,
-            ..ClusterNetworkSpec::default()
-        };
+        let spec = ClusterNetworkSpec { outbound_type, ..ClusterNetworkSpec::default() };
         assert_eq!(cluster_spec(&spec).outbound, expected);
     }
-    let node_cidrs = [
-        (NodeCidrs::Allocate, cluster::NodeCidrs::Allocate),
-        (NodeCidrs::Adopt, cluster::NodeCidrs::Adopt),
-    ];
+    let node_cidrs =
+        [(NodeCidrs::Allocate, cluster::NodeCidrs::Allocate), (NodeCidrs::Adopt, cluster::NodeCidrs::Adopt)];
     for (node_cidrs, expected) in node_cidrs {
-        let spec = ClusterNetworkSpec {
-            node_cidrs,
-            ..ClusterNetworkSpec::default()
-        };
+        let spec = ClusterNetworkSpec { node_cidrs, ..ClusterNetworkSpec::default() };
         assert_eq!(cluster_spec(&spec).node_cidrs, expected);
     }
 }
@@ -135,38 +108,22 @@ fn blocks_beside_each_other_are_pairs() {
     ];
     for (given, pairs) in table {
         let containers: Vec<(&str, &str)> = given.iter().map(|block| (*block, "")).collect();
-        let expected: Vec<Block> = given
-            .iter()
-            .zip(pairs)
-            .map(|(cidr, pair)| Block {
-                cidr: cidr.parse().unwrap(),
-                pair: *pair,
-            })
-            .collect();
+        let expected: Vec<Block> =
+            given.iter().zip(pairs).map(|(cidr, pair)| Block { cidr: cidr.parse().unwrap(), pair: *pair }).collect();
         assert_eq!(blocks(&status(&containers)).unwrap(), expected, "{given:?}");
     }
 }
 
 #[test]
 fn a_peer_in_every_choice_of_families() {
-    let (v4, v6) = (
-        ("10.244.2.0/24", "10.224.0.5"),
-        ("fd12:3456:789a:0:2::/80", "fd10:224::5"),
-    );
+    let (v4, v6) = (("10.244.2.0/24", "10.224.0.5"), ("fd12:3456:789a:0:2::/80", "fd10:224::5"));
     for containers in [vec![v4], vec![v6], vec![v4, v6], vec![v6, v4]] {
         let mut status = status(&containers);
         status.underlay_mac = "02:00:5e:10:00:0f".into();
         let expected = Peer {
             name: "node-2".into(),
-            blocks: containers
-                .iter()
-                .map(|(block, _)| block.parse().unwrap())
-                .collect(),
-            node_ips: containers
-                .iter()
-                .map(|(_, ip)| ip.parse().unwrap())
-                .map(|ip| (Family::of(&ip), ip))
-                .collect(),
+            blocks: containers.iter().map(|(block, _)| block.parse().unwrap()).collect(),
+            node_ips: containers.iter().map(|(_, ip)| ip.parse().unwrap()).map(|ip| (Family::of(&ip), ip)).collect(),
             mac: Some([2, 0, 0x5e, 0x10, 0, 0x0f]),
         };
         assert_eq!(peer("node-2", &status).unwrap(), expected);
@@ -182,14 +139,8 @@ fn what_means_nothing_is_refused_with_its_place() {
             status(&[("10.244.2.0/24", ""), ("10.244.2.1/24", "")]),
             "status.networkContainers[1].primaryIP: `10.244.2.1/24` has host bits set; the network is 10.244.2.0/24",
         ),
-        (
-            status(&[("", "")]),
-            "status.networkContainers[0].primaryIP: `` is no CIDR",
-        ),
-        (
-            status(&[("10.244.2.0/24", "node-1")]),
-            "status.networkContainers[0].nodeIP: `node-1` is no address",
-        ),
+        (status(&[("", "")]), "status.networkContainers[0].primaryIP: `` is no CIDR"),
+        (status(&[("10.244.2.0/24", "node-1")]), "status.networkContainers[0].nodeIP: `node-1` is no address"),
         (
             status(&[("10.244.2.0/24", "fd10::1")]),
             "status.networkContainers[0].nodeIP: fd10::1 cannot be the node's address here: the block is IPv4",
@@ -199,10 +150,7 @@ fn what_means_nothing_is_refused_with_its_place() {
             "status.networkContainers[1].nodeIP: 10.0.0.2 cannot be the node's address here: another entry says 10.0.0.1",
         ),
         (
-            NodeNetworkConfigStatus {
-                underlay_mac: "02:00".into(),
-                ..status(&[])
-            },
+            NodeNetworkConfigStatus { underlay_mac: "02:00".into(), ..status(&[]) },
             "status.underlayMAC: `02:00` is no MAC address",
         ),
         (
@@ -221,13 +169,7 @@ fn what_means_nothing_is_refused_with_its_place() {
         assert!(error.starts_with(message), "{error}");
     }
     let mixed = node_ips(&status(&[("10.244.2.0/24", "fd10::1")])).unwrap_err();
-    assert!(matches!(
-        mixed,
-        ConvertError::NodeAddress {
-            expected: NodeAddressRule::Family(Family::V4),
-            ..
-        }
-    ));
+    assert!(matches!(mixed, ConvertError::NodeAddress { expected: NodeAddressRule::Family(Family::V4), .. }));
 }
 
 #[test]
@@ -236,30 +178,17 @@ fn held_blocks_come_whole_or_not_at_all() {
         held_blocks: held.iter().map(|text| (*text).to_owned()).collect(),
         ..NodeStateSpec::default()
     };
-    assert_eq!(
-        held_blocks(&state(&["10.244.2.0/24"])).unwrap(),
-        ["10.244.2.0/24".parse().unwrap()]
-    );
-    let error = held_blocks(&state(&["10.244.2.0/24", "x"]))
-        .unwrap_err()
-        .to_string();
+    assert_eq!(held_blocks(&state(&["10.244.2.0/24"])).unwrap(), ["10.244.2.0/24".parse().unwrap()]);
+    let error = held_blocks(&state(&["10.244.2.0/24", "x"])).unwrap_err().to_string();
     assert!(error.starts_with("spec.heldBlocks[1]: "), "{error}");
 }
 
 #[test]
 fn macs() {
     assert_eq!(mac("f", "").unwrap(), None);
-    assert_eq!(
-        mac("f", "02:6F:76:6c:00:01").unwrap(),
-        Some([2, 0x6f, 0x76, 0x6c, 0, 1])
-    );
-    for bad in [
-        "02:6f:76:6c:00",
-        "02:6f:76:6c:00:01:02",
-        "02:6f:76:6c:0:01",
-        "+2:6f:76:6c:00:01",
-        "02-6f-76-6c-00-01",
-    ] {
+    assert_eq!(mac("f", "02:6F:76:6c:00:01").unwrap(), Some([2, 0x6f, 0x76, 0x6c, 0, 1]));
+    for bad in ["02:6f:76:6c:00", "02:6f:76:6c:00:01:02", "02:6f:76:6c:0:01", "+2:6f:76:6c:00:01", "02-6f-76-6c-00-01"]
+    {
         assert!(mac("f", bad).is_err(), "{bad}");
     }
     let text = mac_text(&[2, 0x6f, 0x76, 0x6c, 0, 1]);
@@ -279,31 +208,10 @@ fn masquerade_fragments_in_yaml_and_json() {
             "nonMasqueradeCIDRs:\n- 10.0.0.0/8\n- fd00::/8\nmasqLinkLocal: true\nmasqLinkLocalIPv6: true\nresyncInterval: 60s\n",
             full.clone(),
         ),
-        (
-            r#"{"nonMasqueradeCIDRs":["10.0.0.0/8","fd00::/8"],"masqLinkLocal":true,"masqLinkLocalIPv6":true}"#,
-            full,
-        ),
-        (
-            "",
-            MasqFragment {
-                source: "cm/config".into(),
-                ..MasqFragment::default()
-            },
-        ),
-        (
-            "masqLinkLocal: false",
-            MasqFragment {
-                source: "cm/config".into(),
-                ..MasqFragment::default()
-            },
-        ),
-        (
-            "nonMasqueradeCIDRs:",
-            MasqFragment {
-                source: "cm/config".into(),
-                ..MasqFragment::default()
-            },
-        ),
+        (r#"{"nonMasqueradeCIDRs":["10.0.0.0/8","fd00::/8"],"masqLinkLocal":true,"masqLinkLocalIPv6":true}"#, full),
+        ("", MasqFragment { source: "cm/config".into(), ..MasqFragment::default() }),
+        ("masqLinkLocal: false", MasqFragment { source: "cm/config".into(), ..MasqFragment::default() }),
+        ("nonMasqueradeCIDRs:", MasqFragment { source: "cm/config".into(), ..MasqFragment::default() }),
         // Judged by `core`, with its place in the list.
         (
             "nonMasqueradeCIDRs: [what]",
@@ -315,11 +223,7 @@ fn masquerade_fragments_in_yaml_and_json() {
         ),
     ];
     for (text, expected) in table {
-        assert_eq!(
-            masq_fragment("cm", "config", text).unwrap(),
-            expected,
-            "{text}"
-        );
+        assert_eq!(masq_fragment("cm", "config", text).unwrap(), expected, "{text}");
     }
 }
 
@@ -336,12 +240,7 @@ fn bad_masquerade_fragments_are_named_with_the_cause() {
     ];
     for (text, named) in table {
         let error = masq_fragment("kube-system/cm", "config", text).unwrap_err();
-        assert!(
-            error
-                .to_string()
-                .contains("kube-system/cm/config is left out"),
-            "{error}"
-        );
+        assert!(error.to_string().contains("kube-system/cm/config is left out"), "{error}");
         let cause = error.source().unwrap().to_string();
         assert!(cause.contains(named), "{text}: {cause}");
     }

@@ -7,18 +7,12 @@ use std::collections::BTreeSet;
 use overlane_api::crd::{all_crds, all_crds_yaml};
 use serde_json::Value;
 
-const FILE: &str = concat!(
-    env!("CARGO_MANIFEST_DIR"),
-    "/../../deploy/crds/overlane.io.yaml"
-);
+const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/crds/overlane.io.yaml");
 
 #[test]
 fn committed_definitions_are_those_of_the_types() {
     let committed = std::fs::read_to_string(FILE).unwrap();
-    assert!(
-        committed == all_crds_yaml().unwrap(),
-        "run `make crds` and commit {FILE}"
-    );
+    assert!(committed == all_crds_yaml().unwrap(), "run `make crds` and commit {FILE}");
 }
 
 #[test]
@@ -27,38 +21,17 @@ fn names_and_scopes() {
         .into_iter()
         .map(|crd| {
             let names = crd.spec.names;
-            (
-                crd.metadata.name.unwrap(),
-                crd.spec.scope,
-                names.kind,
-                names.short_names.unwrap_or_default().join(","),
-            )
+            (crd.metadata.name.unwrap(), crd.spec.scope, names.kind, names.short_names.unwrap_or_default().join(","))
         })
         .collect();
     let want = [
-        (
-            "clusternetworks.overlane.io",
-            "Cluster",
-            "ClusterNetwork",
-            "cnet",
-        ),
+        ("clusternetworks.overlane.io", "Cluster", "ClusterNetwork", "cnet"),
         ("nodeblocks.overlane.io", "Cluster", "NodeBlock", "nblk"),
-        (
-            "nodenetworkconfigs.overlane.io",
-            "Namespaced",
-            "NodeNetworkConfig",
-            "nnc",
-        ),
+        ("nodenetworkconfigs.overlane.io", "Namespaced", "NodeNetworkConfig", "nnc"),
         ("nodestates.overlane.io", "Cluster", "NodeState", ""),
     ];
-    let want = want.map(|(name, scope, kind, short)| {
-        (
-            name.to_owned(),
-            scope.to_owned(),
-            kind.to_owned(),
-            short.to_owned(),
-        )
-    });
+    let want =
+        want.map(|(name, scope, kind, short)| (name.to_owned(), scope.to_owned(), kind.to_owned(), short.to_owned()));
     assert_eq!(shown, want);
 }
 
@@ -68,8 +41,7 @@ fn every_field_is_described() {
     let mut bare = BTreeSet::new();
     for crd in all_crds() {
         for version in crd.spec.versions {
-            let schema =
-                serde_json::to_value(version.schema.unwrap().open_api_v3_schema.unwrap()).unwrap();
+            let schema = serde_json::to_value(version.schema.unwrap().open_api_v3_schema.unwrap()).unwrap();
             undescribed(&schema["properties"], &crd.spec.names.kind, &mut bare);
         }
     }
@@ -83,8 +55,7 @@ fn undescribed(properties: &Value, path: &str, bare: &mut BTreeSet<String>) {
     for (name, schema) in properties {
         let path = format!("{path}.{name}");
         // The top level is described by the definition itself.
-        if path.matches('.').count() > 1 && schema["description"].as_str().is_none_or(str::is_empty)
-        {
+        if path.matches('.').count() > 1 && schema["description"].as_str().is_none_or(str::is_empty) {
             bare.insert(path.clone());
         }
         undescribed(&schema["properties"], &path, bare);

@@ -140,8 +140,7 @@ fn turn(plugin: &Plugin, round: usize, times: &mut Times) -> Result<()> {
 fn bursts(ours: &Plugin, peer: &Plugin, count: usize) -> Result<Vec<(String, f64, usize)>> {
     let mut rows = Vec::new();
     for plugin in [ours, peer] {
-        let sandboxes =
-            (0..count).map(|i| Sandbox::new(&format!("ovb-burst-{i}"))).collect::<Result<Vec<_>>>()?;
+        let sandboxes = (0..count).map(|i| Sandbox::new(&format!("ovb-burst-{i}"))).collect::<Result<Vec<_>>>()?;
         for verb in ["ADD", "DEL"] {
             let (took, good) = plugin.burst(verb, &sandboxes)?;
             if good == 0 {

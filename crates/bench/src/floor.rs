@@ -2,11 +2,11 @@
 
 use std::os::fd::AsRawFd;
 
-use nix::sched::{CloneFlags, setns};
 use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkInfo, LinkMessage};
 use netlink_sys::{Socket, protocols::NETLINK_ROUTE};
+use nix::sched::{CloneFlags, setns};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     if std::env::var("CNI_COMMAND").as_deref() != Ok("ADD") {

@@ -109,7 +109,9 @@ fn machine_cpu() -> Result<f64> {
 
 fn listen(ends: &Ends, cpu: usize) -> Result<TcpListener> {
     let address = SocketAddr::new(ends.server, 0);
-    join(inside(&ends.server_ns, cpu, move || TcpListener::bind(address).with_context(|| format!("listen on {address}"))))
+    join(inside(&ends.server_ns, cpu, move || {
+        TcpListener::bind(address).with_context(|| format!("listen on {address}"))
+    }))
 }
 
 fn tcp_stream(ends: &Ends, time: Duration) -> Result<Sample> {

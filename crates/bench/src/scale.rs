@@ -159,8 +159,7 @@ async fn measure(bin: &Path, out: &Path, nodes: usize) -> Result<()> {
     };
     Api::all(client.clone()).create(&PostParams::default(), &ClusterNetwork::new("default", network)).await?;
     let url = format!("--api-url=http://127.0.0.1:{PORT}");
-    let controller =
-        ground.start(&bin.join("overlane-controller"), &[url.clone(), "--metrics-addr=off".into()])?;
+    let controller = ground.start(&bin.join("overlane-controller"), &[url.clone(), "--metrics-addr=off".into()])?;
 
     let before = api.stats();
     let start = Instant::now();
@@ -268,8 +267,7 @@ async fn until_routed(nodes: usize, start: Instant) -> Result<Duration> {
     loop {
         let mut counts = Vec::new();
         for family in ["-4", "-6"] {
-            let output =
-                Command::new("ip").args(["-n", NS, family, "route", "show", "table", "28534"]).output()?;
+            let output = Command::new("ip").args(["-n", NS, family, "route", "show", "table", "28534"]).output()?;
             counts.push(String::from_utf8_lossy(&output.stdout).matches(" via ").count());
         }
         if counts.iter().all(|n| *n == nodes - 1) {
@@ -283,10 +281,7 @@ async fn until_routed(nodes: usize, start: Instant) -> Result<Duration> {
 }
 
 /// Writes by kind, without the benchmark's own creates of Nodes and NodeStates.
-fn writes(
-    before: &BTreeMap<(String, String), u64>,
-    after: &BTreeMap<(String, String), u64>,
-) -> BTreeMap<String, u64> {
+fn writes(before: &BTreeMap<(String, String), u64>, after: &BTreeMap<(String, String), u64>) -> BTreeMap<String, u64> {
     let mut all = BTreeMap::new();
     for ((verb, resource), count) in after {
         let reads = ["get", "list", "watch"].contains(&verb.as_str());

@@ -460,7 +460,8 @@ mod tests {
 
     #[test]
     fn run_takes_its_flags() {
-        let LabCommand::Run(run) = lab("overlane lab run web --node node-1 --labels a=b,c= -n ns -- sleep 5").command else {
+        let LabCommand::Run(run) = lab("overlane lab run web --node node-1 --labels a=b,c= -n ns -- sleep 5").command
+        else {
             panic!()
         };
         assert_eq!((run.pod.as_str(), run.node.as_deref(), run.namespace.as_str()), ("web", Some("node-1"), "ns"));

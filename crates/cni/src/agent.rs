@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::sys::socket::{
-    AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, UnixAddr, connect, sendmsg,
-    setsockopt, socket, sockopt,
+    AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, UnixAddr, connect, sendmsg, setsockopt, socket,
+    sockopt,
 };
 use nix::sys::time::TimeVal;
 use overlane_api::cni::code;
@@ -44,9 +44,7 @@ impl AgentError {
         match self {
             Self::PathTooLong { .. } | Self::Request { .. } => code::INVALID_NETWORK_CONFIG,
             Self::Absent { .. } | Self::Hangs { .. } | Self::Lost { .. } => code::TRY_AGAIN_LATER,
-            Self::Answer { .. } | Self::Protocol { .. } | Self::OtherQuestion => {
-                code::PROTOCOL_MISMATCH
-            }
+            Self::Answer { .. } | Self::Protocol { .. } | Self::OtherQuestion => code::PROTOCOL_MISMATCH,
         }
     }
 
@@ -55,9 +53,7 @@ impl AgentError {
         match self {
             Self::PathTooLong { .. } | Self::Request { .. } => "",
             Self::Absent { .. } => "is overlane-agent running on this node?",
-            Self::Hangs { .. } => {
-                "overlane-agent runs and does not answer; see its log and /debug/state"
-            }
+            Self::Hangs { .. } => "overlane-agent runs and does not answer; see its log and /debug/state",
             Self::Lost { .. } => "overlane-agent ended during the call; see its log",
             Self::Answer { .. } | Self::Protocol { .. } | Self::OtherQuestion => {
                 "overlane-agent and overlane-cni are of versions too far apart; finish the upgrade of this node"
@@ -74,11 +70,7 @@ pub(crate) fn ask(
     deadline_ns: u64,
 ) -> Result<Response, AgentError> {
     let bytes = frame(request).map_err(|source| AgentError::Request { source })?;
-    let mut call = Call {
-        stream: connected(path, deadline_ns)?,
-        path,
-        deadline_ns,
-    };
+    let mut call = Call { stream: connected(path, deadline_ns)?, path, deadline_ns };
     call.send(&bytes, descriptor)?;
     let answer = call.receive()?;
     serde_json::from_slice(&answer).map_err(|source| unreadable(&answer, source))
@@ -86,29 +78,14 @@ pub(crate) fn ask(
 
 /// Connects. A listener that does not accept fills its backlog, at which connect waits: hence the send timeout.
 fn connected(path: &Path, deadline_ns: u64) -> Result<UnixStream, AgentError> {
-    let address = UnixAddr::new(path).map_err(|_| AgentError::PathTooLong {
-        path: path.to_owned(),
-    })?;
-    let absent = |errno: nix::Error| AgentError::Absent {
-        path: path.to_owned(),
-        source: errno.into(),
-    };
-    let fd: OwnedFd = socket(
-        AddressFamily::Unix,
-        SockType::Stream,
-        SockFlag::SOCK_CLOEXEC,
-        None,
-    )
-    .map_err(absent)?;
-    let left = positive(clock::until(deadline_ns)).ok_or_else(|| AgentError::Hangs {
-        path: path.to_owned(),
-    })?;
+    let address = UnixAddr::new(path).map_err(|_| AgentError::PathTooLong { path: path.to_owned() })?;
+    let absent = |errno: nix::Error| AgentError::Absent { path: path.to_owned(), source: errno.into() };
+    let fd: OwnedFd = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).map_err(absent)?;
+    let left = positive(clock::until(deadline_ns)).ok_or_else(|| AgentError::Hangs { path: path.to_owned() })?;
     setsockopt(&fd, sockopt::SendTimeout, &time_val(left)).map_err(absent)?;
     match connect(fd.as_raw_fd(), &address) {
         Ok(()) => Ok(UnixStream::from(fd)),
-        Err(nix::Error::EAGAIN) => Err(AgentError::Hangs {
-            path: path.to_owned(),
-        }),
+        Err(nix::Error::EAGAIN) => Err(AgentError::Hangs { path: path.to_owned() }),
         Err(errno) => Err(absent(errno)),
     }
 }
@@ -123,26 +100,16 @@ struct Call<'a> {
 impl Call<'_> {
     /// Sends a frame, the descriptor with its first byte.
     fn send(&mut self, bytes: &[u8], descriptor: Option<BorrowedFd<'_>>) -> Result<(), AgentError> {
-        self.stream
-            .set_write_timeout(Some(self.left()?))
-            .map_err(|source| self.failed(source))?;
+        self.stream.set_write_timeout(Some(self.left()?)).map_err(|source| self.failed(source))?;
         let descriptors = descriptor.map(|fd| [fd.as_raw_fd()]);
-        let control: Vec<ControlMessage<'_>> = descriptors
-            .iter()
-            .map(|fds| ControlMessage::ScmRights(fds))
-            .collect();
+        let control: Vec<ControlMessage<'_>> = descriptors.iter().map(|fds| ControlMessage::ScmRights(fds)).collect();
         let parts = [IoSlice::new(bytes)];
         let fd = self.stream.as_fd().as_raw_fd();
         let mut sent = sendmsg::<()>(fd, &parts, &control, MsgFlags::MSG_NOSIGNAL, None)
             .map_err(|errno| self.failed(errno.into()))?;
         while let Some(rest) = bytes.get(sent..).filter(|rest| !rest.is_empty()) {
-            self.stream
-                .set_write_timeout(Some(self.left()?))
-                .map_err(|source| self.failed(source))?;
-            sent += self
-                .stream
-                .write(rest)
-                .map_err(|source| self.failed(source))?;
+            self.stream.set_write_timeout(Some(self.left()?)).map_err(|source| self.failed(source))?;
+            sent += self.stream.write(rest).map_err(|source| self.failed(source))?;
         }
         Ok(())
     }
@@ -159,9 +126,7 @@ impl Call<'_> {
 
     fn fill(&mut self, mut place: &mut [u8]) -> Result<(), AgentError> {
         while !place.is_empty() {
-            self.stream
-                .set_read_timeout(Some(self.left()?))
-                .map_err(|source| self.failed(source))?;
+            self.stream.set_read_timeout(Some(self.left()?)).map_err(|source| self.failed(source))?;
             match self.stream.read(place) {
                 Ok(0) => return Err(self.failed(io::ErrorKind::UnexpectedEof.into())),
                 Ok(count) => place = place.get_mut(count..).unwrap_or_default(),
@@ -177,9 +142,7 @@ impl Call<'_> {
     }
 
     fn hangs(&self) -> AgentError {
-        AgentError::Hangs {
-            path: self.path.to_owned(),
-        }
+        AgentError::Hangs { path: self.path.to_owned() }
     }
 
     /// A socket timeout shows as `EAGAIN`.
@@ -187,10 +150,7 @@ impl Call<'_> {
         if source.kind() == io::ErrorKind::WouldBlock {
             return self.hangs();
         }
-        AgentError::Lost {
-            path: self.path.to_owned(),
-            source,
-        }
+        AgentError::Lost { path: self.path.to_owned(), source }
     }
 }
 
@@ -212,8 +172,6 @@ fn unreadable(answer: &[u8], source: serde_json::Error) -> AgentError {
     }
     match serde_json::from_slice(answer) {
         Ok(Head { protocol }) if protocol != PROTOCOL => AgentError::Protocol { agent: protocol },
-        _ => AgentError::Answer {
-            source: source.into(),
-        },
+        _ => AgentError::Answer { source: source.into() },
     }
 }

@@ -8,19 +8,14 @@ use crate::error::PluginError;
 
 /// Now, in nanoseconds since boot.
 pub(crate) fn now_ns() -> Result<u64, PluginError> {
-    let now = clock_gettime(ClockId::CLOCK_BOOTTIME).map_err(|errno| PluginError::Clock {
-        source: errno.into(),
-    })?;
-    u64::try_from(Duration::from(now).as_nanos()).map_err(|_| PluginError::Clock {
-        source: std::io::ErrorKind::InvalidData.into(),
-    })
+    let now = clock_gettime(ClockId::CLOCK_BOOTTIME).map_err(|errno| PluginError::Clock { source: errno.into() })?;
+    u64::try_from(Duration::from(now).as_nanos())
+        .map_err(|_| PluginError::Clock { source: std::io::ErrorKind::InvalidData.into() })
 }
 
 /// The time from now until a moment; zero if it has passed or the clock cannot be read.
 pub(crate) fn until(deadline_ns: u64) -> Duration {
-    now_ns().map_or(Duration::ZERO, |now| {
-        Duration::from_nanos(deadline_ns.saturating_sub(now))
-    })
+    now_ns().map_or(Duration::ZERO, |now| Duration::from_nanos(deadline_ns.saturating_sub(now)))
 }
 
 /// The moment a timeout after another.

@@ -43,9 +43,7 @@ impl PluginError {
     pub(crate) fn code(&self) -> u32 {
         match self {
             Self::Call(error) => error.code(),
-            Self::Stdin { .. } | Self::StdinTooLong { .. } | Self::Tombstone { .. } => {
-                code::IO_FAILURE
-            }
+            Self::Stdin { .. } | Self::StdinTooLong { .. } | Self::Tombstone { .. } => code::IO_FAILURE,
             Self::Netns(error) => netns_code(error),
             Self::OwnNetns { .. } => code::INVALID_ENVIRONMENT,
             Self::Agent(error) => error.code(),
@@ -70,10 +68,7 @@ impl PluginError {
 fn netns_code(error: &NetnsError) -> u32 {
     match error {
         NetnsError::Open { source, .. }
-            if matches!(
-                source.kind(),
-                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
-            ) =>
+            if matches!(source.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) =>
         {
             code::UNKNOWN_CONTAINER
         }

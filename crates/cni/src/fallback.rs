@@ -24,12 +24,7 @@ pub(crate) fn del(conf: &NetConf, call: DelCall, netns: Option<&OsStr>) -> Resul
     {
         remove_link(path, &call.attachment.ifname);
     }
-    let tombstone = Tombstone::new(
-        call.attachment,
-        call.network,
-        call.began_ns,
-        Mode::Interface,
-    );
+    let tombstone = Tombstone::new(call.attachment, call.network, call.began_ns, Mode::Interface);
     let dir = conf.run_dir.join(DIR);
     write(&dir, &tombstone).map_err(|source| PluginError::Tombstone { path: dir, source })
 }
@@ -42,24 +37,15 @@ fn remove_link(path: &OsStr, ifname: &str) {
     if Netns::current().is_ok_and(|own| own.inode() != netns.inode())
         && let Err(error) = link_del::delete_in(&netns, ifname)
     {
-        let _ = writeln!(
-            io::stderr(),
-            "overlane-cni: no agent, and the interface stays: {error}"
-        );
+        let _ = writeln!(io::stderr(), "overlane-cni: no agent, and the interface stays: {error}");
     }
 }
 
 /// Whether the result of ADD shows another plugin's work: a pair whose host's side does not bear our prefix.
 fn is_foreign(prev: Option<&PrevResult>, ifname: &str) -> bool {
     let Some(prev) = prev else { return false };
-    let mut host_side = prev
-        .interfaces
-        .iter()
-        .filter(|interface| interface.sandbox.is_empty())
-        .peekable();
-    prev.interfaces
-        .iter()
-        .any(|interface| interface.name == ifname)
+    let mut host_side = prev.interfaces.iter().filter(|interface| interface.sandbox.is_empty()).peekable();
+    prev.interfaces.iter().any(|interface| interface.name == ifname)
         && host_side.peek().is_some()
         && !host_side.any(|interface| interface.name.starts_with(owned::POD_LINK_PREFIX))
 }
@@ -70,17 +56,10 @@ fn write(dir: &Path, tombstone: &Tombstone) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
     let name = tombstone.file_name();
     let unfinished = dir.join(format!(".{name}.{}", std::process::id()));
-    let outcome = serde_json::to_vec(tombstone)
-        .map_err(io::Error::from)
-        .and_then(|content| {
-            OpenOptions::new()
-                .write(true)
-                .create_new(true)
-                .mode(0o600)
-                .open(&unfinished)?
-                .write_all(&content)?;
-            fs::rename(&unfinished, dir.join(name))
-        });
+    let outcome = serde_json::to_vec(tombstone).map_err(io::Error::from).and_then(|content| {
+        OpenOptions::new().write(true).create_new(true).mode(0o600).open(&unfinished)?.write_all(&content)?;
+        fs::rename(&unfinished, dir.join(name))
+    });
     if outcome.is_err() {
         let _ = fs::remove_file(&unfinished);
     }
@@ -104,20 +83,10 @@ mod tests {
         let foreign = |json: &str| is_foreign(Some(&serde_json::from_str(json).unwrap()), "eth0");
         assert!(!is_foreign(None, "eth0"));
         assert!(!foreign("{}"));
-        assert!(!foreign(
-            r#"{"interfaces":[{"name":"eth0","sandbox":"/x"}]}"#
-        ));
-        assert!(!foreign(
-            r#"{"interfaces":[{"name":"ovlpabc"},{"name":"eth0","sandbox":"/x"}]}"#
-        ));
-        assert!(!foreign(
-            r#"{"interfaces":[{"name":"br0"},{"name":"ovlpabc"},{"name":"eth0","sandbox":"/x"}]}"#
-        ));
-        assert!(!foreign(
-            r#"{"interfaces":[{"name":"cali1"},{"name":"net1","sandbox":"/x"}]}"#
-        ));
-        assert!(foreign(
-            r#"{"interfaces":[{"name":"cali1"},{"name":"eth0","sandbox":"/x"}]}"#
-        ));
+        assert!(!foreign(r#"{"interfaces":[{"name":"eth0","sandbox":"/x"}]}"#));
+        assert!(!foreign(r#"{"interfaces":[{"name":"ovlpabc"},{"name":"eth0","sandbox":"/x"}]}"#));
+        assert!(!foreign(r#"{"interfaces":[{"name":"br0"},{"name":"ovlpabc"},{"name":"eth0","sandbox":"/x"}]}"#));
+        assert!(!foreign(r#"{"interfaces":[{"name":"cali1"},{"name":"net1","sandbox":"/x"}]}"#));
+        assert!(foreign(r#"{"interfaces":[{"name":"cali1"},{"name":"eth0","sandbox":"/x"}]}"#));
     }
 }

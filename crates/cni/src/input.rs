@@ -52,14 +52,6 @@ pub(crate) fn stdin() -> Result<Vec<u8>, PluginError> {
     if stdin.is_terminal() || std::env::var_os("CNI_COMMAND").is_none_or(|verb| verb.is_empty()) {
         return Ok(bytes);
     }
-    stdin
-        .lock()
-        .take(LIMIT as u64 + 1)
-        .read_to_end(&mut bytes)
-        .map_err(|source| PluginError::Stdin { source })?;
-    if bytes.len() > LIMIT {
-        Err(PluginError::StdinTooLong { limit: LIMIT })
-    } else {
-        Ok(bytes)
-    }
+    stdin.lock().take(LIMIT as u64 + 1).read_to_end(&mut bytes).map_err(|source| PluginError::Stdin { source })?;
+    if bytes.len() > LIMIT { Err(PluginError::StdinTooLong { limit: LIMIT }) } else { Ok(bytes) }
 }

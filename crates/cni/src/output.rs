@@ -9,11 +9,7 @@ use serde::Serialize;
 
 /// Prints a result. A runtime that no longer reads it does not know of the success, so that is a failure.
 pub(crate) fn success(result: &impl Serialize) -> ExitCode {
-    if print(result) {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    }
+    if print(result) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// Prints an error object.
@@ -37,18 +33,12 @@ fn of_panic(info: &PanicHookInfo<'_>) -> ErrorObject {
         .copied()
         .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
         .unwrap_or("no message");
-    let place = info
-        .location()
-        .map(|at| format!(" ({}:{})", at.file(), at.line()))
-        .unwrap_or_default();
+    let place = info.location().map(|at| format!(" ({}:{})", at.file(), at.line())).unwrap_or_default();
     ErrorObject {
         cni_version: Version::NEWEST.as_str().to_owned(),
         code: code::INTERNAL,
         msg: format!("overlane-cni failed: {words}"),
-        details: format!(
-            "this is a fault in overlane-cni {}{place}, please report it",
-            env!("CARGO_PKG_VERSION")
-        ),
+        details: format!("this is a fault in overlane-cni {}{place}, please report it", env!("CARGO_PKG_VERSION")),
     }
 }
 
@@ -59,10 +49,7 @@ fn print(document: &impl Serialize) -> bool {
     };
     text.push(b'\n');
     let mut stdout = io::stdout().lock();
-    stdout
-        .write_all(&text)
-        .and_then(|()| stdout.flush())
-        .is_ok()
+    stdout.write_all(&text).and_then(|()| stdout.flush()).is_ok()
 }
 
 #[cfg(test)]
@@ -80,11 +67,7 @@ mod tests {
     fn dying(child: &str) -> std::process::Output {
         let name = "output::tests::a_panic_prints_an_error_object";
         let exe = std::env::current_exe().unwrap();
-        Command::new(exe)
-            .args(["--exact", name, "--nocapture"])
-            .env(CHILD, child)
-            .output()
-            .unwrap()
+        Command::new(exe).args(["--exact", name, "--nocapture"]).env(CHILD, child).output().unwrap()
     }
 
     #[test]
@@ -106,12 +89,8 @@ mod tests {
             assert_eq!(output.status.code(), Some(1), "{output:?}");
             let stdout = String::from_utf8(output.stdout).unwrap();
             // The test harness says a few words of its own first.
-            let object: ErrorObject =
-                serde_json::from_str(stdout.get(stdout.find('{').unwrap()..).unwrap()).unwrap();
-            assert_eq!(
-                (object.code, object.msg.as_str()),
-                (code::INTERNAL, "overlane-cni failed: on purpose")
-            );
+            let object: ErrorObject = serde_json::from_str(stdout.get(stdout.find('{').unwrap()..).unwrap()).unwrap();
+            assert_eq!((object.code, object.msg.as_str()), (code::INTERNAL, "overlane-cni failed: on purpose"));
             assert!(object.details.contains("output.rs"), "{object:?}");
         }
     }

@@ -3,12 +3,9 @@
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
-use overlane_api::cni::{
-    AddResult, Env, Invocation, NetConf, PodSide, PrevResult, VersionReport, code, parse,
-};
+use overlane_api::cni::{AddResult, Env, Invocation, NetConf, PodSide, PrevResult, VersionReport, code, parse};
 use overlane_api::socket::{
-    AddCall, Attachment, Call, CheckCall, DelCall, Failure, GcCall, Outcome, PROTOCOL, PodRef,
-    Request, Response,
+    AddCall, Attachment, Call, CheckCall, DelCall, Failure, GcCall, Outcome, PROTOCOL, PodRef, Request, Response,
 };
 use overlane_datapath::netns::Netns;
 use overlane_datapath::owned;
@@ -32,29 +29,10 @@ pub(crate) enum Answer {
 pub(crate) fn run(env: &Env, stdin: &[u8], began_ns: u64) -> Result<Answer, PluginError> {
     match parse(env, stdin)? {
         Invocation::Version { echo } => Ok(Answer::Versions(VersionReport::echoing(echo))),
-        Invocation::Add {
-            conf,
-            attachment,
-            netns,
-            pod,
-        } => add(conf, attachment, &netns, pod, began_ns),
-        Invocation::Del {
-            conf,
-            attachment,
-            netns,
-        } => {
-            let call = DelCall {
-                attachment,
-                network: conf.name.clone(),
-                began_ns,
-            };
-            match ask(
-                &conf,
-                Call::Del(call.clone()),
-                None,
-                began_ns,
-                conf.timeouts.del,
-            ) {
+        Invocation::Add { conf, attachment, netns, pod } => add(conf, attachment, &netns, pod, began_ns),
+        Invocation::Del { conf, attachment, netns } => {
+            let call = DelCall { attachment, network: conf.name.clone(), began_ns };
+            match ask(&conf, Call::Del(call.clone()), None, began_ns, conf.timeouts.del) {
                 Err(error) if agent_is_out(&error) => {
                     fallback::del(&conf, call, netns.as_deref())?;
                     Ok(Answer::Nothing)
@@ -62,18 +40,9 @@ pub(crate) fn run(env: &Env, stdin: &[u8], began_ns: u64) -> Result<Answer, Plug
                 outcome => done(outcome),
             }
         }
-        Invocation::Check {
-            conf,
-            attachment,
-            netns,
-            prev,
-        } => check(&conf, attachment, &netns, &prev, began_ns),
+        Invocation::Check { conf, attachment, netns, prev } => check(&conf, attachment, &netns, &prev, began_ns),
         Invocation::Gc { conf, valid } => {
-            let call = Call::Gc(GcCall {
-                network: conf.name.clone(),
-                valid,
-                began_ns,
-            });
+            let call = Call::Gc(GcCall { network: conf.name.clone(), valid, began_ns });
             done(ask(&conf, call, None, began_ns, conf.timeouts.gc))
         }
         Invocation::Status { conf } => {
@@ -103,20 +72,9 @@ fn add(
         deadline_ns: clock::after(began_ns, conf.timeouts.add),
         pod,
     });
-    match ask(
-        &conf,
-        call,
-        Some(opened.as_fd()),
-        began_ns,
-        conf.timeouts.add,
-    )? {
+    match ask(&conf, call, Some(opened.as_fd()), began_ns, conf.timeouts.add)? {
         Outcome::Added(endpoint) => {
-            let pod = PodSide {
-                ifname: &ifname,
-                netns,
-                gateway_v4: owned::GATEWAY_V4,
-                gateway_v6: owned::GATEWAY_V6,
-            };
+            let pod = PodSide { ifname: &ifname, netns, gateway_v4: owned::GATEWAY_V4, gateway_v6: owned::GATEWAY_V6 };
             let result = AddResult::new(&endpoint, pod, conf.result_dns(), conf.prev_result);
             Ok(Answer::Result(Box::new(result.shaped(conf.version))))
         }
@@ -134,19 +92,8 @@ fn check(
     let opened = pod_netns(netns)?;
     let expected = prev.addresses_of(&attachment.ifname)?;
     let network = conf.name.clone();
-    let call = Call::Check(CheckCall {
-        attachment,
-        network,
-        netns_path: netns.to_owned(),
-        expected,
-    });
-    done(ask(
-        conf,
-        call,
-        Some(opened.as_fd()),
-        began_ns,
-        conf.timeouts.check,
-    ))
+    let call = Call::Check(CheckCall { attachment, network, netns_path: netns.to_owned(), expected });
+    done(ask(conf, call, Some(opened.as_fd()), began_ns, conf.timeouts.check))
 }
 
 /// Opens the pod's namespace. The node's own is refused: a pod on the host's network never comes to CNI, and what we do
@@ -154,9 +101,7 @@ fn check(
 fn pod_netns(path: &str) -> Result<Netns, PluginError> {
     let opened = Netns::open(path)?;
     if opened.inode() == Netns::current()?.inode() {
-        return Err(PluginError::OwnNetns {
-            path: path.to_owned(),
-        });
+        return Err(PluginError::OwnNetns { path: path.to_owned() });
     }
     Ok(opened)
 }
@@ -168,17 +113,8 @@ fn ask(
     began_ns: u64,
     timeout: Duration,
 ) -> Result<Outcome, PluginError> {
-    let request = Request {
-        protocol: PROTOCOL,
-        plugin_version: env!("CARGO_PKG_VERSION").to_owned(),
-        call,
-    };
-    let Response { outcome, .. } = agent::ask(
-        &conf.socket,
-        &request,
-        descriptor,
-        clock::after(began_ns, timeout),
-    )?;
+    let request = Request { protocol: PROTOCOL, plugin_version: env!("CARGO_PKG_VERSION").to_owned(), call };
+    let Response { outcome, .. } = agent::ask(&conf.socket, &request, descriptor, clock::after(began_ns, timeout))?;
     match outcome {
         Outcome::Failed(failure) => Err(PluginError::Refused(failure)),
         outcome => Ok(outcome),
@@ -194,12 +130,5 @@ fn done(outcome: Result<Outcome, PluginError>) -> Result<Answer, PluginError> {
 
 /// Whether no agent has dealt with the call: it did not answer, or it refused the protocol, having changed nothing.
 fn agent_is_out(error: &PluginError) -> bool {
-    matches!(
-        error,
-        PluginError::Agent(_)
-            | PluginError::Refused(Failure {
-                code: code::PROTOCOL_MISMATCH,
-                ..
-            })
-    )
+    matches!(error, PluginError::Agent(_) | PluginError::Refused(Failure { code: code::PROTOCOL_MISMATCH, .. }))
 }

@@ -1,10 +1,5 @@
 //! Must catch: a call that waits for a stuck agent for longer than its timeout, whichever step it is stuck in.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "tests"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 mod common;
 
@@ -32,32 +27,19 @@ fn an_agent_that_hangs_is_left_in_time() {
         }
         let done = call(verb, &holder.path(), &conf);
         let object = done.fails(11);
-        assert!(
-            object["msg"].as_str().unwrap().contains("in time"),
-            "{object}"
-        );
+        assert!(object["msg"].as_str().unwrap().contains("in time"), "{object}");
         done.waited();
     }
 }
 
 #[test]
 fn a_full_backlog_is_left_in_time() {
-    use nix::sys::socket::{
-        AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, listen, socket,
-    };
+    use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, listen, socket};
     use std::os::fd::AsRawFd;
     let (site, holder) = (Site::new(), Holder::new());
-    let kind = (
-        AddressFamily::Unix,
-        SockType::Stream,
-        SockFlag::SOCK_CLOEXEC,
-    );
+    let kind = (AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC);
     let listener = socket(kind.0, kind.1, kind.2, None).unwrap();
-    bind(
-        listener.as_raw_fd(),
-        &UnixAddr::new(&site.socket()).unwrap(),
-    )
-    .unwrap();
+    bind(listener.as_raw_fd(), &UnixAddr::new(&site.socket()).unwrap()).unwrap();
     listen(&listener, Backlog::new(0).unwrap()).unwrap();
     let _first = std::os::unix::net::UnixStream::connect(site.socket()).unwrap();
     let done = call("ADD", &holder.path(), &site.hasty("1.0.0", json!({})));
@@ -70,12 +52,8 @@ fn a_full_backlog_is_left_in_time() {
 fn a_long_request_to_an_agent_that_does_not_read_is_left_in_time() {
     let site = Site::new();
     let _silent = site.listen();
-    let list: Vec<_> = (0..9000)
-        .map(|n| json!({"containerID": format!("{n:064}"), "ifname": "eth0"}))
-        .collect();
-    let conf = site
-        .hasty("1.1.0", json!({"cni.dev/valid-attachments": list}))
-        .to_string();
+    let list: Vec<_> = (0..9000).map(|n| json!({"containerID": format!("{n:064}"), "ifname": "eth0"})).collect();
+    let conf = site.hasty("1.1.0", json!({"cni.dev/valid-attachments": list})).to_string();
     let done = call_with("GC", &[], conf.as_bytes());
     done.fails(11);
     done.waited();

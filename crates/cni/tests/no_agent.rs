@@ -1,10 +1,5 @@
 //! Must catch: a DEL that fails, or leaves no word, because no agent is there to serve it.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "tests"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 mod common;
 
@@ -35,15 +30,9 @@ fn del_leaves_word_for_the_next_agent() {
         })
     );
     let dir = site.dir.path().join("tombstones");
-    assert_eq!(
-        std::fs::metadata(&dir).unwrap().permissions().mode() & 0o777,
-        0o700
-    );
+    assert_eq!(std::fs::metadata(&dir).unwrap().permissions().mode() & 0o777, 0o700);
     let entry = std::fs::read_dir(&dir).unwrap().next().unwrap().unwrap();
-    assert_eq!(
-        entry.metadata().unwrap().permissions().mode() & 0o777,
-        0o600
-    );
+    assert_eq!(entry.metadata().unwrap().permissions().mode() & 0o777, 0o600);
     let read = Tombstone::parse(&std::fs::read(entry.path()).unwrap()).unwrap();
     assert_eq!(entry.file_name().to_str().unwrap(), read.file_name());
 }
@@ -52,23 +41,13 @@ fn del_leaves_word_for_the_next_agent() {
 fn del_again_and_with_a_namespace_that_is_gone() {
     let site = Site::new();
     let conf = site.conf("0.4.0", json!({}));
-    for netns in [
-        "",
-        "/run/netns/there-is-no-such-namespace",
-        "/etc/passwd",
-        "relative",
-        "/proc/self/ns/net",
-    ] {
+    for netns in ["", "/run/netns/there-is-no-such-namespace", "/etc/passwd", "relative", "/proc/self/ns/net"] {
         call("DEL", netns, &conf).is_quiet();
     }
     // Each is a word of its own: an agent that deletes what it has read takes no newer one away.
     let tombstones = site.tombstones();
     assert_eq!(tombstones.len(), 5);
-    assert!(
-        tombstones
-            .iter()
-            .all(|tombstone| tombstone["attachment"] == tombstones[0]["attachment"])
-    );
+    assert!(tombstones.iter().all(|tombstone| tombstone["attachment"] == tombstones[0]["attachment"]));
 }
 
 #[test]
@@ -95,12 +74,7 @@ fn del_makes_the_run_directory_if_it_must() {
     let site = Site::new();
     let run_dir = site.dir.path().join("not/yet");
     call("DEL", "", &site.conf("1.0.0", json!({"runDir": run_dir}))).is_quiet();
-    assert_eq!(
-        std::fs::read_dir(run_dir.join("tombstones"))
-            .unwrap()
-            .count(),
-        1
-    );
+    assert_eq!(std::fs::read_dir(run_dir.join("tombstones")).unwrap().count(), 1);
 }
 
 /// A word that cannot be left is no success: the runtime must try again.
@@ -109,10 +83,7 @@ fn del_that_can_leave_no_word_fails() {
     let site = Site::new();
     std::fs::write(site.dir.path().join("tombstones"), "a file").unwrap();
     let object = call("DEL", "", &site.conf("1.0.0", json!({}))).fails(5);
-    assert!(
-        object["msg"].as_str().unwrap().contains("tombstones"),
-        "{object}"
-    );
+    assert!(object["msg"].as_str().unwrap().contains("tombstones"), "{object}");
 }
 
 #[test]
@@ -120,11 +91,6 @@ fn names_go_nowhere_near_the_file_system() {
     let site = Site::new();
     let id = "a".repeat(3000);
     let conf = site.conf("1.0.0", json!({"name": "n.."}));
-    call_with(
-        "DEL",
-        &[("CNI_CONTAINERID", &id)],
-        conf.to_string().as_bytes(),
-    )
-    .is_quiet();
+    call_with("DEL", &[("CNI_CONTAINERID", &id)], conf.to_string().as_bytes()).is_quiet();
     assert_eq!(site.tombstones()[0]["attachment"]["containerId"], id);
 }

@@ -1,10 +1,5 @@
 //! Must catch: a bad call that reaches the agent, another code than the spec's, output that is no JSON, a panic.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "tests"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 mod common;
 
@@ -19,7 +14,8 @@ use serde_json::json;
 #[test]
 fn no_agent_is_try_again_later_at_once() {
     let (site, holder) = (Site::new(), Holder::new());
-    let prev = json!({"interfaces": [{"name": "eth0", "sandbox": "/x"}], "ips": [{"address": "10.0.0.1/32", "interface": 0}]});
+    let prev =
+        json!({"interfaces": [{"name": "eth0", "sandbox": "/x"}], "ips": [{"address": "10.0.0.1/32", "interface": 0}]});
     let refused = Site::new();
     drop(refused.listen());
     for site in [&site, &refused] {
@@ -44,13 +40,7 @@ fn what_is_no_network_namespace_of_a_pod() {
     let file = site.dir.path().join("file");
     std::fs::write(&file, "x").unwrap();
     let fifo = site.dir.path().join("fifo");
-    assert!(
-        std::process::Command::new("mkfifo")
-            .arg(&fifo)
-            .status()
-            .unwrap()
-            .success()
-    );
+    assert!(std::process::Command::new("mkfifo").arg(&fifo).status().unwrap().success());
     let inside = file.join("x");
     for (path, code) in [
         ("/run/netns/there-is-no-such-namespace", 3),
@@ -66,10 +56,7 @@ fn what_is_no_network_namespace_of_a_pod() {
     ] {
         let done = call("ADD", path, &conf);
         let object = done.fails(code);
-        assert!(
-            object["msg"].as_str().unwrap().contains("CNI_NETNS"),
-            "{object}"
-        );
+        assert!(object["msg"].as_str().unwrap().contains("CNI_NETNS"), "{object}");
         done.at_once();
     }
 }
@@ -81,12 +68,7 @@ fn absent_environment() {
     let no_verb = feed(plugin(), conf.as_bytes());
     no_verb.fails(4);
     assert!(String::from_utf8_lossy(&no_verb.output.stderr).contains("the CNI plugin of Overlane"));
-    let object = call_with(
-        "ADD",
-        &[("CNI_CONTAINERID", ""), ("CNI_IFNAME", "")],
-        conf.as_bytes(),
-    )
-    .fails(4);
+    let object = call_with("ADD", &[("CNI_CONTAINERID", ""), ("CNI_IFNAME", "")], conf.as_bytes()).fails(4);
     assert_eq!(object["cniVersion"], "1.0.0");
     for name in ["CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME"] {
         assert!(object["msg"].as_str().unwrap().contains(name), "{object}");
@@ -100,17 +82,9 @@ fn environment_that_is_no_text() {
     use std::os::unix::ffi::OsStrExt;
     let mut command = plugin();
     let bad = std::ffi::OsStr::from_bytes(b"\xff\xfe");
-    command
-        .env("CNI_COMMAND", "ADD")
-        .env("CNI_CONTAINERID", bad)
-        .env("CNI_NETNS", "/x")
-        .env("CNI_IFNAME", "eth0");
+    command.env("CNI_COMMAND", "ADD").env("CNI_CONTAINERID", bad).env("CNI_NETNS", "/x").env("CNI_IFNAME", "eth0");
     let site = Site::new();
-    feed(
-        command,
-        site.conf("1.0.0", json!({})).to_string().as_bytes(),
-    )
-    .fails(4);
+    feed(command, site.conf("1.0.0", json!({})).to_string().as_bytes()).fails(4);
     let mut command = plugin();
     command.env("CNI_COMMAND", bad);
     feed(command, b"").fails(4);
@@ -140,12 +114,7 @@ fn garbage_on_standard_input() {
 #[test]
 fn verbs_that_the_version_does_not_have() {
     let site = Site::new();
-    for (verb, version) in [
-        ("CHECK", "0.3.1"),
-        ("GC", "1.0.0"),
-        ("STATUS", "1.0.0"),
-        ("STATUS", "0.4.0"),
-    ] {
+    for (verb, version) in [("CHECK", "0.3.1"), ("GC", "1.0.0"), ("STATUS", "1.0.0"), ("STATUS", "0.4.0")] {
         let object = call(verb, "/x", &site.conf(version, json!({}))).fails(1);
         assert_eq!(object["cniVersion"], version);
     }
@@ -158,51 +127,31 @@ fn endless_input_is_cut() {
     conf.push_str(&" ".repeat(2 << 20));
     call_with("STATUS", &[], conf.as_bytes()).fails(5);
     let mut command = plugin();
-    command
-        .env("CNI_COMMAND", "STATUS")
-        .stdin(std::fs::File::open("/dev/zero").unwrap());
+    command.env("CNI_COMMAND", "STATUS").stdin(std::fs::File::open("/dev/zero").unwrap());
     let output = command.output().unwrap();
-    Outcomes {
-        output,
-        took: Duration::ZERO,
-    }
-    .fails(5);
+    Outcomes { output, took: Duration::ZERO }.fails(5);
 }
 
 #[test]
 fn input_that_cannot_be_read() {
     let mut command = plugin();
-    command
-        .env("CNI_COMMAND", "STATUS")
-        .stdin(std::fs::File::open("/").unwrap());
+    command.env("CNI_COMMAND", "STATUS").stdin(std::fs::File::open("/").unwrap());
     let output = command.output().unwrap();
-    Outcomes {
-        output,
-        took: Duration::ZERO,
-    }
-    .fails(5);
+    Outcomes { output, took: Duration::ZERO }.fails(5);
 }
 
 #[test]
 fn a_socket_path_that_no_socket_can_have() {
     let (site, holder) = (Site::new(), Holder::new());
     let path = format!("/{}", "a".repeat(200));
-    call(
-        "ADD",
-        &holder.path(),
-        &site.conf("1.0.0", json!({"socket": path})),
-    )
-    .fails(7);
+    call("ADD", &holder.path(), &site.conf("1.0.0", json!({"socket": path}))).fails(7);
 }
 
 #[test]
 fn answers_that_are_none() {
     let holder = Holder::new();
-    let other =
-        serde_json::to_vec(&json!({"protocol": PROTOCOL + 7, "result": "in another shape"}))
-            .unwrap();
-    let framed =
-        |body: &[u8]| [&u32::try_from(body.len()).unwrap().to_be_bytes()[..], body].concat();
+    let other = serde_json::to_vec(&json!({"protocol": PROTOCOL + 7, "result": "in another shape"})).unwrap();
+    let framed = |body: &[u8]| [&u32::try_from(body.len()).unwrap().to_be_bytes()[..], body].concat();
     for (bytes, code, words) in [
         (Vec::new(), 11, "talk to the agent"),
         (vec![0, 0], 11, "talk to the agent"),
@@ -212,13 +161,7 @@ fn answers_that_are_none() {
         (framed(b""), 103, "read the agent's answer"),
         (framed(&other), 103, "the agent speaks protocol 8"),
         (
-            framed(
-                &serde_json::to_vec(&Response {
-                    protocol: 1,
-                    outcome: Outcome::Done,
-                })
-                .unwrap(),
-            ),
+            framed(&serde_json::to_vec(&Response { protocol: 1, outcome: Outcome::Done }).unwrap()),
             103,
             "something else",
         ),
@@ -236,14 +179,9 @@ fn answers_that_are_none() {
 #[test]
 fn an_agent_of_another_protocol_refuses() {
     let (site, holder) = (Site::new(), Holder::new());
-    let agent = serve(site.listen(), |_| {
-        overlane_api::socket::frame(&Response::refusal(99).unwrap()).unwrap()
-    });
+    let agent = serve(site.listen(), |_| overlane_api::socket::frame(&Response::refusal(99).unwrap()).unwrap());
     let object = call("ADD", &holder.path(), &site.conf("1.0.0", json!({}))).fails(103);
-    assert!(
-        object["details"].as_str().unwrap().contains("upgrade"),
-        "{object}"
-    );
+    assert!(object["details"].as_str().unwrap().contains("upgrade"), "{object}");
     agent.join().unwrap();
     assert!(Response::refusal(PROTOCOL).is_none());
 }

@@ -2,12 +2,7 @@
 //! another plugin's pair, the node's own).
 //!
 //! Needs root: makes network namespaces. Run with `--features root-tests`.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "tests"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 mod common;
 
@@ -24,11 +19,7 @@ struct Namespace(String);
 impl Namespace {
     fn new() -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
-        let name = format!(
-            "ovlcni-{}-{}",
-            std::process::id(),
-            NEXT.fetch_add(1, Ordering::Relaxed)
-        );
+        let name = format!("ovlcni-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         ip(&["netns", "add", &name]);
         Self(name)
     }
@@ -42,19 +33,12 @@ impl Namespace {
     }
 
     fn has(&self, link: &str) -> bool {
-        Command::new("ip")
-            .args(["-n", &self.0, "link", "show", link])
-            .output()
-            .unwrap()
-            .status
-            .success()
+        Command::new("ip").args(["-n", &self.0, "link", "show", link]).output().unwrap().status.success()
     }
 
     /// A pair whose one end is the pod's interface.
     fn with_pair(&self) -> &Self {
-        self.ip(&[
-            "link", "add", "eth0", "type", "veth", "peer", "name", "other",
-        ]);
+        self.ip(&["link", "add", "eth0", "type", "veth", "peer", "name", "other"]);
         self
     }
 }
@@ -67,10 +51,7 @@ impl Drop for Namespace {
 
 fn ip(args: &[&str]) {
     let output = Command::new("ip").args(args).output().unwrap();
-    assert!(
-        output.status.success(),
-        "ip {args:?} (are we root?): {output:?}"
-    );
+    assert!(output.status.success(), "ip {args:?} (are we root?): {output:?}");
 }
 
 #[test]
@@ -118,19 +99,9 @@ fn another_plugins_pair_stays() {
     let (site, pod) = (Site::new(), Namespace::new());
     pod.with_pair();
     let prev = |host: &str| json!({"prevResult": {"interfaces": [{"name": host}, {"name": "eth0", "sandbox": pod.path()}], "ips": []}});
-    call(
-        "DEL",
-        &pod.path(),
-        &site.conf("1.0.0", prev("cali0123456789")),
-    )
-    .is_quiet();
+    call("DEL", &pod.path(), &site.conf("1.0.0", prev("cali0123456789"))).is_quiet();
     assert!(pod.has("eth0"));
-    call(
-        "DEL",
-        &pod.path(),
-        &site.conf("1.0.0", prev("ovlpabcdefghijk")),
-    )
-    .is_quiet();
+    call("DEL", &pod.path(), &site.conf("1.0.0", prev("ovlpabcdefghijk"))).is_quiet();
     assert!(!pod.has("eth0"));
 }
 
@@ -140,25 +111,14 @@ fn the_nodes_own_interface_stays() {
     let (site, node) = (Site::new(), Namespace::new());
     node.with_pair();
     let mut command = Command::new("nsenter");
-    command
-        .env_clear()
-        .arg(format!("--net={}", node.path()))
-        .arg(env!("CARGO_BIN_EXE_overlane-cni"));
+    command.env_clear().arg(format!("--net={}", node.path())).arg(env!("CARGO_BIN_EXE_overlane-cni"));
     command
         .stdin(std::process::Stdio::piped())
         .stdout(std::process::Stdio::piped())
         .stderr(std::process::Stdio::piped());
-    command.envs([
-        ("CNI_COMMAND", "DEL"),
-        ("CNI_CONTAINERID", "c0ffee"),
-        ("CNI_IFNAME", "eth0"),
-    ]);
+    command.envs([("CNI_COMMAND", "DEL"), ("CNI_CONTAINERID", "c0ffee"), ("CNI_IFNAME", "eth0")]);
     command.env("CNI_NETNS", node.path());
-    feed(
-        command,
-        site.conf("1.0.0", json!({})).to_string().as_bytes(),
-    )
-    .is_quiet();
+    feed(command, site.conf("1.0.0", json!({})).to_string().as_bytes()).is_quiet();
     assert!(node.has("eth0"));
     assert_eq!(site.tombstones().len(), 1);
 }
@@ -170,8 +130,5 @@ fn add_hands_over_a_named_namespace() {
     let result = call("ADD", &pod.path(), &site.conf("1.1.0", json!({}))).json();
     let seen = agent.join().unwrap();
     assert_eq!(result["interfaces"][1]["sandbox"], pod.path());
-    assert_eq!(
-        inode(format!("/proc/self/fd/{}", seen.descriptors[0])),
-        inode(pod.path())
-    );
+    assert_eq!(inode(format!("/proc/self/fd/{}", seen.descriptors[0])), inode(pod.path()));
 }

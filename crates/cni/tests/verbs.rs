@@ -1,11 +1,6 @@
 //! Must catch: a request that lacks what the runtime said, a descriptor that does not arrive, a result in the wrong
 //! shape, an answer that is not passed on as it is.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "tests"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 mod common;
 
@@ -55,10 +50,7 @@ fn add_hands_over_the_namespace_and_prints_the_result() {
     let done = call_with("ADD", &env, conf.to_string().as_bytes());
     let seen = agent.join().unwrap();
     assert_eq!(seen.descriptors.len(), 1);
-    assert_eq!(
-        inode(format!("/proc/self/fd/{}", seen.descriptors[0])),
-        inode(holder.path())
-    );
+    assert_eq!(inode(format!("/proc/self/fd/{}", seen.descriptors[0])), inode(holder.path()));
     expect![[r#"
         {
           "protocol": 1,
@@ -81,9 +73,7 @@ fn add_hands_over_the_namespace_and_prints_the_result() {
           }
         }"#]]
     .assert_eq(&shown(&seen));
-    let Call::Add(add) = &seen.request.call else {
-        panic!("{:?}", seen.request)
-    };
+    let Call::Add(add) = &seen.request.call else { panic!("{:?}", seen.request) };
     assert_eq!(add.deadline_ns - add.began_ns, 60_000_000_000);
     assert_eq!(done.output.status.code(), Some(0), "{:?}", done.output);
     expect![[r#"
@@ -133,27 +123,16 @@ fn add_hands_over_the_namespace_and_prints_the_result() {
 #[test]
 fn add_answers_in_the_version_asked_for() {
     let holder = Holder::new();
-    for (version, ip_version, mtu) in [
-        ("0.3.1", true, false),
-        ("0.4.0", true, false),
-        ("1.0.0", false, false),
-        ("1.1.0", false, true),
-    ] {
+    for (version, ip_version, mtu) in
+        [("0.3.1", true, false), ("0.4.0", true, false), ("1.0.0", false, false), ("1.1.0", false, true)]
+    {
         let site = Site::new();
         let agent = serve(site.listen(), answering(Outcome::Added(endpoint())));
         let result = call("ADD", &holder.path(), &site.conf(version, json!({}))).json();
         agent.join().unwrap();
         assert_eq!(result["cniVersion"], version);
-        assert_eq!(
-            result["ips"][0].get("version").is_some(),
-            ip_version,
-            "{result}"
-        );
-        assert_eq!(
-            result["interfaces"][1].get("mtu").is_some(),
-            mtu,
-            "{result}"
-        );
+        assert_eq!(result["ips"][0].get("version").is_some(), ip_version, "{result}");
+        assert_eq!(result["interfaces"][1].get("mtu").is_some(), mtu, "{result}");
         assert_eq!(result["interfaces"][1]["sandbox"], holder.path());
         assert_eq!(result["ips"][1]["interface"], 1);
     }
@@ -166,11 +145,7 @@ fn dns_comes_from_the_runtime_or_else_from_the_configuration() {
     let both = json!({"dns": {"nameservers": ["192.0.2.1"]}, "runtimeConfig": {"dns": {
         "servers": ["10.0.0.10"], "searches": ["svc.cluster.local"], "options": ["ndots:5"]}}});
     let wanted = json!({"nameservers": ["10.0.0.10"], "search": ["svc.cluster.local"], "options": ["ndots:5"]});
-    for (more, want) in [
-        (json!({}), json!({})),
-        (fixed.clone(), fixed["dns"].clone()),
-        (both, wanted),
-    ] {
+    for (more, want) in [(json!({}), json!({})), (fixed.clone(), fixed["dns"].clone()), (both, wanted)] {
         let site = Site::new();
         let agent = serve(site.listen(), answering(Outcome::Added(endpoint())));
         let result = call("ADD", &holder.path(), &site.conf("1.0.0", more)).json();
@@ -182,13 +157,11 @@ fn dns_comes_from_the_runtime_or_else_from_the_configuration() {
 #[test]
 fn the_agents_error_is_printed_as_it_is() {
     let (site, holder) = (Site::new(), Holder::new());
-    let agent = serve(
-        site.listen(),
-        answering(failing(102, "no address is free", "254 of 254 are leased")),
-    );
+    let agent = serve(site.listen(), answering(failing(102, "no address is free", "254 of 254 are leased")));
     let object = call("ADD", &holder.path(), &site.conf("0.4.0", json!({}))).fails(102);
     agent.join().unwrap();
-    let want = json!({"cniVersion": "0.4.0", "code": 102, "msg": "no address is free", "details": "254 of 254 are leased"});
+    let want =
+        json!({"cniVersion": "0.4.0", "code": 102, "msg": "no address is free", "details": "254 of 254 are leased"});
     assert_eq!(object, want);
 }
 
@@ -196,12 +169,7 @@ fn the_agents_error_is_printed_as_it_is() {
 fn del_asks_the_agent_and_leaves_no_word() {
     let site = Site::new();
     let agent = serve(site.listen(), answering(Outcome::Done));
-    call(
-        "DEL",
-        "",
-        &site.conf("0.4.0", json!({"prevResult": prev_result()})),
-    )
-    .is_quiet();
+    call("DEL", "", &site.conf("0.4.0", json!({"prevResult": prev_result()}))).is_quiet();
     let seen = agent.join().unwrap();
     assert!(seen.descriptors.is_empty());
     assert_eq!(site.tombstones(), Vec::<Value>::new());
@@ -235,17 +203,9 @@ fn del_that_the_agent_refuses_fails() {
 fn check_sends_what_add_promised() {
     let (site, holder) = (Site::new(), Holder::new());
     let agent = serve(site.listen(), answering(Outcome::Done));
-    call(
-        "CHECK",
-        &holder.path(),
-        &site.conf("0.4.0", json!({"prevResult": prev_result()})),
-    )
-    .is_quiet();
+    call("CHECK", &holder.path(), &site.conf("0.4.0", json!({"prevResult": prev_result()}))).is_quiet();
     let seen = agent.join().unwrap();
-    assert_eq!(
-        inode(format!("/proc/self/fd/{}", seen.descriptors[0])),
-        inode(holder.path())
-    );
+    assert_eq!(inode(format!("/proc/self/fd/{}", seen.descriptors[0])), inode(holder.path()));
     expect![[r#"
         {
           "protocol": 1,
@@ -270,16 +230,8 @@ fn check_sends_what_add_promised() {
 #[test]
 fn check_fails_with_the_agents_words() {
     let (site, holder) = (Site::new(), Holder::new());
-    let agent = serve(
-        site.listen(),
-        answering(failing(100, "the default route is gone", "")),
-    );
-    call(
-        "CHECK",
-        &holder.path(),
-        &site.conf("1.1.0", json!({"prevResult": prev_result()})),
-    )
-    .fails(100);
+    let agent = serve(site.listen(), answering(failing(100, "the default route is gone", "")));
+    call("CHECK", &holder.path(), &site.conf("1.1.0", json!({"prevResult": prev_result()}))).fails(100);
     agent.join().unwrap();
 }
 
@@ -287,8 +239,7 @@ fn check_fails_with_the_agents_words() {
 fn gc_sends_the_list() {
     let site = Site::new();
     let agent = serve(site.listen(), answering(Outcome::Done));
-    let list =
-        json!([{"containerID": "a", "ifname": "eth0"}, {"containerID": "b", "ifname": "net1"}]);
+    let list = json!([{"containerID": "a", "ifname": "eth0"}, {"containerID": "b", "ifname": "net1"}]);
     let conf = site.conf("1.1.0", json!({"cni.dev/valid-attachments": list}));
     // GC names no container.
     let env = [("CNI_CONTAINERID", ""), ("CNI_IFNAME", "")];
@@ -322,24 +273,15 @@ fn status() {
     let env = [("CNI_CONTAINERID", ""), ("CNI_IFNAME", "")];
     let conf = site.conf("1.1.0", json!({})).to_string();
     let absent = call_with("STATUS", &env, conf.as_bytes()).fails(50);
-    assert!(
-        absent["msg"].as_str().unwrap().contains("connect"),
-        "{absent}"
-    );
+    assert!(absent["msg"].as_str().unwrap().contains("connect"), "{absent}");
 
     let agent = serve(site.listen(), answering(Outcome::Done));
     call_with("STATUS", &env, conf.as_bytes()).is_quiet();
     agent.join().unwrap();
 
     std::fs::remove_file(site.socket()).unwrap();
-    let agent = serve(
-        site.listen(),
-        answering(failing(50, "the pool is empty", "")),
-    );
-    assert_eq!(
-        call_with("STATUS", &env, conf.as_bytes()).fails(50)["msg"],
-        "the pool is empty"
-    );
+    let agent = serve(site.listen(), answering(failing(50, "the pool is empty", "")));
+    assert_eq!(call_with("STATUS", &env, conf.as_bytes()).fails(50)["msg"], "the pool is empty");
     agent.join().unwrap();
 
     std::fs::remove_file(site.socket()).unwrap();
@@ -353,16 +295,12 @@ fn version_echoes_and_needs_nothing_else() {
     let mut command = plugin();
     command.env("CNI_COMMAND", "VERSION");
     let done = feed(command, br#"{"cniVersion":"0.4.0"}"#);
-    let want =
-        json!({"cniVersion": "0.4.0", "supportedVersions": ["0.3.1", "0.4.0", "1.0.0", "1.1.0"]});
+    let want = json!({"cniVersion": "0.4.0", "supportedVersions": ["0.3.1", "0.4.0", "1.0.0", "1.1.0"]});
     assert_eq!((done.json(), done.output.status.code()), (want, Some(0)));
     for garbage in ["", "garbage", "[]", r#"{"cniVersion":7}"#] {
         let mut command = plugin();
         command.env("CNI_COMMAND", "VERSION");
-        assert_eq!(
-            feed(command, garbage.as_bytes()).json()["cniVersion"],
-            "1.1.0"
-        );
+        assert_eq!(feed(command, garbage.as_bytes()).json()["cniVersion"], "1.1.0");
     }
 }
 
@@ -370,15 +308,9 @@ fn version_echoes_and_needs_nothing_else() {
 fn a_long_request_arrives_whole() {
     let site = Site::new();
     let agent = serve(site.listen(), answering(Outcome::Done));
-    let list: Vec<_> = (0..9000)
-        .map(|n| json!({"containerID": format!("{n:064}"), "ifname": "eth0"}))
-        .collect();
-    let conf = site
-        .conf("1.1.0", json!({"cni.dev/valid-attachments": list}))
-        .to_string();
+    let list: Vec<_> = (0..9000).map(|n| json!({"containerID": format!("{n:064}"), "ifname": "eth0"})).collect();
+    let conf = site.conf("1.1.0", json!({"cni.dev/valid-attachments": list})).to_string();
     call_with("GC", &[], conf.as_bytes()).is_quiet();
-    let Call::Gc(gc) = agent.join().unwrap().request.call else {
-        panic!()
-    };
+    let Call::Gc(gc) = agent.join().unwrap().request.call else { panic!() };
     assert_eq!(gc.valid.len(), 9000);
 }

@@ -27,7 +27,9 @@ const AT_ONCE: usize = 16;
 #[tokio::main]
 async fn main() -> Result<()> {
     let number = |at: usize, default: usize| -> Result<usize> {
-        std::env::args().nth(at).map_or(Ok(default), |text| text.parse().with_context(|| format!("`{text}` is no number")))
+        std::env::args()
+            .nth(at)
+            .map_or(Ok(default), |text| text.parse().with_context(|| format!("`{text}` is no number")))
     };
     let (nodes, image_kib) = (number(1, 5_000)?, number(2, 50)?);
     let server = ApiServer::new();
@@ -64,7 +66,10 @@ async fn main() -> Result<()> {
     let before = server.stats().requests;
     let mut controller = start(&url)?;
     tokio::time::sleep(Duration::from_secs(20)).await;
-    println!("started again over all of them: {} writes but for its Lease", writes(&server, &before).values().sum::<u64>());
+    println!(
+        "started again over all of them: {} writes but for its Lease",
+        writes(&server, &before).values().sum::<u64>()
+    );
     show_process("started again", &controller)?;
     let nodes_api: Api<Node> = Api::all(client.clone());
     let begun = Instant::now();
@@ -78,8 +83,10 @@ async fn main() -> Result<()> {
 }
 
 fn start(url: &str) -> Result<Child> {
-    let beside = std::env::current_exe()?.parent().and_then(|dir| dir.parent()).map(|dir| dir.join("overlane-controller"));
-    let program: PathBuf = beside.filter(|path| path.exists()).context("build the controller first, with the same profile")?;
+    let beside =
+        std::env::current_exe()?.parent().and_then(|dir| dir.parent()).map(|dir| dir.join("overlane-controller"));
+    let program: PathBuf =
+        beside.filter(|path| path.exists()).context("build the controller first, with the same profile")?;
     let log = std::env::var("OVERLANE_LOG_LEVEL").unwrap_or_else(|_| "warn".to_owned());
     Command::new(&program)
         .args(["--api-url", url, "--metrics-addr", "off", "--log-level", &log])
@@ -94,7 +101,8 @@ fn end(controller: &mut Child) -> Result<()> {
 }
 
 async fn join(client: &Client, nodes: usize, image_kib: usize) -> Result<()> {
-    let images: Vec<_> = (0..image_kib * 4).map(|at| json!({ "names": [format!("{at:0>200}")], "sizeBytes": at })).collect();
+    let images: Vec<_> =
+        (0..image_kib * 4).map(|at| json!({ "names": [format!("{at:0>200}")], "sizeBytes": at })).collect();
     futures::stream::iter(0..nodes)
         .map(|number| {
             let (client, images) = (client.clone(), &images);
@@ -135,7 +143,8 @@ async fn until_served(client: &Client, nodes: usize) -> Result<()> {
     let begun = Instant::now();
     loop {
         let items = configs.list(&ListParams::default()).await?.items;
-        let containers = items.iter().filter_map(|config| config.status.as_ref()).flat_map(|status| &status.network_containers);
+        let containers =
+            items.iter().filter_map(|config| config.status.as_ref()).flat_map(|status| &status.network_containers);
         let blocks: Vec<&str> = containers.map(|container| container.primary_ip.as_str()).collect();
         if blocks.len() == 2 * nodes {
             let different: std::collections::BTreeSet<&str> = blocks.iter().copied().collect();
@@ -180,7 +189,10 @@ fn show_process(when: &str, controller: &Child) -> Result<()> {
     let status = std::fs::read_to_string(format!("/proc/{}/status", controller.id()))?;
     let stat = std::fs::read_to_string(format!("/proc/{}/stat", controller.id()))?;
     let of = |key: &str| status.lines().find_map(|line| line.strip_prefix(key)).unwrap_or("?").trim().to_owned();
-    let ticks: u32 = stat.rsplit(") ").next().unwrap_or("").split(' ').skip(11).take(2).filter_map(|n| n.parse::<u32>().ok()).sum();
-    println!("  controller {when}: peak {}, now {}, {:.1} s of CPU", of("VmHWM:"), of("VmRSS:"), f64::from(ticks) / 100.0);
+    let ticks: u32 =
+        stat.rsplit(") ").next().unwrap_or("").split(' ').skip(11).take(2).filter_map(|n| n.parse::<u32>().ok()).sum();
+    let (peak, now, program) = (of("VmHWM:"), of("VmRSS:"), of("RssFile:"));
+    let seconds = f64::from(ticks) / 100.0;
+    println!("  controller {when}: peak {peak}, now {now} of which {program} are the program, {seconds:.1} s of CPU");
     Ok(())
 }

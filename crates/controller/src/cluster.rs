@@ -37,7 +37,8 @@ impl Gate {
             tracing::warn!(name = ?object.metadata.name, "a ClusterNetwork that is not named `{CLUSTER_NETWORK}` is ignored");
             return;
         }
-        let same = self.object.as_ref().is_some_and(|old| old.spec == object.spec && old.metadata.uid == object.metadata.uid);
+        let same =
+            self.object.as_ref().is_some_and(|old| old.spec == object.spec && old.metadata.uid == object.metadata.uid);
         self.stale |= !same;
         self.object = Some(object);
     }
@@ -88,7 +89,8 @@ impl Gate {
             Ok(plan) => (Judgement::InForce, Some((object.spec.clone(), plan))),
             Err(judgement) => (judgement, None),
         };
-        let kept = object.status.as_ref().and_then(|status| status.applied.as_ref()).filter(|_| self.in_force.is_none());
+        let kept =
+            object.status.as_ref().and_then(|status| status.applied.as_ref()).filter(|_| self.in_force.is_none());
         let plan = plan.or_else(|| kept.and_then(|spec| Some((spec.clone(), judge(spec, alloc).ok()?))));
         if self.judgement.as_ref() != Some(&judgement) {
             tell(&judgement);
@@ -112,7 +114,13 @@ fn tell(judgement: &Judgement) {
         Judgement::InForce => tracing::info!("the ClusterNetwork is in force"),
         Judgement::Invalid(findings) | Judgement::Refused(findings) => {
             for finding in findings {
-                tracing::error!(field = finding.field, rule = finding.rule, "ClusterNetwork: {}; {}", finding.reason, finding.fix);
+                tracing::error!(
+                    field = finding.field,
+                    rule = finding.rule,
+                    "ClusterNetwork: {}; {}",
+                    finding.reason,
+                    finding.fix
+                );
             }
         }
     }

@@ -50,7 +50,9 @@ pub fn report(gate: &Gate, troubles: &BTreeMap<String, Trouble>, usage: &[PoolUs
         let condition = condition(old, kind, status, reason, message, generation, now_ms);
         // Exhaustion has its own condition; that it makes the cluster unready is no second event.
         let told = old.is_some_and(|old| {
-            old.status == condition.status && old.reason == reason && (old.message == condition.message || kind != "Ready")
+            old.status == condition.status
+                && old.reason == reason
+                && (old.message == condition.message || kind != "Ready")
         });
         if bad(kind, status) && !told && !(kind == "Ready" && reason == "BlocksExhausted") {
             warnings.push((reason.to_owned(), condition.message.clone()));
@@ -91,14 +93,18 @@ fn exhausted(troubles: &BTreeMap<String, Trouble>, usage: &[PoolUse]) -> Option<
     let pools: Vec<String> = usage
         .iter()
         .map(|pool| {
-            format!("{}: {} blocks of /{}, {} used, {} resting", pool.pool.cidr, pool.total, pool.pool.node_mask, pool.used, pool.resting)
+            format!(
+                "{}: {} blocks of /{}, {} used, {} resting",
+                pool.pool.cidr, pool.total, pool.pool.node_mask, pool.used, pool.resting
+            )
         })
         .collect();
     Some(format!("{nodes} wait for a block ({})", pools.join("; ")))
 }
 
 fn named(troubles: &BTreeMap<String, Trouble>, which: impl Fn(&Trouble) -> bool) -> Option<String> {
-    let nodes: Vec<&str> = troubles.iter().filter(|(_, trouble)| which(trouble)).map(|(name, _)| name.as_str()).collect();
+    let nodes: Vec<&str> =
+        troubles.iter().filter(|(_, trouble)| which(trouble)).map(|(name, _)| name.as_str()).collect();
     let (first, rest) = nodes.split_at_checked(NAMED).unwrap_or((&nodes, &[]));
     let more = if rest.is_empty() { String::new() } else { format!(" and {} more", rest.len()) };
     (!nodes.is_empty()).then(|| format!("{}{more}", first.join(", ")))

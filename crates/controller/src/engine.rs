@@ -34,6 +34,8 @@ const DECISIONS: usize = 512;
 const TICK: Duration = Duration::from_millis(200);
 /// How often status and gauges are brought up to date.
 const REPORT_MS: u64 = 1_000;
+/// Errors of a watch that are farther apart are two outages.
+const OUTAGE_MS: u64 = 30_000;
 /// How long jobs may take to end once they are to.
 const GRACE: Duration = Duration::from_secs(3);
 
@@ -52,6 +54,8 @@ pub struct Engine {
     report: JoinSet<Option<ClusterNetworkStatus>>,
     troubles: BTreeMap<String, Trouble>,
     complete: BTreeSet<Source>,
+    /// When each last said that the API server cannot be heard.
+    deaf: BTreeMap<Source, u64>,
     seen_names: BTreeMap<Source, BTreeSet<String>>,
     seen_blocks: BTreeSet<Cidr>,
     lead: watch::Receiver<bool>,
@@ -61,7 +65,13 @@ pub struct Engine {
 
 impl Engine {
     /// One that acts while `lead` says so.
-    pub fn new(client: Client, settings: Settings, identity: &str, metrics: Metrics, lead: watch::Receiver<bool>) -> Self {
+    pub fn new(
+        client: Client,
+        settings: Settings,
+        identity: &str,
+        metrics: Metrics,
+        lead: watch::Receiver<bool>,
+    ) -> Self {
         let epoch = Epoch::default();
         let events = Events::new(&client, identity);
         let executor = Executor::new(client.clone(), events.clone(), metrics.clone(), epoch.clone());
@@ -78,6 +88,7 @@ impl Engine {
             report: JoinSet::new(),
             troubles: BTreeMap::new(),
             complete: BTreeSet::new(),
+            deaf: BTreeMap::new(),
             seen_names: BTreeMap::new(),
             seen_blocks: BTreeSet::new(),
             lead,
@@ -152,7 +163,13 @@ impl Engine {
             }
             Word::Complete(source) => self.complete_list(source, now),
             Word::Changed(object) => self.take_in(object, overlane_core::blocks::Source::News, now),
-            Word::Deaf(source, reason) => tracing::warn!(?source, reason, "the API server cannot be heard"),
+            Word::Deaf(source, reason) => {
+                // One word an outage: while it lasts, errors are seconds apart.
+                let before = self.deaf.insert(source, now);
+                if before.is_none_or(|before| now.saturating_sub(before) > OUTAGE_MS) {
+                    tracing::warn!(?source, reason, "the API server cannot be heard");
+                }
+            }
         }
         self.metrics.set_synced(self.is_synced());
     }

@@ -269,7 +269,14 @@ impl Executor {
         let patched = self.nodes().patch_status(node, &PatchParams::default(), &patch).await;
         facts.push(self.node_fact(node, patched).await?);
         for change in changes {
-            tracing::info!(node, condition = change.kind.as_str(), status = change.status, reason = change.reason, "{}", change.message);
+            tracing::info!(
+                node,
+                condition = change.kind.as_str(),
+                status = change.status,
+                reason = change.reason,
+                "{}",
+                change.message
+            );
             if change.warn {
                 self.events.warn(Subject::node(node, uid), change.reason, &change.message).await;
             }

@@ -156,7 +156,8 @@ impl Candidate {
     /// Clears the holder, unless it is somebody else by now.
     async fn release(&mut self) -> kube::Result<()> {
         let Some(lease) = self.api.get_opt(LEASE).await? else { return Ok(()) };
-        let Some(mut spec) = lease.spec.clone().filter(|spec| spec.holder_identity.as_ref() == Some(&self.identity)) else {
+        let Some(mut spec) = lease.spec.clone().filter(|spec| spec.holder_identity.as_ref() == Some(&self.identity))
+        else {
             return Ok(());
         };
         spec.holder_identity = Some(String::new());

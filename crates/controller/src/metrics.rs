@@ -76,8 +76,19 @@ impl Metrics {
         let waiting = Gauge::default();
         registry.register("queue", "Nodes that wait to be decided about", waiting.clone());
         let (synced, beat_ms) = (AtomicBool::new(false), AtomicU64::new(0));
-        let inner =
-            Inner { registry, blocks, nodes, allocation, writes, conflicts, failures, leader, waiting, synced, beat_ms };
+        let inner = Inner {
+            registry,
+            blocks,
+            nodes,
+            allocation,
+            writes,
+            conflicts,
+            failures,
+            leader,
+            waiting,
+            synced,
+            beat_ms,
+        };
         Self(Arc::new(inner))
     }
 

@@ -34,8 +34,17 @@ pub fn claim(object: &NodeBlock) -> Option<Claim> {
     let name = object.metadata.name.as_deref().unwrap_or_default();
     let cidr = named_block(name)?;
     if object.spec.cidr.parse() != Ok(cidr) {
-        tracing::warn!(nodeblock = name, cidr = object.spec.cidr, "a NodeBlock is not named after its CIDR; its block is not given");
-        return Some(Claim { node: String::new(), node_uid: String::new(), released_ms: None, ..read_claim(object, cidr) });
+        tracing::warn!(
+            nodeblock = name,
+            cidr = object.spec.cidr,
+            "a NodeBlock is not named after its CIDR; its block is not given"
+        );
+        return Some(Claim {
+            node: String::new(),
+            node_uid: String::new(),
+            released_ms: None,
+            ..read_claim(object, cidr)
+        });
     }
     Some(read_claim(object, cidr))
 }
@@ -160,7 +169,11 @@ mod tests {
 
     #[test]
     fn a_release_time_that_cannot_be_read_is_now() {
-        let spec = NodeBlockSpec { cidr: "10.244.9.0/24".into(), released_at: Some("soon".into()), ..NodeBlockSpec::default() };
+        let spec = NodeBlockSpec {
+            cidr: "10.244.9.0/24".into(),
+            released_at: Some("soon".into()),
+            ..NodeBlockSpec::default()
+        };
         let released = claim(&NodeBlock::new("10.244.9.0-24", spec)).unwrap().released_ms.unwrap();
         assert!(now_ms() - released < 10_000);
         assert_eq!(rfc3339(1_234), "1970-01-01T00:00:01.234Z");

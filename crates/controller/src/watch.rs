@@ -1,27 +1,31 @@
 //! The five watches. Each object is folded to what decisions need of it before the next page is read.
 
 use std::fmt::Debug;
+use std::pin::pin;
+use std::time::Duration;
 
 use futures::StreamExt as _;
-use kube::runtime::utils::{Backoff, StreamBackoff};
 use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client, Resource};
 use overlane_api::crd::{ClusterNetwork, NAMESPACE, NodeBlock, NodeNetworkConfig, NodeState};
 use overlane_core::blocks::{Claim, ConfigView, NodeView, StateView};
 use overlane_core::cidr::Cidr;
 use serde::de::DeserializeOwned;
-use std::pin::pin;
-use std::time::Duration;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::task::JoinSet;
+use tokio::time::sleep;
 
 use crate::objects;
 use crate::slim::SlimNode;
 
-/// Nodes a page: at some 60 KiB each a page is 3 MiB of text.
-const NODES_A_PAGE: u32 = 50;
+/// Nodes a page: at some 60 KiB each a page is over 1 MiB of text, and is in memory several times.
+const NODES_A_PAGE: u32 = 20;
 /// Objects of ours a page.
-const OURS_A_PAGE: u32 = 250;
+const OURS_A_PAGE: u32 = 200;
+
+/// Pauses after errors: they double. One controller is no herd, so there is no jitter.
+const FIRST: Duration = Duration::from_millis(200);
+const LONGEST: Duration = Duration::from_secs(5);
 
 /// The sources of a decision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -128,8 +132,14 @@ async fn follow<K>(
 ) where
     K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
 {
-    let mut events = pin!(StreamBackoff::new(watcher::watcher(api, config), Pauses { next: FIRST }));
+    let mut events = pin!(watcher::watcher(api, config));
+    let mut pause = FIRST;
     while let Some(event) = events.next().await {
+        let failed = event.is_err();
+        // That a list begins is no sign that the server answers.
+        if !matches!(event, Err(_) | Ok(Event::Init)) {
+            pause = FIRST;
+        }
         let word = match event {
             Ok(Event::Init) => Some(Word::Listing(source)),
             Ok(Event::InitApply(object)) => fold(object, true).map(Word::Listed),
@@ -143,29 +153,9 @@ async fn follow<K>(
         {
             return;
         }
-    }
-}
-
-const FIRST: Duration = Duration::from_millis(200);
-const LONGEST: Duration = Duration::from_secs(5);
-
-/// Pauses after errors, doubling. One controller is no herd, so there is no jitter.
-struct Pauses {
-    next: Duration,
-}
-
-impl Iterator for Pauses {
-    type Item = Duration;
-
-    fn next(&mut self) -> Option<Duration> {
-        let pause = self.next;
-        self.next = (pause * 2).min(LONGEST);
-        Some(pause)
-    }
-}
-
-impl Backoff for Pauses {
-    fn reset(&mut self) {
-        self.next = FIRST;
+        if failed {
+            sleep(pause).await;
+            pause = (pause * 2).min(LONGEST);
+        }
     }
 }

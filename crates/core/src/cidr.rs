@@ -57,10 +57,7 @@ impl Cidr {
         if around.network == number(network) {
             Ok(around)
         } else {
-            Err(CidrError::HostBits {
-                given: format!("{network}/{prefix_len}"),
-                meant: around,
-            })
+            Err(CidrError::HostBits { given: format!("{network}/{prefix_len}"), meant: around })
         }
     }
 
@@ -78,22 +75,14 @@ impl Cidr {
                 longest: family.bits(),
             });
         }
-        Ok(Self {
-            family,
-            network: number(addr) & !low_bits(family.bits() - prefix_len),
-            prefix_len,
-        })
+        Ok(Self { family, network: number(addr) & !low_bits(family.bits() - prefix_len), prefix_len })
     }
 
     /// The range that holds one address: `/32` or `/128`.
     #[must_use]
     pub fn host_range(addr: IpAddr) -> Self {
         let family = Family::of(&addr);
-        Self {
-            family,
-            network: number(addr),
-            prefix_len: family.bits(),
-        }
+        Self { family, network: number(addr), prefix_len: family.bits() }
     }
 
     /// The family.
@@ -150,9 +139,7 @@ impl Cidr {
     /// than this one's or longer than the family's.
     #[must_use]
     pub fn subnet_count(&self, prefix_len: u8) -> Option<u64> {
-        (self.prefix_len..=self.family.bits())
-            .contains(&prefix_len)
-            .then(|| power_of_two(prefix_len - self.prefix_len))
+        (self.prefix_len..=self.family.bits()).contains(&prefix_len).then(|| power_of_two(prefix_len - self.prefix_len))
     }
 
     /// The network of that length and index, counted from 0. `None` where there is none.
@@ -161,11 +148,7 @@ impl Cidr {
         let below = self.subnet_count(prefix_len)?;
         let enough = index < below || prefix_len - self.prefix_len >= 64;
         let offset = shift_left(u128::from(index), self.family.bits() - prefix_len);
-        enough.then_some(Self {
-            family: self.family,
-            network: self.network | offset,
-            prefix_len,
-        })
+        enough.then_some(Self { family: self.family, network: self.network | offset, prefix_len })
     }
 
     /// Which one of this network's subnets of its length `sub` is. `None` where it is none of them, or where its
@@ -189,11 +172,7 @@ impl Cidr {
     /// How far an address is from the first. `None` where it is not within, or farther than `u64` counts.
     #[must_use]
     pub fn offset_of(&self, addr: IpAddr) -> Option<u64> {
-        if self.contains(addr) {
-            u64::try_from(number(addr) - self.network).ok()
-        } else {
-            None
-        }
+        if self.contains(addr) { u64::try_from(number(addr) - self.network).ok() } else { None }
     }
 
     fn host_mask(&self) -> u128 {
@@ -226,14 +205,11 @@ impl FromStr for Cidr {
     type Err = CidrError;
 
     fn from_str(given: &str) -> Result<Self, Self::Err> {
-        let syntax = || CidrError::Syntax {
-            given: given.to_owned(),
-        };
+        let syntax = || CidrError::Syntax { given: given.to_owned() };
         let (addr, len) = given.split_once('/').ok_or_else(syntax)?;
         let addr: IpAddr = addr.parse().map_err(|_| syntax())?;
         // `u8::from_str` would take "+24" and "024", which no other reader of CIDRs takes.
-        let digits =
-            len.bytes().all(|b| b.is_ascii_digit()) && (len == "0" || !len.starts_with('0'));
+        let digits = len.bytes().all(|b| b.is_ascii_digit()) && (len == "0" || !len.starts_with('0'));
         let len: u8 = if digits {
             len.parse().map_err(|_| syntax())?
         } else {
@@ -253,10 +229,7 @@ fn number(addr: IpAddr) -> u128 {
 fn address(family: Family, number: u128) -> IpAddr {
     match family {
         // The upper bits of an IPv4 network are zero by construction.
-        #[expect(
-            clippy::cast_possible_truncation,
-            reason = "an IPv4 network fills the low 32 bits only"
-        )]
+        #[expect(clippy::cast_possible_truncation, reason = "an IPv4 network fills the low 32 bits only")]
         Family::V4 => IpAddr::V4(Ipv4Addr::from_bits(number as u32)),
         Family::V6 => IpAddr::V6(Ipv6Addr::from_bits(number)),
     }

@@ -62,9 +62,7 @@ impl FromStr for Family {
         } else if given.eq_ignore_ascii_case("ipv6") {
             Ok(Self::V6)
         } else {
-            Err(FamilyError {
-                given: given.to_owned(),
-            })
+            Err(FamilyError { given: given.to_owned() })
         }
     }
 }

@@ -18,8 +18,7 @@ mod tombs;
 mod usage;
 
 pub use event::{
-    AddRequest, ApplyError, Attachment, Block, BlockUsage, Event, Lease, LeaseState, NetnsId,
-    PodName, Refusal,
+    AddRequest, ApplyError, Attachment, Block, BlockUsage, Event, Lease, LeaseState, NetnsId, PodName, Refusal,
 };
 pub use tombs::{TOMBSTONE_AGE_MS, TOMBSTONES_MOST};
 pub use usage::{usable, usable_in};
@@ -88,12 +87,7 @@ impl Ipam {
         }
         self.lanes = Lane::of(&blocks);
         self.blocks = blocks;
-        let used: Vec<IpAddr> = self
-            .addresses
-            .keys()
-            .chain(self.rested.keys())
-            .copied()
-            .collect();
+        let used: Vec<IpAddr> = self.addresses.keys().chain(self.rested.keys()).copied().collect();
         for address in used {
             self.refresh(address);
         }
@@ -107,11 +101,7 @@ impl Ipam {
 
     /// The families of which a pod would get an address now: the cluster's, as far as the node has blocks of them.
     pub fn families(&self) -> impl Iterator<Item = Family> + '_ {
-        let has = |family: &Family| {
-            self.blocks
-                .iter()
-                .any(|block| block.cidr.family() == *family)
-        };
+        let has = |family: &Family| self.blocks.iter().any(|block| block.cidr.family() == *family);
         self.families.iter().copied().filter(has)
     }
 
@@ -130,9 +120,7 @@ impl Ipam {
         if families.is_empty() {
             return Err(Refusal::NoBlock);
         }
-        let addresses = self
-            .pick(&families, now_ms)
-            .ok_or_else(|| self.full(&families))?;
+        let addresses = self.pick(&families, now_ms).ok_or_else(|| self.full(&families))?;
         Ok(Event::Began(Box::new(Lease {
             id: self.next_id,
             attachment: request.attachment.clone(),
@@ -160,61 +148,34 @@ impl Ipam {
     pub fn del(&self, attachment: &Attachment, began_ns: u64, now_ms: u64) -> Vec<Event> {
         let began_ns = not_ahead(began_ns, now_ms);
         let lease = self.by_attachment(attachment);
-        if let Some(lease) =
-            lease.filter(|lease| lease.state != LeaseState::Draining && lease.began_ns <= began_ns)
-        {
-            return vec![Event::Draining {
-                id: lease.id,
-                at_ms: now_ms,
-                del_ns: Some(began_ns),
-            }];
+        if let Some(lease) = lease.filter(|lease| lease.state != LeaseState::Draining && lease.began_ns <= began_ns) {
+            return vec![Event::Draining { id: lease.id, at_ms: now_ms, del_ns: Some(began_ns) }];
         }
         if self.tombs.after(attachment, began_ns).is_some() {
             return Vec::new();
         }
-        vec![Event::Tombstone {
-            attachment: attachment.clone(),
-            began_ns,
-            at_ms: now_ms,
-        }]
+        vec![Event::Tombstone { attachment: attachment.clone(), began_ns, at_ms: now_ms }]
     }
 
     /// Ends one lease that is known to be over: its sandbox is gone, or its wiring failed. `None` where it is not
     /// there or ending already.
     #[must_use]
     pub fn drain(&self, id: u64, now_ms: u64) -> Option<Event> {
-        let lease = self
-            .lease(id)
-            .filter(|lease| lease.state != LeaseState::Draining)?;
-        Some(Event::Draining {
-            id: lease.id,
-            at_ms: now_ms,
-            del_ns: None,
-        })
+        let lease = self.lease(id).filter(|lease| lease.state != LeaseState::Draining)?;
+        Some(Event::Draining { id: lease.id, at_ms: now_ms, del_ns: None })
     }
 
     /// Nothing names the lease's addresses any more: [`Event::Freed`]. `None` where the lease is not in state
     /// [`LeaseState::Draining`].
     #[must_use]
     pub fn free(&self, id: u64, now_ms: u64) -> Option<Event> {
-        let lease = self
-            .lease(id)
-            .filter(|lease| lease.state == LeaseState::Draining)?;
-        Some(Event::Freed {
-            id: lease.id,
-            at_ms: now_ms,
-        })
+        let lease = self.lease(id).filter(|lease| lease.state == LeaseState::Draining)?;
+        Some(Event::Freed { id: lease.id, at_ms: now_ms })
     }
 
     /// Ends the network's leases that began no later than this GC did and that it does not name.
     #[must_use]
-    pub fn gc(
-        &self,
-        network: &str,
-        valid: &BTreeSet<Attachment>,
-        began_ns: u64,
-        now_ms: u64,
-    ) -> Vec<Event> {
+    pub fn gc(&self, network: &str, valid: &BTreeSet<Attachment>, began_ns: u64, now_ms: u64) -> Vec<Event> {
         let began_ns = not_ahead(began_ns, now_ms);
         let over = self.leases().filter(|lease| {
             lease.network == network
@@ -222,12 +183,7 @@ impl Ipam {
                 && lease.began_ns <= began_ns
                 && !valid.contains(&lease.attachment)
         });
-        over.map(|lease| Event::Draining {
-            id: lease.id,
-            at_ms: now_ms,
-            del_ns: Some(began_ns),
-        })
-        .collect()
+        over.map(|lease| Event::Draining { id: lease.id, at_ms: now_ms, del_ns: Some(began_ns) }).collect()
     }
 
     /// Every lease, oldest first.
@@ -267,47 +223,31 @@ impl Ipam {
 
     /// Leases that have an address in none of the node's blocks, oldest first.
     pub fn outside(&self) -> impl Iterator<Item = &Lease> {
-        let known = |address: &IpAddr| {
-            self.blocks
-                .iter()
-                .any(|block| block.cidr.contains(*address))
-        };
-        self.leases()
-            .filter(move |lease| !lease.addresses.iter().all(known))
+        let known = |address: &IpAddr| self.blocks.iter().any(|block| block.cidr.contains(*address));
+        self.leases().filter(move |lease| !lease.addresses.iter().all(known))
     }
 
     /// Why an attachment can have nothing, whatever is free.
     fn refuse(&self, request: &AddRequest, began_ns: u64) -> Result<(), Refusal> {
         let attachment = &request.attachment;
         if let Some(del_ns) = self.tombs.after(attachment, began_ns) {
-            return Err(Refusal::Superseded {
-                attachment: attachment.clone(),
-                del_ns,
-            });
+            return Err(Refusal::Superseded { attachment: attachment.clone(), del_ns });
         }
         match self.by_attachment(attachment) {
             Some(lease) if lease.state == LeaseState::Draining => return Err(busy(lease)),
             Some(lease) => {
-                return Err(Refusal::AlreadyActive {
-                    lease: Box::new(lease.clone()),
-                });
+                return Err(Refusal::AlreadyActive { lease: Box::new(lease.clone()) });
             }
             None => {}
         }
         let inode = request.netns.inode;
-        let sharing = self
-            .inodes
-            .range((inode, 0)..=(inode, u64::MAX))
-            .filter_map(|(_, id)| self.lease(*id));
+        let sharing = self.inodes.range((inode, 0)..=(inode, u64::MAX)).filter_map(|(_, id)| self.lease(*id));
         let mut ending = sharing.filter(|lease| lease.state == LeaseState::Draining);
         if let Some(lease) = ending.find(|lease| lease.netns.may_be(&request.netns)) {
             return Err(busy(lease));
         }
         match self.by_link(&request.link) {
-            Some(lease) => Err(Refusal::LinkTaken {
-                link: request.link.clone(),
-                lease: lease.id,
-            }),
+            Some(lease) => Err(Refusal::LinkTaken { link: request.link.clone(), lease: lease.id }),
             None => Ok(()),
         }
     }
@@ -320,9 +260,7 @@ impl Ipam {
                 if addresses.contains_key(&address) {
                     Use::Owned
                 } else {
-                    rested
-                        .get(&address)
-                        .map_or(Use::Fresh, |at| Use::Rested(*at))
+                    rested.get(&address).map_or(Use::Fresh, |at| Use::Rested(*at))
                 }
             });
         }
@@ -330,10 +268,7 @@ impl Ipam {
 }
 
 fn busy(lease: &Lease) -> Refusal {
-    Refusal::Busy {
-        attachment: lease.attachment.clone(),
-        lease: lease.id,
-    }
+    Refusal::Busy { attachment: lease.attachment.clone(), lease: lease.id }
 }
 
 /// A beginning that lies ahead would outrank whatever comes; nothing began later than the end of this millisecond.

@@ -34,11 +34,7 @@ pub struct MasqConfig {
 impl Default for MasqConfig {
     /// With no fragment only the pod CIDRs are left alone, and link-local destinations are masqueraded.
     fn default() -> Self {
-        Self {
-            non_masquerade: BTreeSet::new(),
-            masq_link_local: true,
-            masq_link_local_ipv6: true,
-        }
+        Self { non_masquerade: BTreeSet::new(), masq_link_local: true, masq_link_local_ipv6: true }
     }
 }
 
@@ -59,11 +55,8 @@ pub struct MasqFinding {
 /// does not matter. Without a single good fragment this is [`MasqConfig::default`].
 #[must_use]
 pub fn merge(fragments: &[MasqFragment]) -> (MasqConfig, Vec<MasqFinding>) {
-    let mut merged = MasqConfig {
-        non_masquerade: BTreeSet::new(),
-        masq_link_local: false,
-        masq_link_local_ipv6: false,
-    };
+    let mut merged =
+        MasqConfig { non_masquerade: BTreeSet::new(), masq_link_local: false, masq_link_local_ipv6: false };
     let mut findings = Vec::new();
     let mut good = 0_usize;
     for fragment in fragments {
@@ -77,11 +70,7 @@ pub fn merge(fragments: &[MasqFragment]) -> (MasqConfig, Vec<MasqFinding>) {
             Err(mut bad) => findings.append(&mut bad),
         }
     }
-    if good == 0 {
-        (MasqConfig::default(), findings)
-    } else {
-        (merged, findings)
-    }
+    if good == 0 { (MasqConfig::default(), findings) } else { (merged, findings) }
 }
 
 /// The fragment's CIDRs, or everything that is wrong with them.

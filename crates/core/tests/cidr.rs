@@ -1,11 +1,6 @@
 //! Must catch: a block cut at the wrong place, so that two nodes share addresses; host bits taken as a network.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "tests"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -33,30 +28,17 @@ fn families() {
     for text in ["", "v4", "ipv5", "ipv4 ", "4"] {
         assert_eq!(text.parse::<Family>().unwrap_err().given, text);
     }
-    assert_eq!(
-        Family::ALL.map(|family| family.to_string()),
-        ["IPv4", "IPv6"]
-    );
+    assert_eq!(Family::ALL.map(|family| family.to_string()), ["IPv4", "IPv6"]);
     assert_eq!(Family::ALL.map(Family::bits), [32, 128]);
     assert_eq!(Family::of(&ip("::ffff:10.0.0.1")), Family::V6);
 }
 
 #[test]
 fn reads_and_writes() {
-    for text in [
-        "0.0.0.0/0",
-        "10.244.2.0/24",
-        "255.255.255.255/32",
-        "::/0",
-        "fd12:3456:789a::/64",
-        "::1/128",
-    ] {
+    for text in ["0.0.0.0/0", "10.244.2.0/24", "255.255.255.255/32", "::/0", "fd12:3456:789a::/64", "::1/128"] {
         assert_eq!(cidr(text).to_string(), text);
     }
-    assert_eq!(
-        cidr("FD12:3456:789A:0:2:0:0:0/80").to_string(),
-        "fd12:3456:789a:0:2::/80"
-    );
+    assert_eq!(cidr("FD12:3456:789A:0:2:0:0:0/80").to_string(), "fd12:3456:789a:0:2::/80");
     assert_eq!(format!("{:>14}|", cidr("10.0.0.0/8")), "    10.0.0.0/8|");
 }
 
@@ -81,23 +63,11 @@ fn refuses_what_is_no_cidr() {
         "node/24",
     ];
     for text in syntax {
-        assert_eq!(
-            text.parse::<Cidr>().unwrap_err(),
-            CidrError::Syntax {
-                given: text.to_owned()
-            }
-        );
+        assert_eq!(text.parse::<Cidr>().unwrap_err(), CidrError::Syntax { given: text.to_owned() });
     }
-    for (text, longest) in [
-        ("10.0.0.0/33", 32),
-        ("fd00::/129", 128),
-        ("10.0.0.0/128", 32),
-    ] {
+    for (text, longest) in [("10.0.0.0/33", 32), ("fd00::/129", 128), ("10.0.0.0/128", 32)] {
         let error = text.parse::<Cidr>().unwrap_err();
-        assert!(
-            matches!(error, CidrError::PrefixLen { longest: found, .. } if found == longest),
-            "{error}"
-        );
+        assert!(matches!(error, CidrError::PrefixLen { longest: found, .. } if found == longest), "{error}");
     }
     for (text, meant) in [
         ("10.244.0.1/16", "10.244.0.0/16"),
@@ -107,17 +77,8 @@ fn refuses_what_is_no_cidr() {
         ("fd12:3456:789a:1::/48", "fd12:3456:789a::/48"),
     ] {
         let error = text.parse::<Cidr>().unwrap_err();
-        assert_eq!(
-            error,
-            CidrError::HostBits {
-                given: text.to_owned(),
-                meant: cidr(meant)
-            }
-        );
-        assert_eq!(
-            error.to_string(),
-            format!("`{text}` has host bits set; the network is {meant}")
-        );
+        assert_eq!(error, CidrError::HostBits { given: text.to_owned(), meant: cidr(meant) });
+        assert_eq!(error.to_string(), format!("`{text}` has host bits set; the network is {meant}"));
     }
 }
 
@@ -129,83 +90,36 @@ fn blocks_of_a_pod_cidr() {
         ("10.224.0.0/11", 24, 8192, 8191, "10.255.255.0/24"),
         ("10.244.2.0/24", 24, 1, 0, "10.244.2.0/24"),
         ("10.244.2.0/24", 32, 256, 255, "10.244.2.255/32"),
-        (
-            "0.0.0.0/0",
-            32,
-            1 << 32,
-            (1 << 32) - 1,
-            "255.255.255.255/32",
-        ),
-        (
-            "fd12:3456:789a::/64",
-            80,
-            65_536,
-            2,
-            "fd12:3456:789a:0:2::/80",
-        ),
-        (
-            "fd12:3456:789a::/64",
-            80,
-            65_536,
-            65_535,
-            "fd12:3456:789a:0:ffff::/80",
-        ),
-        (
-            "fd00::/8",
-            72,
-            u64::MAX,
-            u64::MAX,
-            "fdff:ffff:ffff:ffff:ff00::/72",
-        ),
+        ("0.0.0.0/0", 32, 1 << 32, (1 << 32) - 1, "255.255.255.255/32"),
+        ("fd12:3456:789a::/64", 80, 65_536, 2, "fd12:3456:789a:0:2::/80"),
+        ("fd12:3456:789a::/64", 80, 65_536, 65_535, "fd12:3456:789a:0:ffff::/80"),
+        ("fd00::/8", 72, u64::MAX, u64::MAX, "fdff:ffff:ffff:ffff:ff00::/72"),
         ("::/0", 128, u64::MAX, u64::MAX, "::ffff:ffff:ffff:ffff/128"),
     ];
     for (pod_cidr, mask, count, index, block) in table {
         let pod_cidr = cidr(pod_cidr);
-        assert_eq!(
-            pod_cidr.subnet_count(mask),
-            Some(count),
-            "{pod_cidr} /{mask}"
-        );
-        assert_eq!(
-            pod_cidr.subnet(mask, index),
-            Some(cidr(block)),
-            "{pod_cidr} /{mask} {index}"
-        );
+        assert_eq!(pod_cidr.subnet_count(mask), Some(count), "{pod_cidr} /{mask}");
+        assert_eq!(pod_cidr.subnet(mask, index), Some(cidr(block)), "{pod_cidr} /{mask} {index}");
         assert_eq!(pod_cidr.index_of(&cidr(block)), Some(index));
         if count < u64::MAX {
             assert_eq!(pod_cidr.subnet(mask, count), None, "{pod_cidr} /{mask}");
         }
     }
-    for (pod_cidr, mask) in [
-        ("10.244.0.0/16", 15),
-        ("10.244.0.0/16", 33),
-        ("fd00::/64", 63),
-        ("fd00::/64", 129),
-    ] {
+    for (pod_cidr, mask) in [("10.244.0.0/16", 15), ("10.244.0.0/16", 33), ("fd00::/64", 63), ("fd00::/64", 129)] {
         assert_eq!(cidr(pod_cidr).subnet_count(mask), None);
         assert_eq!(cidr(pod_cidr).subnet(mask, 0), None);
     }
     assert_eq!(cidr("10.244.0.0/16").index_of(&cidr("10.245.0.0/24")), None);
     assert_eq!(cidr("10.244.0.0/16").index_of(&cidr("10.0.0.0/8")), None);
-    assert_eq!(
-        cidr("::/0").index_of(&cidr("fd00::/128")),
-        None,
-        "beyond u64"
-    );
+    assert_eq!(cidr("::/0").index_of(&cidr("fd00::/128")), None, "beyond u64");
 }
 
 #[test]
 fn a_slash_11_gives_8192_different_blocks() {
     let pod_cidr = cidr("10.224.0.0/11");
-    let blocks: BTreeSet<Cidr> = (0..8192)
-        .map(|index| pod_cidr.subnet(24, index).unwrap())
-        .collect();
+    let blocks: BTreeSet<Cidr> = (0..8192).map(|index| pod_cidr.subnet(24, index).unwrap()).collect();
     assert_eq!(blocks.len(), 8192);
-    assert_eq!(
-        outermost(blocks.iter().copied()),
-        blocks,
-        "none lies in another"
-    );
+    assert_eq!(outermost(blocks.iter().copied()), blocks, "none lies in another");
     assert_eq!(blocks.last().unwrap().to_string(), "10.255.255.0/24");
 }
 
@@ -218,10 +132,7 @@ fn addresses_of_a_block() {
     assert_eq!(block.offset_of(ip("10.244.2.254")), Some(254));
     assert_eq!(block.offset_of(ip("10.244.3.0")), None);
     assert_eq!(block.offset_of(ip("fd00::1")), None);
-    assert_eq!(
-        (block.network(), block.last()),
-        (ip("10.244.2.0"), ip("10.244.2.255"))
-    );
+    assert_eq!((block.network(), block.last()), (ip("10.244.2.0"), ip("10.244.2.255")));
     assert_eq!(block.address_count(), 256);
     let block = cidr("fd12:3456:789a:0:2::/80");
     assert_eq!(block.host(2), Some(ip("fd12:3456:789a:0:2::2")));
@@ -235,23 +146,9 @@ fn addresses_of_a_block() {
 
 #[test]
 fn the_outermost_remain() {
-    let given = [
-        "10.244.3.0/24",
-        "10.244.0.0/16",
-        "10.244.0.0/24",
-        "10.245.0.0/16",
-        "fd00::/8",
-        "fd00::/64",
-        "::/128",
-    ];
+    let given = ["10.244.3.0/24", "10.244.0.0/16", "10.244.0.0/24", "10.245.0.0/16", "fd00::/8", "fd00::/64", "::/128"];
     let kept = outermost(given.map(cidr));
-    assert_eq!(
-        kept,
-        ["10.244.0.0/16", "10.245.0.0/16", "fd00::/8", "::/128"]
-            .map(cidr)
-            .into_iter()
-            .collect()
-    );
+    assert_eq!(kept, ["10.244.0.0/16", "10.245.0.0/16", "fd00::/8", "::/128"].map(cidr).into_iter().collect());
 }
 
 fn any_ip() -> impl Strategy<Value = IpAddr> {
@@ -262,8 +159,7 @@ fn any_ip() -> impl Strategy<Value = IpAddr> {
 }
 
 fn any_cidr() -> impl Strategy<Value = Cidr> {
-    (any_ip(), any::<u8>())
-        .prop_map(|(addr, len)| Cidr::around(addr, len % (Family::of(&addr).bits() + 1)).unwrap())
+    (any_ip(), any::<u8>()).prop_map(|(addr, len)| Cidr::around(addr, len % (Family::of(&addr).bits() + 1)).unwrap())
 }
 
 /// A network and one that is likely to be near it.

@@ -1,11 +1,6 @@
 //! Must catch: a bad fragment of which the good half applies, or that takes others with it.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "tests"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 use overlane_core::cidr::{Cidr, CidrError};
 use overlane_core::masq::{MasqConfig, MasqFragment, merge};
@@ -22,10 +17,7 @@ fn fragment(source: &str, cidrs: &[&str], v4: bool, v6: bool) -> MasqFragment {
 
 fn config(cidrs: &[&str], v4: bool, v6: bool) -> MasqConfig {
     MasqConfig {
-        non_masquerade: cidrs
-            .iter()
-            .map(|text| text.parse::<Cidr>().unwrap())
-            .collect(),
+        non_masquerade: cidrs.iter().map(|text| text.parse::<Cidr>().unwrap()).collect(),
         masq_link_local: v4,
         masq_link_local_ipv6: v6,
     }
@@ -35,26 +27,14 @@ fn config(cidrs: &[&str], v4: bool, v6: bool) -> MasqConfig {
 fn merges() {
     let table = [
         (vec![], config(&[], true, true)),
+        (vec![fragment("a", &[], false, false)], config(&[], false, false)),
+        (vec![fragment("a", &["10.0.0.0/8"], true, false)], config(&["10.0.0.0/8"], true, false)),
         (
-            vec![fragment("a", &[], false, false)],
-            config(&[], false, false),
-        ),
-        (
-            vec![fragment("a", &["10.0.0.0/8"], true, false)],
-            config(&["10.0.0.0/8"], true, false),
-        ),
-        (
-            vec![
-                fragment("a", &["10.0.0.0/8"], true, false),
-                fragment("b", &["fd00::/8", "10.0.0.0/8"], false, true),
-            ],
+            vec![fragment("a", &["10.0.0.0/8"], true, false), fragment("b", &["fd00::/8", "10.0.0.0/8"], false, true)],
             config(&["10.0.0.0/8", "fd00::/8"], true, true),
         ),
         (
-            vec![
-                fragment("a", &["10.0.0.0/8", "10.1.0.0/16"], false, false),
-                fragment("b", &[], false, false),
-            ],
+            vec![fragment("a", &["10.0.0.0/8", "10.1.0.0/16"], false, false), fragment("b", &[], false, false)],
             config(&["10.0.0.0/8", "10.1.0.0/16"], false, false),
         ),
     ];
@@ -67,19 +47,11 @@ fn merges() {
 fn a_bad_fragment_is_named_and_left_out_whole() {
     let fragments = [
         fragment("kube-system/one/config", &["192.168.0.0/16"], false, false),
-        fragment(
-            "kube-system/two/config",
-            &["172.16.0.0/12", "10.0.0.1/8", "what"],
-            true,
-            true,
-        ),
+        fragment("kube-system/two/config", &["172.16.0.0/12", "10.0.0.1/8", "what"], true, true),
         fragment("kube-system/three/config", &["fd00::/8"], false, false),
     ];
     let (merged, findings) = merge(&fragments);
-    assert_eq!(
-        merged,
-        config(&["192.168.0.0/16", "fd00::/8"], false, false)
-    );
+    assert_eq!(merged, config(&["192.168.0.0/16", "fd00::/8"], false, false));
     let told: Vec<String> = findings.iter().map(ToString::to_string).collect();
     let expected = [
         "masquerade configuration kube-system/two/config is left out: nonMasqueradeCIDRs[1]: `10.0.0.1/8` has host bits \
@@ -99,21 +71,16 @@ fn bad_fragments_alone_are_none() {
 }
 
 fn any_fragment() -> impl Strategy<Value = MasqFragment> {
-    let cidr = prop_oneof![4 => (0_u8..=255).prop_map(|b| format!("10.{b}.0.0/16")), 1 => Just("10.0.0.1/8".to_owned())];
-    (
-        "[a-d]",
-        proptest::collection::vec(cidr, 0..4),
-        any::<bool>(),
-        any::<bool>(),
+    let cidr =
+        prop_oneof![4 => (0_u8..=255).prop_map(|b| format!("10.{b}.0.0/16")), 1 => Just("10.0.0.1/8".to_owned())];
+    ("[a-d]", proptest::collection::vec(cidr, 0..4), any::<bool>(), any::<bool>()).prop_map(
+        |(source, non_masquerade_cidrs, masq_link_local, masq_link_local_ipv6)| MasqFragment {
+            source,
+            non_masquerade_cidrs,
+            masq_link_local,
+            masq_link_local_ipv6,
+        },
     )
-        .prop_map(
-            |(source, non_masquerade_cidrs, masq_link_local, masq_link_local_ipv6)| MasqFragment {
-                source,
-                non_masquerade_cidrs,
-                masq_link_local,
-                masq_link_local_ipv6,
-            },
-        )
 }
 
 proptest! {

@@ -111,10 +111,11 @@ fn a_forwarding_node_keeps_its_advertised_default_route() {
             p=socket.inet_pton(socket.AF_INET6,'2001:db8:9::');\
             m=struct.pack('!BBHBBHII',134,0,0,64,0,1800,0,0)+struct.pack('!BBBBIII',3,4,64,0xc0,86400,14400,0)+p;\
             s.sendto(m,('ff02::1',0,0,i))";
-        router.sh(&format!("python3 -c \"{program}\""));
+        // Refused until the router's link has its link-local address.
+        router.output(&format!("python3 -c \"{program}\""));
     };
     let has_default = || {
-        let deadline = Instant::now() + Duration::from_secs(5);
+        let deadline = Instant::now() + Duration::from_secs(20);
         while Instant::now() < deadline {
             advertise();
             if node.sh("ip -6 route show default").contains("proto ra") {

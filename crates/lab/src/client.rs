@@ -28,9 +28,7 @@ impl LabClient {
     /// Asks the daemon.
     pub async fn ask(&self, command: &Command) -> Result<Answer> {
         self.alive()?;
-        control::ask(&self.paths.control(), command).await.with_context(|| {
-            format!("lab `{}`", self.name)
-        })
+        control::ask(&self.paths.control(), command).await.with_context(|| format!("lab `{}`", self.name))
     }
 
     /// An error that says what to do if the daemon is dead.

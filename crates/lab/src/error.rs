@@ -25,7 +25,9 @@ pub enum LabError {
     #[error(transparent)]
     Name(#[from] NameError),
     /// The lab runs already.
-    #[error("lab `{lab}` is already up; `overlane lab status --name {lab}` shows it, `overlane lab down --name {lab}` ends it")]
+    #[error(
+        "lab `{lab}` is already up; `overlane lab status --name {lab}` shows it, `overlane lab down --name {lab}` ends it"
+    )]
     AlreadyUp {
         /// Its name.
         lab: String,
@@ -62,7 +64,10 @@ impl LabError {
 fn lines(findings: &[Finding]) -> String {
     let mut text = String::from("the cluster's network cannot be so:");
     for finding in findings {
-        text.push_str(&format!("\n  {}: {} ({})\n    fix: {}", finding.field, finding.reason, finding.rule, finding.fix));
+        text.push_str(&format!(
+            "\n  {}: {} ({})\n    fix: {}",
+            finding.field, finding.reason, finding.rule, finding.fix
+        ));
     }
     text
 }

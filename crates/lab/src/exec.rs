@@ -32,7 +32,8 @@ pub struct Inside {
 pub async fn pod(lab: &LabClient, namespace: &str, name: &str) -> Result<Inside> {
     for node in NodeRecord::all(&lab.paths)? {
         let dir = lab.paths.node(&node.name).pods();
-        let records = files::names(&dir).into_iter().filter_map(|file| files::read_json::<PodRecord>(&dir.join(file)).ok()?);
+        let records =
+            files::names(&dir).into_iter().filter_map(|file| files::read_json::<PodRecord>(&dir.join(file)).ok()?);
         let found = records.into_iter().find(|record| {
             record.namespace == namespace && record.name == name && (record.host_network || !record.ips.is_empty())
         });

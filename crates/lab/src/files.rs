@@ -13,11 +13,7 @@ use serde::de::DeserializeOwned;
 
 /// Creates a directory and those above it, for root alone.
 pub fn make_dir(path: &Path) -> Result<()> {
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path)
-        .with_context(|| format!("create {}", path.display()))
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path).with_context(|| format!("create {}", path.display()))
 }
 
 /// Writes a file so that a reader sees the old or the new content, whatever happens in between.

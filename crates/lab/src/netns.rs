@@ -28,7 +28,8 @@ pub fn create<T: Send>(path: &Path, inside: impl FnOnce() -> Result<T> + Send) -
     OpenOptions::new().write(true).create_new(true).open(path).with_context(what)?;
     let made = on_thread(|| {
         unshare(CloneFlags::CLONE_NEWNET).with_context(what)?;
-        mount(Some("/proc/thread-self/ns/net"), path, None::<&str>, MsFlags::MS_BIND, None::<&str>).with_context(what)?;
+        mount(Some("/proc/thread-self/ns/net"), path, None::<&str>, MsFlags::MS_BIND, None::<&str>)
+            .with_context(what)?;
         inside()
     });
     if made.is_err() {

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::{Path, PathBuf};
 use std::os::unix::process::ExitStatusExt as _;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -45,15 +45,16 @@ impl Launch {
         let what = || format!("start {} in {}", self.program.display(), self.namespace.display());
         // Namespaces belong to threads and are inherited by what a thread starts.
         std::thread::scope(|scope| {
-            let thread = std::thread::Builder::new().stack_size(256 << 10).spawn_scoped(scope, || -> Result<Child> {
-                let _runtime = runtime.enter();
-                netns::enter(&self.namespace)?;
-                if let Some(hostname) = &self.hostname {
-                    unshare(CloneFlags::CLONE_NEWUTS).context("make a UTS namespace")?;
-                    nix::unistd::sethostname(hostname).context("set the host's name")?;
-                }
-                Ok(self.command()?.spawn()?)
-            })?;
+            let thread =
+                std::thread::Builder::new().stack_size(256 << 10).spawn_scoped(scope, || -> Result<Child> {
+                    let _runtime = runtime.enter();
+                    netns::enter(&self.namespace)?;
+                    if let Some(hostname) = &self.hostname {
+                        unshare(CloneFlags::CLONE_NEWUTS).context("make a UTS namespace")?;
+                        nix::unistd::sethostname(hostname).context("set the host's name")?;
+                    }
+                    Ok(self.command()?.spawn()?)
+                })?;
             thread.join().map_err(|_| anyhow!("the starting thread died"))?
         })
         .with_context(what)

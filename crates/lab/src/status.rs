@@ -106,7 +106,10 @@ pub async fn of(lab: &LabClient) -> Result<LabStatus> {
                 message,
                 addresses: addresses(node),
                 blocks: blocks.get(&name).cloned().unwrap_or_default(),
-                pods: pods.iter().filter(|pod| pod.node == name && pod.phase != "Succeeded" && pod.phase != "Failed").count(),
+                pods: pods
+                    .iter()
+                    .filter(|pod| pod.node == name && pod.phase != "Succeeded" && pod.phase != "Failed")
+                    .count(),
                 agent: program.is_some_and(|program| program.process.is_some_and(|process| process.alive())),
                 restarts: program.map_or(0, |program| program.restarts),
                 name,

@@ -71,12 +71,7 @@ pub async fn up(plan: &Plan, patience: Duration, keep: bool, mut told: impl FnMu
     done
 }
 
-async fn up_locked(
-    plan: &Plan,
-    patience: Duration,
-    keep: bool,
-    told: &mut impl FnMut(&Progress),
-) -> Result<LabStatus> {
+async fn up_locked(plan: &Plan, patience: Duration, keep: bool, told: &mut impl FnMut(&Progress)) -> Result<LabStatus> {
     let name = &plan.record.name;
     if let Some(record) = LabRecord::find(name)? {
         return resume(&record, patience, told).await;
@@ -141,7 +136,10 @@ fn refuse_leftovers(record: &LabRecord) -> Result<()> {
         .map(|(namespace, ..)| namespace)
         .collect();
     if !left.is_empty() {
-        bail!("{NETNS} holds leftovers of a lab `{name}`: {}; `overlane lab down --name {name}` removes them", left.join(", "));
+        bail!(
+            "{NETNS} holds leftovers of a lab `{name}`: {}; `overlane lab down --name {name}` removes them",
+            left.join(", ")
+        );
     }
     Ok(())
 }
@@ -206,6 +204,7 @@ pub async fn wait_ready(
     told: &mut impl FnMut(&Progress),
 ) -> Result<LabStatus> {
     loop {
+        let began = Instant::now();
         let status = status::of(lab).await?;
         let progress = Progress {
             doing: "waiting for agents".to_owned(),
@@ -222,7 +221,8 @@ pub async fn wait_ready(
         if Instant::now() > deadline {
             bail!("{}", late(&lab.name, &status));
         }
-        tokio::time::sleep(LOOK_AGAIN).await;
+        // A large lab has better things to do than to be looked at.
+        tokio::time::sleep(LOOK_AGAIN.max(began.elapsed() * 3)).await;
     }
 }
 

@@ -252,13 +252,7 @@ impl Vnet {
         wired.with_context(|| format!("attach {part} to VNet {}", self.record.name))
     }
 
-    fn attach_link(
-        &self,
-        path: &std::path::Path,
-        host: u32,
-        families: &[Family],
-        mac: Option<Mac>,
-    ) -> Result<()> {
+    fn attach_link(&self, path: &std::path::Path, host: u32, families: &[Family], mac: Option<Mac>) -> Result<()> {
         let mtu = self.record.mtu;
         let namespace = File::open(path).with_context(|| format!("open {}", path.display()))?;
         let port = format!("h{host}");

@@ -12,6 +12,7 @@ use overlane_core::family::Family;
 use overlane_datapath::mac::Mac;
 use overlane_datapath::netlink::{Request, Socket};
 use overlane_datapath::rtnl::link::{self, Link, VethEnd};
+use overlane_datapath::rtnl::neighbour;
 use overlane_datapath::rtnl::route::{Hop, Route};
 
 /// Protocol number of the routes that a check puts into the VM, by which they are found again.
@@ -137,6 +138,16 @@ impl Wire {
     pub fn remove_check_route(&mut self, to: &Cidr, via: IpAddr) -> Result<()> {
         let route = route(to, via, CHECK_ROUTES)?;
         self.ask(route.delete())
+    }
+
+    /// Tells `eth0` for good which MAC each of these addresses has.
+    pub fn neighbours(&mut self, entries: &[(IpAddr, Mac)]) -> Result<()> {
+        let index = index("eth0")?;
+        let requests = entries.iter().map(|(ip, mac)| neighbour::set_permanent(index, "eth0", *ip, *mac)).collect();
+        for answer in self.socket.batch(requests)? {
+            answer?;
+        }
+        Ok(())
     }
 
     /// MTU of an interface, in bytes.

@@ -25,7 +25,8 @@ impl Api {
         let server = text.split("server:").nth(1).and_then(|rest| rest.split_whitespace().next());
         let server = server.unwrap_or_else(|| panic!("no server in the kubeconfig:\n{text}"));
         let server = server.trim_matches('"').trim_end_matches('/');
-        let rest = server.strip_prefix("http://").unwrap_or_else(|| panic!("the lab's API is not plain HTTP: {server}"));
+        let rest =
+            server.strip_prefix("http://").unwrap_or_else(|| panic!("the lab's API is not plain HTTP: {server}"));
         let (at, base) = match rest.split_once('/') {
             Some((at, base)) => (at, format!("/{base}")),
             None => (rest, String::new()),
@@ -38,7 +39,8 @@ impl Api {
     pub fn ask(&self, method: &str, path: &str, body: Option<(&str, &Value)>) -> Reply {
         let bytes = body.map(|(kind, value)| (kind, value.to_string().into_bytes()));
         let body = bytes.as_ref().map(|(kind, bytes)| (*kind, bytes.as_slice()));
-        http::ask(&self.ns, self.at, method, &format!("{}{path}", self.base), body).unwrap_or_else(|e| panic!("{method} {path}: {e}"))
+        http::ask(&self.ns, self.at, method, &format!("{}{path}", self.base), body)
+            .unwrap_or_else(|e| panic!("{method} {path}: {e}"))
     }
 
     /// Whether something answers.

@@ -30,7 +30,8 @@ fn owner(name: &str) -> Option<i32> {
 
 /// Removes namespaces and labs whose run is dead.
 fn sweep() {
-    let names = std::fs::read_dir("/run/netns").map(|d| d.filter_map(|e| e.ok()?.file_name().into_string().ok()).collect());
+    let names =
+        std::fs::read_dir("/run/netns").map(|d| d.filter_map(|e| e.ok()?.file_name().into_string().ok()).collect());
     for name in names.unwrap_or_else(|_| Vec::new()) {
         let name: String = name;
         if owner(&name).is_some_and(|pid| !exec::alive(pid)) {
@@ -50,9 +51,10 @@ pub fn labs_running() -> Vec<(String, i32)> {
     for pid in exec::pids() {
         let words = exec::cmdline(pid);
         if words.first().is_some_and(|w| w.ends_with("overlane-agent"))
-            && let Some(lab) = words.iter().position(|w| w == "--lab").and_then(|i| words.get(i + 1)) {
-                found.push((lab.clone(), pid));
-            }
+            && let Some(lab) = words.iter().position(|w| w == "--lab").and_then(|i| words.get(i + 1))
+        {
+            found.push((lab.clone(), pid));
+        }
     }
     found
 }

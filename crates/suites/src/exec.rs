@@ -171,10 +171,12 @@ impl Running {
     /// Kills and reaps it; nothing if that was done.
     pub fn end(&mut self) {
         if let Some(mut child) = self.child.take()
-            && self.start.is_some() && start_time(self.pid) == self.start {
-                let _ = child.kill();
-                let _ = child.wait();
-            }
+            && self.start.is_some()
+            && start_time(self.pid) == self.start
+        {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
     }
 }
 

@@ -87,7 +87,9 @@ pub fn host_side(t: &Target) -> Vec<Fault> {
             name: format!("host route to {ip}"),
             ns: t.host.clone(),
             line: format!("ip {f} route del {ip}/{} dev {} table {}", bits(&ip), t.link, ip::TABLE),
-            still: Box::new(move || !ip::family_routes(&h, f, ip::TABLE).iter().any(|r| r.dst == ip.to_string() && r.dev == l)),
+            still: Box::new(move || {
+                !ip::family_routes(&h, f, ip::TABLE).iter().any(|r| r.dst == ip.to_string() && r.dev == l)
+            }),
         });
         let (h, l) = (t.host.clone(), t.link.clone());
         faults.push(Fault {

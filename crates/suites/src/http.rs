@@ -23,13 +23,7 @@ impl Reply {
 }
 
 /// One request from inside `ns`. `kind` is the content type of `body`.
-pub fn ask(
-    ns: &Ns,
-    to: SocketAddr,
-    method: &str,
-    path: &str,
-    body: Option<(&str, &[u8])>,
-) -> std::io::Result<Reply> {
+pub fn ask(ns: &Ns, to: SocketAddr, method: &str, path: &str, body: Option<(&str, &[u8])>) -> std::io::Result<Reply> {
     let stream = ns.connect(to, None, Duration::from_secs(10))?;
     exchange(stream, to, method, path, body)
 }
@@ -92,7 +86,8 @@ mod tests {
     fn bodies_of_both_encodings() {
         let plain = parse(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi").unwrap();
         assert_eq!((plain.status, plain.text()), (200, "hi".to_owned()));
-        let chunked = parse(b"HTTP/1.1 404 No\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n1\r\nd\r\n0\r\n\r\n").unwrap();
+        let chunked =
+            parse(b"HTTP/1.1 404 No\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n1\r\nd\r\n0\r\n\r\n").unwrap();
         assert_eq!((chunked.status, chunked.text()), (404, "abcd".to_owned()));
     }
 }

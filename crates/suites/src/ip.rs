@@ -189,7 +189,10 @@ pub fn rules(ns: &Ns) -> Vec<String> {
         .iter()
         .flat_map(|family| {
             let out = ns.must(&format!("ip -N {family} rule show"));
-            out.stdout.lines().map(|l| format!("{family} {}", l.split_whitespace().collect::<Vec<_>>().join(" "))).collect::<Vec<_>>()
+            out.stdout
+                .lines()
+                .map(|l| format!("{family} {}", l.split_whitespace().collect::<Vec<_>>().join(" ")))
+                .collect::<Vec<_>>()
         })
         .collect()
 }

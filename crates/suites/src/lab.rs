@@ -155,7 +155,8 @@ impl Lab {
             if ips.is_empty() { Err("none yet") } else { Ok(ips) }
         });
         let out = self.cli("exec", &[name, "-n", namespace, "--", "readlink", "/proc/self/ns/net"]).must();
-        let ns = ns_of_inode(out.stdout.trim()).unwrap_or_else(|| panic!("no process in the namespace of pod {name}: {out}"));
+        let ns = ns_of_inode(out.stdout.trim())
+            .unwrap_or_else(|| panic!("no process in the namespace of pod {name}: {out}"));
         Pod { name: name.to_owned(), ns: ns.labelled(&format!("pod {name}")), ips }
     }
 
@@ -163,7 +164,9 @@ impl Lab {
     pub fn delete_pod(&self, name: &str) {
         let path = Api::pod_path("default", name);
         self.api.delete(&path);
-        eventually(secs(30), &format!("end of pod {name}"), || ensure(self.api.find(&path).is_none(), || "still there".into()));
+        eventually(secs(30), &format!("end of pod {name}"), || {
+            ensure(self.api.find(&path).is_none(), || "still there".into())
+        });
     }
 
     /// Asks the lab's daemon for something that only suites do.

@@ -83,7 +83,8 @@ impl Ns {
 
     /// A UDP socket inside, with a read limit.
     pub fn udp(&self, bind: SocketAddr, limit: Duration) -> UdpSocket {
-        let socket = self.run(|| UdpSocket::bind(bind).unwrap_or_else(|e| panic!("bind udp {bind} in {}: {e}", self.label)));
+        let socket =
+            self.run(|| UdpSocket::bind(bind).unwrap_or_else(|e| panic!("bind udp {bind} in {}: {e}", self.label)));
         socket.set_read_timeout(Some(limit)).expect("set a read limit");
         socket
     }

@@ -31,7 +31,8 @@ fn echo(to: IpAddr, payload: usize, limit: Duration) -> Result<Duration, String>
     };
     let fail = |what: &str, e: std::io::Error| format!("ping {to}: {what}: {e}");
     let socket = Socket::new(domain, Type::RAW, Some(protocol)).map_err(|e| fail("open a raw socket", e))?;
-    let id = (crate::ns::unique("x").bytes().fold(7u16, |h, b| h.wrapping_mul(31).wrapping_add(u16::from(b)))).to_be_bytes();
+    let id =
+        (crate::ns::unique("x").bytes().fold(7u16, |h, b| h.wrapping_mul(31).wrapping_add(u16::from(b)))).to_be_bytes();
     let mut packet = vec![request, 0, 0, 0, id[0], id[1], 0, 1];
     packet.extend((0..payload).map(|i| i as u8));
     if to.is_ipv4() {
@@ -43,7 +44,10 @@ fn echo(to: IpAddr, payload: usize, limit: Duration) -> Result<Duration, String>
     socket.send(&packet).map_err(|e| fail("send", e))?;
     let mut buffer = vec![0u8; 70_000];
     loop {
-        let left = limit.checked_sub(began.elapsed()).filter(|d| !d.is_zero()).ok_or(format!("ping {to}: no answer in {limit:?}"))?;
+        let left = limit
+            .checked_sub(began.elapsed())
+            .filter(|d| !d.is_zero())
+            .ok_or(format!("ping {to}: no answer in {limit:?}"))?;
         socket.set_read_timeout(Some(left)).map_err(|e| fail("set a limit", e))?;
         let n = match (&socket).read(&mut buffer) {
             Ok(n) => n,

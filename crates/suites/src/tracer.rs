@@ -1,8 +1,8 @@
 //! Ends a process after its Nth system call, counted over all its threads by ptrace.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::channel;
-use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use nix::errno::Errno;

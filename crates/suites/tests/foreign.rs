@@ -94,12 +94,16 @@ fn plant_foreign(ns: &Ns) {
 /// The node without what is ours.
 fn foreign_view(ns: &Ns) -> String {
     let ours = |line: &&str| {
-        line.contains(" ovl") || line.contains("\"ovl") || line.contains("proto: \"111\"") || line.contains(" 1110:")
+        line.contains(" ovl")
+            || line.contains("\"ovl")
+            || line.contains("proto: \"111\"")
+            || line.contains(" 1110:")
             || line.contains("28534")
     };
     let kernel: Vec<String> = ip::snapshot(ns).lines().filter(|l| !ours(l)).map(str::to_owned).collect();
     let fdb = ns.must("bridge fdb show dev flannel.1").stdout;
-    let sysctls = ["net/ipv4/conf/docker0/forwarding", "net/ipv6/conf/docker0/accept_ra", "net/ipv4/conf/all/rp_filter"];
+    let sysctls =
+        ["net/ipv4/conf/docker0/forwarding", "net/ipv6/conf/docker0/accept_ra", "net/ipv4/conf/all/rp_filter"];
     let sysctls: Vec<String> = sysctls.iter().map(|name| format!("{name}={}", ns.sysctl(name))).collect();
     format!("{}\n{fdb}\n{}\n{}", kernel.join("\n"), nft::foreign_text(ns), sysctls.join("\n"))
 }
@@ -212,7 +216,14 @@ fn drift_is_repaired_and_counted() {
         ensure(count == 4, || format!("{sets:?}"))
     });
     for (name, lines) in &cases {
-        let picture = || (stable(&node.ns), structure(&node.ns), node.ns.sysctl("net/ipv4/ip_forward"), node.ns.sysctl("net/ipv6/conf/all/forwarding"));
+        let picture = || {
+            (
+                stable(&node.ns),
+                structure(&node.ns),
+                node.ns.sysctl("net/ipv4/ip_forward"),
+                node.ns.sysctl("net/ipv6/conf/all/forwarding"),
+            )
+        };
         let (before, counted) = (picture(), repairs(&node));
         lines.iter().for_each(|line| {
             node.ns.must(line);

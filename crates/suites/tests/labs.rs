@@ -101,7 +101,10 @@ fn up_killed_half_way_is_cleaned_by_down() {
         let name = unique(clean::PREFIX);
         let mut janitor = clean::Janitor::of_lab(&name);
         let mut command = overlane_suites::lab::cli(&["lab", "up", "--name", &name, "--nodes", "2"]);
-        command.stdin(std::process::Stdio::null()).stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
+        command
+            .stdin(std::process::Stdio::null())
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::null());
         let mut up = exec::Running::new(command.spawn().unwrap());
         std::thread::sleep(millis(wait));
         for pid in processes(&name) {

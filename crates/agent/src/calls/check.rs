@@ -65,7 +65,9 @@ fn faults(node: &Node, call: &CheckCall, lease: &Lease, ns: &Netns) -> Result<Ve
         return Err(failure(code::TRY_AGAIN_LATER, "the packet filter was not looked at yet"));
     };
     let missing = table.missing(&pod_members(lease)).map_err(|error| kernel(&error))?;
-    faults.extend(missing.iter().map(|member| format!("nft element of {} on {} is missing", member.address, member.link)));
+    faults.extend(
+        missing.iter().map(|member| format!("nft element of {} on {} is missing", member.address, member.link)),
+    );
     faults.extend(rule_faults(lease).map_err(|error| kernel(&error))?);
     Ok(faults)
 }

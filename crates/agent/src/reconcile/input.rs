@@ -15,14 +15,14 @@ use crate::watch::view::View;
 
 /// Blocks that are this node's: those that it was given, and those that its pods hold addresses of although the
 /// controller no longer names them. Not those that another node has.
-pub fn own_blocks(view: &View, cluster: &ClusterPlan, leases: &[Lease]) -> BTreeSet<Cidr> {
+pub fn own_blocks(view: &View, cluster: Option<&ClusterPlan>, leases: &[Lease]) -> BTreeSet<Cidr> {
     let mut own: BTreeSet<Cidr> = view.own.blocks.iter().map(|block| block.cidr).collect();
     for address in leases.iter().flat_map(|lease| lease.addresses.iter().copied()) {
         if own.iter().any(|block| block.contains(address)) {
             continue;
         }
         let known = view.known.iter().copied().find(|block| block.contains(address));
-        own.extend(known.or_else(|| around(cluster, address)));
+        own.extend(known.or_else(|| around(cluster?, address)));
     }
     own.retain(|block| !view.lost.keys().any(|lost| lost.overlaps(block)));
     own
@@ -80,7 +80,7 @@ pub fn node_input(
         pod_cidrs: cluster.pod_cidrs().collect(),
         routing: cluster.routing(),
         node_ips: node_ips.clone(),
-        own_blocks: own_blocks(view, cluster, leases).into_iter().collect(),
+        own_blocks: own_blocks(view, Some(cluster), leases).into_iter().collect(),
         peers,
         endpoints: endpoints(leases),
         masquerade: cluster.masquerade().then(|| view.masq.clone()),

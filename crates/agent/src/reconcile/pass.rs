@@ -55,7 +55,7 @@ impl Reconciler {
                     format!("the ClusterNetwork is not valid: {finding}")
                 });
                 self.node.gate.close(reason);
-                BTreeSet::new()
+                own_blocks(&view, None, &self.node.ledger.leases())
             }
         };
         self.view = Some(view);
@@ -84,7 +84,7 @@ impl Reconciler {
         self.find_underlays(&node_ips, outcome);
 
         let leases = node.ledger.leases();
-        let own = own_blocks(view, cluster, &leases);
+        let own = own_blocks(view, Some(cluster), &leases);
         let witnesses = if view.complete { Vec::new() } else { self.witnesses(view, &own, outcome) };
         let mut input = node_input(view, cluster, &node_ips, &leases, witnesses);
         self.judge_segment(&mut input.peers, audit, outcome);
@@ -107,7 +107,8 @@ impl Reconciler {
         }
         let env = Env {
             mtu: self.underlays.values().map(|underlay| underlay.mtu).min().unwrap_or_default(),
-            node_ips,
+            // An address that no link has cannot be a route's source.
+            node_ips: self.underlays.iter().map(|(family, underlay)| (*family, underlay.node_ip)).collect(),
             families: cluster.families().to_vec(),
             cut: self.cut.clone(),
         };
@@ -123,7 +124,8 @@ impl Reconciler {
             return Some("the packet filter's table could not be written".to_owned());
         }
         if blocks.is_empty() {
-            let contested = view.contested.iter().next().map(|(block, peer)| format!("block {block} is also node {peer}'s"));
+            let contested =
+                view.contested.iter().next().map(|(block, peer)| format!("block {block} is also node {peer}'s"));
             return contested.or_else(|| view.own.missing.clone()).or_else(|| Some("there is no block".to_owned()));
         }
         None
@@ -172,7 +174,8 @@ impl Reconciler {
         let table = node.members.begin(|| Table::new(plan.pods.clone()));
         if first {
             // A DEL that came since the leases were read found no table to take its elements from.
-            let over = leases.iter().filter(|l| node.ledger.lease(l.id).is_none_or(|l| l.state == LeaseState::Draining));
+            let over =
+                leases.iter().filter(|l| node.ledger.lease(l.id).is_none_or(|l| l.state == LeaseState::Draining));
             let over: Vec<Lease> = over.cloned().collect();
             if let Err(error) = node.members.change(removed(&over)) {
                 tracing::debug!(%error, "elements of pods that ended during the start");
@@ -237,7 +240,8 @@ impl Reconciler {
             tracing::debug!(added = applied.added, removed = applied.removed, audit, "routes and rules");
         }
         for peer in &applied.not_on_link {
-            let text = format!("block {} gets no route: its node {} is not on this node's link", peer.block, peer.node_ip);
+            let text =
+                format!("block {} gets no route: its node {} is not on this node's link", peer.block, peer.node_ip);
             outcome.problems.insert((Reason::PeerNotOnLink, text));
         }
         for refused in &applied.failed {
@@ -257,7 +261,10 @@ fn speak_of(view: &View, outcome: &mut Outcome) {
         problems.insert((Reason::BlockLost, format!("block {block} was given to node {peer}")));
     }
     for (block, peer) in &view.contested {
-        problems.insert((Reason::BlockContested, format!("block {block} is also named by node {peer}; it gives no address")));
+        problems.insert((
+            Reason::BlockContested,
+            format!("block {block} is also named by node {peer}; it gives no address"),
+        ));
     }
     for finding in &view.findings {
         problems.insert((Reason::InvalidClusterNetwork, finding.to_string()));
@@ -289,7 +296,8 @@ fn max_pods(view: &View, blocks: &[overlane_core::ipam::Block], outcome: &mut Ou
         let of_family = blocks.iter().filter(|block| block.cidr.family() == family);
         let usable: u64 = of_family.map(|block| u64::from(overlane_core::ipam::usable(&block.cidr))).sum();
         if usable > 0 && u64::from(max_pods) > usable {
-            let text = format!("the kubelet runs up to {max_pods} pods, the node has {usable} {family} addresses for them");
+            let text =
+                format!("the kubelet runs up to {max_pods} pods, the node has {usable} {family} addresses for them");
             outcome.problems.insert((Reason::MaxPodsExceedBlock, text));
         }
     }

@@ -68,13 +68,8 @@ impl Store {
     pub fn open(dir: &Path, boot_id: &str, ipam: &mut Ipam) -> Result<(Self, Report), LogError> {
         let path = dir.join(FILE);
         let header = Header { format: FORMAT, boot_id: boot_id.to_owned() };
-        let mut report = Report {
-            found: Found::Nothing,
-            damage: Vec::new(),
-            conflicts: Vec::new(),
-            torn: 0,
-            aside: None,
-        };
+        let mut report =
+            Report { found: Found::Nothing, damage: Vec::new(), conflicts: Vec::new(), torn: 0, aside: None };
         if let Some(parsed) = log::read::<Record>(&path)? {
             let other = parsed.header.as_ref().is_some_and(|h| h.boot_id != boot_id);
             report.found = if other { Found::OtherBoot } else { Found::Ours };

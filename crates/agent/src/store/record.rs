@@ -179,17 +179,13 @@ impl From<&ipam::Event> for Record {
         match of {
             ipam::Event::Began(lease) => Self::Began((&**lease).into()),
             ipam::Event::Activated { id } => Self::Activated { id: *id },
-            ipam::Event::Draining { id, at_ms, del_ns } => {
-                Self::Draining { id: *id, at_ms: *at_ms, del_ns: *del_ns }
-            }
+            ipam::Event::Draining { id, at_ms, del_ns } => Self::Draining { id: *id, at_ms: *at_ms, del_ns: *del_ns },
             ipam::Event::Freed { id, at_ms } => Self::Freed { id: *id, at_ms: *at_ms },
             ipam::Event::Tombstone { attachment, began_ns, at_ms } => {
                 Self::Tombstone { attachment: attachment.into(), began_ns: *began_ns, at_ms: *at_ms }
             }
             ipam::Event::NextId { id } => Self::NextId { id: *id },
-            ipam::Event::Rested { addresses, at_ms } => {
-                Self::Rested { addresses: addresses.clone(), at_ms: *at_ms }
-            }
+            ipam::Event::Rested { addresses, at_ms } => Self::Rested { addresses: addresses.clone(), at_ms: *at_ms },
             ipam::Event::Floor { began_ns } => Self::Floor { began_ns: *began_ns },
         }
     }
@@ -263,7 +259,8 @@ mod tests {
 
     #[test]
     fn the_text_is_that_of_format_1() {
-        let text = serde_json::to_string(&Record::from(&Event::Began(Box::new(lease(ipam::LeaseState::Wiring))))).unwrap();
+        let text =
+            serde_json::to_string(&Record::from(&Event::Began(Box::new(lease(ipam::LeaseState::Wiring))))).unwrap();
         assert_eq!(
             text,
             r#"{"event":"began","id":7,"attachment":{"containerId":"c0ffee","ifname":"eth0"},"network":"overlane","pod":{"namespace":"default","name":"web-0"},"addresses":["10.244.2.1","fd12::1"],"link":"ovlpabcdefghijk","nsid":3,"netnsInode":4026532000,"netnsPath":"/run/netns/x","beganNs":123,"state":"wiring"}"#

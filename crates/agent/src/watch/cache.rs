@@ -128,7 +128,8 @@ pub fn load(dir: &Path, boot_id: &str, fold: &mut Fold) -> anyhow::Result<bool> 
     fold.known = cached.known.iter().filter_map(|text| text.parse().ok()).collect();
     fold.told_ips = cached.told_ips.iter().map(|ip| (Family::of(ip), *ip)).collect();
     for node in cached.nodes {
-        let blocks = node.blocks.iter().filter_map(|(text, pair)| Some(Block { cidr: text.parse().ok()?, pair: *pair }));
+        let blocks =
+            node.blocks.iter().filter_map(|(text, pair)| Some(Block { cidr: text.parse().ok()?, pair: *pair }));
         let config = NodeConfig {
             blocks: blocks.collect(),
             node_uid: node.uid.into(),

@@ -70,7 +70,12 @@ pub fn start(client: &Client, node: &str, to: &Sender<Word<Item>>) {
 
 /// While some watch hears nothing, asks now and then whether the API server answers again: a watch that was taken up
 /// where it broke off says nothing until there is news.
-pub async fn listen_again(client: Client, node: String, deaf: watch::Sender<BTreeSet<&'static str>>, metrics: Arc<Metrics>) {
+pub async fn listen_again(
+    client: Client,
+    node: String,
+    deaf: watch::Sender<BTreeSet<&'static str>>,
+    metrics: Arc<Metrics>,
+) {
     let api: Api<NodeState> = Api::all(client);
     let mut is_deaf = deaf.subscribe();
     loop {

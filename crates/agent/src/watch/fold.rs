@@ -218,7 +218,8 @@ impl Fold {
             let around = present.range(..=block).next_back().into_iter().chain(present.range(block..).next());
             around.into_iter().any(|other| other.overlaps(block))
         };
-        self.configs.retain(|_, e| e.missing_since.is_none() || !e.config.blocks.iter().any(|block| taken(&block.cidr)));
+        self.configs
+            .retain(|_, e| e.missing_since.is_none() || !e.config.blocks.iter().any(|block| taken(&block.cidr)));
     }
 
     /// Gives up what has been missing for too long.
@@ -349,7 +350,10 @@ impl Fold {
         if foreign {
             blocks.retain(|block| self.known.contains(&block.cidr));
             missing = blocks.is_empty().then(|| {
-                format!("NodeNetworkConfig {} speaks of an earlier Node of this name (UID {})", self.own_name, config.node_uid)
+                format!(
+                    "NodeNetworkConfig {} speaks of an earlier Node of this name (UID {})",
+                    self.own_name, config.node_uid
+                )
             });
         } else if blocks.is_empty() {
             missing = Some(format!("NodeNetworkConfig {} names no block yet", self.own_name));

@@ -107,7 +107,8 @@ impl NodeFacts {
     /// What counts of the object.
     pub fn of(node: &Node) -> Self {
         let status = node.status.as_ref();
-        let max_pods = status.and_then(|s| s.capacity.as_ref()).and_then(|c| c.get("pods")).and_then(|q| q.0.parse().ok());
+        let max_pods =
+            status.and_then(|s| s.capacity.as_ref()).and_then(|c| c.get("pods")).and_then(|q| q.0.parse().ok());
         let addresses = status.and_then(|s| s.addresses.as_ref()).into_iter().flatten();
         Self {
             uid: node.uid().unwrap_or_default(),

@@ -9,8 +9,7 @@ use kube::ResourceExt as _;
 /// Label and value that mark a ConfigMap of any name.
 pub const LABEL: (&str, &str) = ("overlane.io/config", "ip-masq-agent");
 /// Names that count without the label: AKS', and ip-masq-agent's own.
-pub const NAMES: [&str; 3] =
-    ["azure-ip-masq-agent-config", "azure-ip-masq-agent-config-reconciled", "ip-masq-agent"];
+pub const NAMES: [&str; 3] = ["azure-ip-masq-agent-config", "azure-ip-masq-agent-config-reconciled", "ip-masq-agent"];
 
 /// Whether a ConfigMap counts.
 pub fn is_masq_map(map: &ConfigMap) -> bool {

@@ -151,7 +151,14 @@ fn a_node_joins_serves_without_api_and_comes_back() {
     std::thread::sleep(Duration::from_secs(1));
     let writes = |cluster: &Cluster| {
         let stats = cluster.server.stats();
-        let of = |verb: &str| stats.requests.iter().filter(|((v, r), _)| v == verb && r.starts_with("nodestates")).map(|(_, n)| n).sum::<u64>();
+        let of = |verb: &str| {
+            stats
+                .requests
+                .iter()
+                .filter(|((v, r), _)| v == verb && r.starts_with("nodestates"))
+                .map(|(_, n)| n)
+                .sum::<u64>()
+        };
         (of("create"), of("patch"), of("update"))
     };
     let before = writes(&cluster);
@@ -195,7 +202,9 @@ fn deletion_is_at_once_and_absence_is_not() {
     cluster.give("n2", 1, "");
     cluster.give("n3", 2, "");
     let routes = || world.routes();
-    eventually("routes", || (routes().contains("10.128.1.0/24 via") && routes().contains("10.128.2.0/24 via")).then_some(()));
+    eventually("routes", || {
+        (routes().contains("10.128.1.0/24 via") && routes().contains("10.128.2.0/24 via")).then_some(())
+    });
     let configs = cluster.namespaced::<NodeNetworkConfig>();
     cluster.block(configs.delete("n3", &DeleteParams::default())).unwrap();
     eventually("withdrawn", || (!routes().contains("10.128.2.0/24 via")).then_some(()));

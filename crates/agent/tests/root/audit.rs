@@ -25,11 +25,7 @@ fn what_drifts_is_repaired_and_counted() {
             format!("ip -n {ns} route del {v4} table 28534"),
             Box::new(|| has("ip route show table 28534", &v4.to_string())),
         ),
-        (
-            "route",
-            format!("ip -n {ns} rule del pref 1110"),
-            Box::new(|| has("ip rule", "lookup 28534")),
-        ),
+        ("route", format!("ip -n {ns} rule del pref 1110"), Box::new(|| has("ip rule", "lookup 28534"))),
         (
             "neighbour",
             format!("ip -n {ns} neigh del {v4} dev {link}"),
@@ -61,7 +57,14 @@ fn what_drifts_is_repaired_and_counted() {
     assert!(reaches(&pod.name, &world.ns, "10.224.0.4".parse().unwrap()));
     // And then rests: the next audits find nothing.
     std::thread::sleep(std::time::Duration::from_secs(3));
-    let total = || world.run("curl -s http://127.0.0.1:9470/metrics").lines().filter(|l| l.starts_with("overlane_repairs_total")).map(str::to_owned).collect::<Vec<_>>();
+    let total = || {
+        world
+            .run("curl -s http://127.0.0.1:9470/metrics")
+            .lines()
+            .filter(|l| l.starts_with("overlane_repairs_total"))
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    };
     let before = total();
     std::thread::sleep(std::time::Duration::from_secs(3));
     assert_eq!(before, total());
@@ -81,7 +84,9 @@ fn sysctls_are_kept_by_the_clock() {
     world.ready();
     assert_eq!(world.run("cat /proc/sys/net/ipv4/ip_forward").trim(), "1");
     world.run("sysctl -qw net.ipv4.ip_forward=0");
-    eventually("forwarding is on again", || (world.run("cat /proc/sys/net/ipv4/ip_forward").trim() == "1").then_some(()));
+    eventually("forwarding is on again", || {
+        (world.run("cat /proc/sys/net/ipv4/ip_forward").trim() == "1").then_some(())
+    });
     eventually("counted", || (world.metric("overlane_repairs_total{kind=\"sysctl\"}") >= 1.0).then_some(()));
 }
 

@@ -50,7 +50,8 @@ fn a_block_given_to_another_takes_its_pods_off_the_network() {
     world.client.check("cut", &pod.path(), &endpoint.addresses).unwrap();
     assert_eq!(world.state()["heldBlocks"].as_array().unwrap().len(), 2);
     // It is given to another node.
-    let theirs = blocks.iter().map(|(block, ip)| (block.clone(), ip.replace(".4", ".9").replace("::4", "::9"))).collect();
+    let theirs =
+        blocks.iter().map(|(block, ip)| (block.clone(), ip.replace(".4", ".9").replace("::4", "::9"))).collect();
     objects.peers.push(("n9".into(), theirs));
     world.say(&objects);
     eventually("degraded", || {
@@ -89,7 +90,13 @@ fn routes_and_masquerade_follow_within_a_second() {
     eventually("masquerade", || world.run("nft list table inet overlane").contains("192.168.7.0/24").then_some(()));
     assert!(since.elapsed().as_millis() < 1500, "{:?}", since.elapsed());
     let state = world.state();
-    let bad = state["degraded"].as_array().unwrap().iter().find(|r| r["reason"] == "InvalidMasqueradeConfig").unwrap().clone();
+    let bad = state["degraded"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|r| r["reason"] == "InvalidMasqueradeConfig")
+        .unwrap()
+        .clone();
     assert!(bad["message"].as_str().unwrap().contains("azure-ip-masq-agent-config/bad"), "{bad}");
     assert!(!world.run("nft list table inet overlane").contains("192.168.8.0"));
     objects.peers.clear();

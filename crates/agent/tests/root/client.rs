@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use overlane_api::socket::{
-    AddCall, Attachment, Call, CheckCall, DelCall, Endpoint, Failure, GcCall, Outcome, PROTOCOL, PodRef, Request, Response, frame,
+    AddCall, Attachment, Call, CheckCall, DelCall, Endpoint, Failure, GcCall, Outcome, PROTOCOL, PodRef, Request,
+    Response, frame,
 };
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 

@@ -135,8 +135,9 @@ fn a_damaged_store_loses_no_pod() {
     for (round, line) in [1_usize, 2, 4, 6].into_iter().enumerate() {
         world.kill();
         let mut bytes = std::fs::read(&file).unwrap();
-        let starts: Vec<usize> =
-            std::iter::once(0).chain(bytes.iter().enumerate().filter(|(_, b)| **b == b'\n').map(|(n, _)| n + 1)).collect();
+        let starts: Vec<usize> = std::iter::once(0)
+            .chain(bytes.iter().enumerate().filter(|(_, b)| **b == b'\n').map(|(n, _)| n + 1))
+            .collect();
         let at = starts[line.min(starts.len() - 2)] + 20;
         bytes[at] ^= 4;
         std::fs::write(&file, bytes).unwrap();

@@ -177,7 +177,10 @@ fn latency() {
         let p = |times: &[Duration], q: usize| times[times.len() * q / 100].as_secs_f64() * 1e3;
         rows.push(format!(
             "at {round}: ADD p50 {:.2} ms p99 {:.2} ms, DEL p50 {:.2} ms p99 {:.2} ms",
-            p(&adds, 50), p(&adds, 98), p(&dels, 50), p(&dels, 98)
+            p(&adds, 50),
+            p(&adds, 98),
+            p(&dels, 50),
+            p(&dels, 98)
         ));
         if round == "0 pods" {
             let more: Vec<Pod> = (0..100).map(|_| Pod::new()).collect();

@@ -127,7 +127,9 @@ impl Objects {
             "apiVersion: overlane.io/v1alpha1\nkind: NodeNetworkConfig\nmetadata: {{name: {name}, namespace: kube-system}}\nspec: {{}}\nstatus:\n  networkContainers:\n"
         );
         for (block, ip) in blocks {
-            text += &format!("  - {{id: x, primaryIP: '{block}', nodeIP: '{ip}', type: overlay, assignmentMode: static}}\n");
+            text += &format!(
+                "  - {{id: x, primaryIP: '{block}', nodeIP: '{ip}', type: overlay, assignmentMode: static}}\n"
+            );
         }
         text + "---\n"
     }

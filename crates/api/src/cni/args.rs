@@ -22,13 +22,8 @@ const UID_MAX: usize = 128;
 
 impl Args {
     /// The keys that are understood.
-    pub const KEYS: [&'static str; 5] = [
-        "IgnoreUnknown",
-        "K8S_POD_NAMESPACE",
-        "K8S_POD_NAME",
-        "K8S_POD_UID",
-        "K8S_POD_INFRA_CONTAINER_ID",
-    ];
+    pub const KEYS: [&'static str; 5] =
+        ["IgnoreUnknown", "K8S_POD_NAMESPACE", "K8S_POD_NAME", "K8S_POD_UID", "K8S_POD_INFRA_CONTAINER_ID"];
 
     /// Reads `KEY=VALUE;KEY=VALUE`. A later pair of the same key wins, as in the reference implementation.
     ///
@@ -53,29 +48,18 @@ impl Args {
             }
         }
         if let Some(pair) = unknown.filter(|_| !ignore_unknown) {
-            return Err(refused(
-                pair,
-                "is an unknown key, and IgnoreUnknown is not set",
-            ));
+            return Err(refused(pair, "is an unknown key, and IgnoreUnknown is not set"));
         }
         let pod = match (namespace.is_empty(), name.is_empty()) {
-            (false, false) => Some(PodRef {
-                namespace: namespace.to_owned(),
-                name: name.to_owned(),
-                uid: uid.to_owned(),
-            }),
+            (false, false) => {
+                Some(PodRef { namespace: namespace.to_owned(), name: name.to_owned(), uid: uid.to_owned() })
+            }
             (true, true) => None,
             _ => {
-                return Err(refused(
-                    given,
-                    "K8S_POD_NAMESPACE and K8S_POD_NAME go together",
-                ));
+                return Err(refused(given, "K8S_POD_NAMESPACE and K8S_POD_NAME go together"));
             }
         };
-        Ok(Self {
-            pod,
-            infra_container_id: infra.to_owned(),
-        })
+        Ok(Self { pod, infra_container_id: infra.to_owned() })
     }
 }
 
@@ -93,18 +77,12 @@ fn checked<'a>(pair: &str, value: &'a str, max: usize) -> Result<&'a str, Error>
     if value.len() > max {
         return Err(refused(pair, "is longer than Kubernetes allows"));
     }
-    if value
-        .bytes()
-        .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_'))
-    {
+    if value.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_')) {
         return Ok(value);
     }
     Err(refused(pair, "may hold letters, digits, '-', '.' and '_'"))
 }
 
 fn refused(pair: &str, rule: &'static str) -> Error {
-    Error::Args {
-        pair: shown(pair),
-        rule,
-    }
+    Error::Args { pair: shown(pair), rule }
 }

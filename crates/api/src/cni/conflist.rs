@@ -25,12 +25,7 @@ impl Conflist {
     #[must_use]
     pub fn new(run_dir: PathBuf) -> Self {
         let socket = run_dir.join(super::netconf::SOCKET_NAME);
-        Self {
-            name: "overlane".to_owned(),
-            plugin: "overlane-cni".to_owned(),
-            run_dir,
-            socket,
-        }
+        Self { name: "overlane".to_owned(), plugin: "overlane-cni".to_owned(), run_dir, socket }
     }
 
     /// The file's text, with a newline at its end. Same input, same bytes.

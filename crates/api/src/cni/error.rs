@@ -75,10 +75,7 @@ pub enum Error {
         given: String,
     },
     /// A version that the plugin does not speak.
-    #[error(
-        "cniVersion {given:?} is not supported; supported are {}",
-        Version::list()
-    )]
+    #[error("cniVersion {given:?} is not supported; supported are {}", Version::list())]
     UnsupportedVersion {
         /// What was asked; empty if the configuration names none, which means 0.1.0.
         given: String,
@@ -132,13 +129,10 @@ impl Error {
             | Self::UnknownVerb { .. }
             | Self::InvalidEnv { .. }
             | Self::Args { .. } => code::INVALID_ENVIRONMENT,
-            Self::NotJson { .. }
-            | Self::WrongType { .. }
-            | Self::Malformed { .. }
-            | Self::MalformedVersion { .. } => code::DECODING_FAILURE,
-            Self::UnsupportedVersion { .. } | Self::VerbNotInVersion { .. } => {
-                code::INCOMPATIBLE_VERSION
+            Self::NotJson { .. } | Self::WrongType { .. } | Self::Malformed { .. } | Self::MalformedVersion { .. } => {
+                code::DECODING_FAILURE
             }
+            Self::UnsupportedVersion { .. } | Self::VerbNotInVersion { .. } => code::INCOMPATIBLE_VERSION,
             Self::MissingKey { .. } | Self::BadValue { .. } => code::INVALID_NETWORK_CONFIG,
             Self::UnsupportedField { .. } => code::UNSUPPORTED_FIELD,
         }

@@ -3,9 +3,7 @@
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 
-use super::{
-    AddResult, Args, Env, ErrorObject, Invocation, NetConf, PodSide, Version, parse, version_in_use,
-};
+use super::{AddResult, Args, Env, ErrorObject, Invocation, NetConf, PodSide, Version, parse, version_in_use};
 use crate::socket::{Endpoint, MAX_FRAME, Request, Response, frame_length};
 use crate::tombstone::Tombstone;
 
@@ -15,13 +13,7 @@ use crate::tombstone::Tombstone;
 pub fn split(data: &[u8]) -> (Env, &[u8]) {
     let mut lines = data.splitn(6, |byte| *byte == b'\n');
     let mut next = || lines.next().map(|line| OsString::from_vec(line.to_vec()));
-    let env = Env {
-        command: next(),
-        container_id: next(),
-        netns: next(),
-        ifname: next(),
-        args: next(),
-    };
+    let env = Env { command: next(), container_id: next(), netns: next(), ifname: next(), args: next() };
     (env, lines.next().unwrap_or_default())
 }
 
@@ -61,12 +53,7 @@ fn call(env: &Env, stdin: &[u8]) {
         Err(error) => {
             let _ = serde_json::to_vec(&ErrorObject::of(&error, version_in_use(stdin)));
         }
-        Ok(Invocation::Add {
-            conf,
-            attachment,
-            netns,
-            ..
-        }) => {
+        Ok(Invocation::Add { conf, attachment, netns, .. }) => {
             let endpoint = Endpoint {
                 host_ifname: "h".to_owned(),
                 host_mac: String::new(),
@@ -85,9 +72,7 @@ fn call(env: &Env, stdin: &[u8]) {
                 let _ = serde_json::to_vec(&result.clone().shaped(version));
             }
         }
-        Ok(Invocation::Check {
-            prev, attachment, ..
-        }) => {
+        Ok(Invocation::Check { prev, attachment, .. }) => {
             let _ = prev.addresses_of(&attachment.ifname);
         }
         Ok(_) => {}

@@ -31,14 +31,7 @@ pub enum Verb {
 
 impl Verb {
     /// All of them.
-    pub const ALL: [Self; 6] = [
-        Self::Add,
-        Self::Del,
-        Self::Check,
-        Self::Gc,
-        Self::Status,
-        Self::Version,
-    ];
+    pub const ALL: [Self; 6] = [Self::Add, Self::Del, Self::Check, Self::Gc, Self::Status, Self::Version];
 
     /// As it is written in `CNI_COMMAND`.
     #[must_use]
@@ -74,18 +67,14 @@ impl Verb {
     /// # Errors
     /// [`Error::NoVerb`] if it is absent or empty, [`Error::UnknownVerb`] for anything else that is none.
     pub fn parse(given: Option<&OsString>) -> Result<Self, Error> {
-        let given = given
-            .map(|given| given.to_string_lossy())
-            .unwrap_or_default();
+        let given = given.map(|given| given.to_string_lossy()).unwrap_or_default();
         if given.is_empty() {
             return Err(Error::NoVerb);
         }
         Self::ALL
             .into_iter()
             .find(|verb| verb.as_str() == given)
-            .ok_or_else(|| Error::UnknownVerb {
-                given: shown(&given),
-            })
+            .ok_or_else(|| Error::UnknownVerb { given: shown(&given) })
     }
 }
 
@@ -178,9 +167,7 @@ pub enum Invocation {
 pub fn parse(env: &Env, stdin: &[u8]) -> Result<Invocation, Error> {
     let verb = Verb::parse(env.command.as_ref())?;
     if verb == Verb::Version {
-        return Ok(Invocation::Version {
-            echo: echo_of(stdin),
-        });
+        return Ok(Invocation::Version { echo: echo_of(stdin) });
     }
     require(env, verb)?;
     match verb {
@@ -197,9 +184,7 @@ pub fn parse(env: &Env, stdin: &[u8]) -> Result<Invocation, Error> {
             }
         }
         Verb::Gc => gc(stdin),
-        Verb::Status | Verb::Version => Ok(Invocation::Status {
-            conf: conf_for(verb, stdin)?,
-        }),
+        Verb::Status | Verb::Version => Ok(Invocation::Status { conf: conf_for(verb, stdin)? }),
     }
 }
 
@@ -218,42 +203,29 @@ fn add(env: &Env, stdin: &[u8], attachment: Attachment) -> Result<Invocation, Er
     let args = Args::parse(&utf8("CNI_ARGS", env.args.as_ref())?)?;
     let conf = conf_for(Verb::Add, stdin)?;
     conf.refuse_unsupported()?;
-    Ok(Invocation::Add {
-        conf,
-        attachment,
-        netns,
-        pod: args.pod,
-    })
+    Ok(Invocation::Add { conf, attachment, netns, pod: args.pod })
 }
 
 fn check(env: &Env, stdin: &[u8], attachment: Attachment) -> Result<Invocation, Error> {
     let netns = netns_path(env)?;
     let mut conf = conf_for(Verb::Check, stdin)?;
-    let prev = conf.prev_result.take().ok_or(Error::MissingKey {
-        key: "prevResult",
-        rule: "CHECK compares with the result of ADD",
-    })?;
+    let prev = conf
+        .prev_result
+        .take()
+        .ok_or(Error::MissingKey { key: "prevResult", rule: "CHECK compares with the result of ADD" })?;
     prev.addresses_of(&attachment.ifname)?;
-    Ok(Invocation::Check {
-        conf,
-        attachment,
-        netns,
-        prev,
-    })
+    Ok(Invocation::Check { conf, attachment, netns, prev })
 }
 
 fn gc(stdin: &[u8]) -> Result<Invocation, Error> {
     const KEY: &str = "cni.dev/valid-attachments";
     let mut conf = conf_for(Verb::Gc, stdin)?;
     // No list is not an empty list: nothing is freed for want of a word about it.
-    let valid = conf.valid_attachments.take().ok_or(Error::MissingKey {
-        key: KEY,
-        rule: "GC keeps what it lists; send [] to keep nothing",
-    })?;
-    if valid
-        .iter()
-        .any(|attachment| attachment.container_id.is_empty() || attachment.ifname.is_empty())
-    {
+    let valid = conf
+        .valid_attachments
+        .take()
+        .ok_or(Error::MissingKey { key: KEY, rule: "GC keeps what it lists; send [] to keep nothing" })?;
+    if valid.iter().any(|attachment| attachment.container_id.is_empty() || attachment.ifname.is_empty()) {
         return Err(Error::BadValue {
             key: KEY.to_owned(),
             value: "a list".to_owned(),
@@ -266,14 +238,7 @@ fn gc(stdin: &[u8]) -> Result<Invocation, Error> {
 /// The configuration, if its version has the verb.
 fn conf_for(verb: Verb, stdin: &[u8]) -> Result<NetConf, Error> {
     let conf = NetConf::parse(stdin)?;
-    if conf.version.knows(verb) {
-        Ok(conf)
-    } else {
-        Err(Error::VerbNotInVersion {
-            version: conf.version,
-            verb,
-        })
-    }
+    if conf.version.knows(verb) { Ok(conf) } else { Err(Error::VerbNotInVersion { version: conf.version, verb }) }
 }
 
 /// All that the verb needs and does not find, at once.
@@ -294,11 +259,7 @@ fn require(env: &Env, verb: Verb) -> Result<(), Error> {
     if attachment && missing(&env.ifname) {
         names.push("CNI_IFNAME");
     }
-    if names.is_empty() {
-        Ok(())
-    } else {
-        Err(Error::MissingEnv { verb, names })
-    }
+    if names.is_empty() { Ok(()) } else { Err(Error::MissingEnv { verb, names }) }
 }
 
 fn attachment(env: &Env) -> Result<Attachment, Error> {
@@ -306,10 +267,7 @@ fn attachment(env: &Env) -> Result<Attachment, Error> {
     names::container_id(&container_id)?;
     let ifname = utf8("CNI_IFNAME", env.ifname.as_ref())?;
     names::interface_name(&ifname)?;
-    Ok(Attachment {
-        container_id,
-        ifname,
-    })
+    Ok(Attachment { container_id, ifname })
 }
 
 fn netns_path(env: &Env) -> Result<String, Error> {
@@ -317,35 +275,25 @@ fn netns_path(env: &Env) -> Result<String, Error> {
     if path.starts_with('/') {
         return Ok(path);
     }
-    Err(Error::InvalidEnv {
-        name: "CNI_NETNS",
-        value: shown(&path),
-        rule: "must be an absolute path",
-    })
+    Err(Error::InvalidEnv { name: "CNI_NETNS", value: shown(&path), rule: "must be an absolute path" })
 }
 
 fn utf8(name: &'static str, value: Option<&OsString>) -> Result<String, Error> {
     let Some(value) = value else {
         return Ok(String::new());
     };
-    value
-        .to_str()
-        .map(str::to_owned)
-        .ok_or_else(|| Error::InvalidEnv {
-            name,
-            value: shown(&value.to_string_lossy()),
-            rule: "must be UTF-8",
-        })
+    value.to_str().map(str::to_owned).ok_or_else(|| Error::InvalidEnv {
+        name,
+        value: shown(&value.to_string_lossy()),
+        rule: "must be UTF-8",
+    })
 }
 
 /// What VERSION echoes. The call must work whatever comes in, since it is how a runtime finds out what to send.
 fn echo_of(stdin: &[u8]) -> String {
     let named = document(stdin).ok().and_then(|document| {
         let conf = Object::root(&document).ok()?;
-        conf.text("cniVersion")
-            .ok()?
-            .filter(|given| is_number(given))
-            .map(str::to_owned)
+        conf.text("cniVersion").ok()?.filter(|given| is_number(given)).map(str::to_owned)
     });
     named.unwrap_or_else(|| Version::NEWEST.as_str().to_owned())
 }

@@ -16,11 +16,7 @@ impl<'a> Object<'a> {
     pub(super) fn root(value: &'a Value) -> Result<Self, Error> {
         match value {
             Value::Object(map) => Ok(Self { path: "", map }),
-            other => Err(Error::WrongType {
-                key: "the document".to_owned(),
-                want: "an object",
-                found: kind(other),
-            }),
+            other => Err(Error::WrongType { key: "the document".to_owned(), want: "an object", found: kind(other) }),
         }
     }
 
@@ -51,10 +47,7 @@ impl<'a> Object<'a> {
     pub(super) fn number(&self, key: &str) -> Result<Option<f64>, Error> {
         match self.get(key) {
             None => Ok(None),
-            Some(value) => value
-                .as_f64()
-                .map(Some)
-                .ok_or_else(|| self.wrong(key, "a number", value)),
+            Some(value) => value.as_f64().map(Some).ok_or_else(|| self.wrong(key, "a number", value)),
         }
     }
 
@@ -65,36 +58,21 @@ impl<'a> Object<'a> {
 
     /// A key's path from the document's root.
     pub(super) fn path_of(&self, key: &str) -> String {
-        if self.path.is_empty() {
-            key.to_owned()
-        } else {
-            format!("{}.{key}", self.path)
-        }
+        if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
     }
 
     /// The structure below a key.
-    pub(super) fn structure<T: DeserializeOwned>(
-        &self,
-        key: &str,
-        path: &'static str,
-    ) -> Result<Option<T>, Error> {
+    pub(super) fn structure<T: DeserializeOwned>(&self, key: &str, path: &'static str) -> Result<Option<T>, Error> {
         match self.get(key) {
             None => Ok(None),
             Some(value) => T::deserialize(value)
                 .map(Some)
-                .map_err(|error| Error::Malformed {
-                    key: path,
-                    reason: shown(&error.to_string()),
-                }),
+                .map_err(|error| Error::Malformed { key: path, reason: shown(&error.to_string()) }),
         }
     }
 
     fn wrong(&self, key: &str, want: &'static str, found: &Value) -> Error {
-        Error::WrongType {
-            key: self.path_of(key),
-            want,
-            found: kind(found),
-        }
+        Error::WrongType { key: self.path_of(key), want, found: kind(found) }
     }
 }
 

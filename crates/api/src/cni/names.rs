@@ -33,10 +33,7 @@ pub fn interface_name(value: &str) -> Result<(), Error> {
         "must be shorter than 16 bytes"
     } else if value == "." || value == ".." {
         "must not be . or .."
-    } else if value
-        .chars()
-        .any(|c| c == '/' || c == ':' || c.is_whitespace() || c.is_control())
-    {
+    } else if value.chars().any(|c| c == '/' || c == ':' || c.is_whitespace() || c.is_control()) {
         "must not hold '/', ':', white space or control characters"
     } else if value.contains('%') {
         // The kernel takes "eth%d" as a pattern and makes up another name.
@@ -46,11 +43,7 @@ pub fn interface_name(value: &str) -> Result<(), Error> {
     } else {
         return Ok(());
     };
-    Err(Error::InvalidEnv {
-        name: "CNI_IFNAME",
-        value: shown(value),
-        rule,
-    })
+    Err(Error::InvalidEnv { name: "CNI_IFNAME", value: shown(value), rule })
 }
 
 /// Checks the network's name: the characters of a container id (spec section "Configuration format").
@@ -69,11 +62,6 @@ pub fn network_name(value: &str) -> Result<(), Error> {
 }
 
 fn is_name(value: &str) -> bool {
-    value
-        .as_bytes()
-        .first()
-        .is_some_and(u8::is_ascii_alphanumeric)
-        && value
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-'))
+    value.as_bytes().first().is_some_and(u8::is_ascii_alphanumeric)
+        && value.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-'))
 }

@@ -96,10 +96,7 @@ impl NetConf {
         let version = Version::parse_or_absent(conf.text("cniVersion")?)?;
         let name = conf.text("name")?.unwrap_or_default();
         if name.is_empty() {
-            return Err(Error::MissingKey {
-                key: "name",
-                rule: "every network has a name",
-            });
+            return Err(Error::MissingKey { key: "name", rule: "every network has a name" });
         }
         names::network_name(name)?;
         let run_dir = absolute(&conf, "runDir")?.unwrap_or_else(|| PathBuf::from(DEFAULT_RUN_DIR));
@@ -129,10 +126,7 @@ impl NetConf {
     pub fn refuse_unsupported(&self) -> Result<(), Error> {
         if !self.ipam_type.is_empty() && self.ipam_type != IPAM_TYPE {
             let value = format!("{:?}", shown(&self.ipam_type));
-            return Err(Error::UnsupportedField {
-                key: "ipam.type".to_owned(),
-                value,
-            });
+            return Err(Error::UnsupportedField { key: "ipam.type".to_owned(), value });
         }
         self.runtime_config.refuse_unsupported()
     }
@@ -140,10 +134,7 @@ impl NetConf {
     /// The DNS settings of the result: the runtime's, else the configuration's.
     #[must_use]
     pub fn result_dns(&self) -> Dns {
-        self.runtime_config
-            .dns
-            .clone()
-            .unwrap_or_else(|| self.dns.clone())
+        self.runtime_config.dns.clone().unwrap_or_else(|| self.dns.clone())
     }
 }
 
@@ -151,9 +142,7 @@ impl Version {
     /// Reads a `cniVersion` that may be absent, which means 0.1.0.
     fn parse_or_absent(given: Option<&str>) -> Result<Self, Error> {
         match given {
-            None | Some("") => Err(Error::UnsupportedVersion {
-                given: String::new(),
-            }),
+            None | Some("") => Err(Error::UnsupportedVersion { given: String::new() }),
             Some(given) => Self::parse(given),
         }
     }
@@ -173,11 +162,7 @@ impl Timeouts {
                 "gc" => &mut timeouts.gc,
                 "status" => &mut timeouts.status,
                 _ => {
-                    return Err(bad(
-                        &given,
-                        key,
-                        "no such timeout; there are add, del, check, gc and status",
-                    ));
+                    return Err(bad(&given, key, "no such timeout; there are add, del, check, gc and status"));
                 }
             };
             let Some(seconds) = given.number(key)? else {
@@ -194,18 +179,13 @@ impl Timeouts {
 
 /// Standard input as JSON.
 pub(super) fn document(stdin: &[u8]) -> Result<Value, Error> {
-    serde_json::from_slice(stdin).map_err(|error| Error::NotJson {
-        reason: shown(&error.to_string()),
-    })
+    serde_json::from_slice(stdin).map_err(|error| Error::NotJson { reason: shown(&error.to_string()) })
 }
 
 fn program_name(conf: &Object<'_>) -> Result<String, Error> {
     let kind = conf.text("type")?.unwrap_or_default();
     if kind.is_empty() {
-        return Err(Error::MissingKey {
-            key: "type",
-            rule: "it names the program",
-        });
+        return Err(Error::MissingKey { key: "type", rule: "it names the program" });
     }
     if kind.contains(['/', '\\', '\0']) {
         return Err(bad(conf, "type", "must be the name of a file, not a path"));
@@ -235,23 +215,11 @@ fn valid_attachments(conf: &Object<'_>) -> Result<Option<Vec<Attachment>>, Error
     const KEY: &str = "cni.dev/valid-attachments";
     let given: Option<Vec<Given>> = conf.structure(KEY, KEY)?;
     Ok(given.map(|list| {
-        list.into_iter()
-            .map(|given| Attachment {
-                container_id: given.container_id,
-                ifname: given.ifname,
-            })
-            .collect()
+        list.into_iter().map(|given| Attachment { container_id: given.container_id, ifname: given.ifname }).collect()
     }))
 }
 
 fn bad(object: &Object<'_>, key: &str, rule: &'static str) -> Error {
-    let value = object
-        .get(key)
-        .map(|value| shown(&value.to_string()))
-        .unwrap_or_default();
-    Error::BadValue {
-        key: object.path_of(key),
-        value,
-        rule,
-    }
+    let value = object.get(key).map(|value| shown(&value.to_string())).unwrap_or_default();
+    Error::BadValue { key: object.path_of(key), value, rule }
 }

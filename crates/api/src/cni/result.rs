@@ -123,25 +123,16 @@ pub struct Route {
 #[serde(default, expecting = "an object with DNS settings")]
 pub struct Dns {
     /// Addresses of name servers, in order of preference.
-    #[serde(
-        skip_serializing_if = "Vec::is_empty",
-        deserialize_with = "null_is_default"
-    )]
+    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_default")]
     pub nameservers: Vec<String>,
     /// The local domain.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub domain: String,
     /// Search domains, in order.
-    #[serde(
-        skip_serializing_if = "Vec::is_empty",
-        deserialize_with = "null_is_default"
-    )]
+    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_default")]
     pub search: Vec<String>,
     /// Options for the resolver.
-    #[serde(
-        skip_serializing_if = "Vec::is_empty",
-        deserialize_with = "null_is_default"
-    )]
+    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_default")]
     pub options: Vec<String>,
 }
 
@@ -163,9 +154,7 @@ impl AddResult {
             sandbox: pod.netns.to_owned(),
             ..Interface::default()
         });
-        let pod_side = i64::try_from(result.interfaces.len())
-            .ok()
-            .map(|count| count - 1);
+        let pod_side = i64::try_from(result.interfaces.len()).ok().map(|count| count - 1);
         for address in &endpoint.addresses {
             let (length, everything, gateway) = match address {
                 IpAddr::V4(_) => (32, "0.0.0.0/0", pod.gateway_v4.to_string()),
@@ -177,20 +166,12 @@ impl AddResult {
                 address: format!("{address}/{length}"),
                 gateway: Some(gateway.clone()),
             });
-            result.routes.push(Route {
-                dst: everything.to_owned(),
-                gw: Some(gateway),
-                ..Route::default()
-            });
+            result.routes.push(Route { dst: everything.to_owned(), gw: Some(gateway), ..Route::default() });
         }
         if dns != Dns::default() {
             result.dns = dns;
         }
-        Self {
-            cni_version: Version::NEWEST.as_str().to_owned(),
-            result,
-        }
-        .shaped(Version::NEWEST)
+        Self { cni_version: Version::NEWEST.as_str().to_owned(), result }.shaped(Version::NEWEST)
     }
 
     /// The same result in the shape of a version.
@@ -208,11 +189,7 @@ impl AddResult {
                 interface.pci_id.clear();
             }
             for route in &mut self.result.routes {
-                *route = Route {
-                    dst: std::mem::take(&mut route.dst),
-                    gw: route.gw.take(),
-                    ..Route::default()
-                };
+                *route = Route { dst: std::mem::take(&mut route.dst), gw: route.gw.take(), ..Route::default() };
             }
         }
         self
@@ -229,49 +206,24 @@ impl PrevResult {
             .interfaces
             .iter()
             .position(|interface| interface.name == ifname && !interface.sandbox.is_empty())
-            .ok_or_else(|| {
-                bad(
-                    "prevResult.interfaces",
-                    ifname,
-                    "must name the pod's interface",
-                )
-            })?;
-        let mine = |ip: &&IpConfig| {
-            ip.interface
-                .is_some_and(|at| usize::try_from(at) == Ok(index))
-        };
+            .ok_or_else(|| bad("prevResult.interfaces", ifname, "must name the pod's interface"))?;
+        let mine = |ip: &&IpConfig| ip.interface.is_some_and(|at| usize::try_from(at) == Ok(index));
         let addresses = self.ips.iter().filter(mine).map(|ip| {
             let text = ip.address.split('/').next().unwrap_or_default();
-            text.parse().map_err(|_| {
-                bad(
-                    "prevResult.ips",
-                    &ip.address,
-                    "must be an address with its prefix length",
-                )
-            })
+            text.parse().map_err(|_| bad("prevResult.ips", &ip.address, "must be an address with its prefix length"))
         });
         let addresses = addresses.collect::<Result<Vec<IpAddr>, Error>>()?;
         if addresses.is_empty() {
-            return Err(bad(
-                "prevResult.ips",
-                ifname,
-                "must hold an address of the pod's interface",
-            ));
+            return Err(bad("prevResult.ips", ifname, "must hold an address of the pod's interface"));
         }
         Ok(addresses)
     }
 }
 
 fn bad(key: &str, value: &str, rule: &'static str) -> Error {
-    Error::BadValue {
-        key: key.to_owned(),
-        value: format!("{:?}", shown(value)),
-        rule,
-    }
+    Error::BadValue { key: key.to_owned(), value: format!("{:?}", shown(value)), rule }
 }
 
-fn null_is_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(
-    from: D,
-) -> Result<T, D::Error> {
+fn null_is_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(from: D) -> Result<T, D::Error> {
     Ok(Option::<T>::deserialize(from)?.unwrap_or_default())
 }

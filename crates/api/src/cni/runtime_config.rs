@@ -25,10 +25,7 @@ pub struct RuntimeConfig {
 
 /// One mapped port.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(
-    rename_all = "camelCase",
-    expecting = "an object with hostPort and containerPort"
-)]
+#[serde(rename_all = "camelCase", expecting = "an object with hostPort and containerPort")]
 pub struct PortMapping {
     /// Port of the node.
     pub host_port: u16,
@@ -60,11 +57,7 @@ pub enum Protocol {
 /// Limits of a pod's traffic. Rates in bits a second, bursts in bits; 0 means no limit. containerd sends `u32::MAX` as
 /// burst.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(
-    rename_all = "camelCase",
-    default,
-    expecting = "an object with rates and bursts"
-)]
+#[serde(rename_all = "camelCase", default, expecting = "an object with rates and bursts")]
 pub struct Bandwidth {
     /// Towards the pod.
     pub ingress_rate: u64,
@@ -92,9 +85,7 @@ impl RuntimeConfig {
         };
         let dns = given.structure::<DnsCapability>("dns", "runtimeConfig.dns")?;
         Ok(Self {
-            port_mappings: given
-                .structure("portMappings", "runtimeConfig.portMappings")?
-                .unwrap_or_default(),
+            port_mappings: given.structure("portMappings", "runtimeConfig.portMappings")?.unwrap_or_default(),
             bandwidth: given.structure("bandwidth", "runtimeConfig.bandwidth")?,
             dns: dns.map(|dns| Dns {
                 nameservers: dns.servers,
@@ -102,12 +93,10 @@ impl RuntimeConfig {
                 search: dns.searches,
                 options: dns.options,
             }),
-            unsupported: ["portMappings", "bandwidth", "ips", "ipRanges", "mac"]
-                .into_iter()
-                .find_map(|key| {
-                    let value = given.get(key).filter(|value| !asks_nothing(value))?;
-                    Some((given.path_of(key), shown(&value.to_string())))
-                }),
+            unsupported: ["portMappings", "bandwidth", "ips", "ipRanges", "mac"].into_iter().find_map(|key| {
+                let value = given.get(key).filter(|value| !asks_nothing(value))?;
+                Some((given.path_of(key), shown(&value.to_string())))
+            }),
         })
     }
 
@@ -133,9 +122,7 @@ fn asks_nothing(value: &serde_json::Value) -> bool {
         Value::String(text) => text.is_empty(),
         Value::Array(list) => list.is_empty(),
         // Bursts alone limit nothing.
-        Value::Object(map) => map
-            .iter()
-            .all(|(key, value)| key.ends_with("Burst") || asks_nothing(value)),
+        Value::Object(map) => map.iter().all(|(key, value)| key.ends_with("Burst") || asks_nothing(value)),
     }
 }
 

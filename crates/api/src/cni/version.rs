@@ -47,13 +47,9 @@ impl Version {
             return Ok(version);
         }
         if is_number(given) {
-            Err(Error::UnsupportedVersion {
-                given: given.to_owned(),
-            })
+            Err(Error::UnsupportedVersion { given: given.to_owned() })
         } else {
-            Err(Error::MalformedVersion {
-                given: given.to_owned(),
-            })
+            Err(Error::MalformedVersion { given: given.to_owned() })
         }
     }
 
@@ -81,11 +77,7 @@ pub(super) fn is_number(given: &str) -> bool {
     let mut parts = 0;
     for part in given.split('.') {
         parts += 1;
-        if parts > 3
-            || part.is_empty()
-            || part.len() > 5
-            || !part.bytes().all(|b| b.is_ascii_digit())
-        {
+        if parts > 3 || part.is_empty() || part.len() > 5 || !part.bytes().all(|b| b.is_ascii_digit()) {
             return false;
         }
     }
@@ -104,9 +96,6 @@ impl VersionReport {
     /// The answer to a VERSION call that named this `cniVersion`: the spec wants it echoed.
     #[must_use]
     pub fn echoing(cni_version: String) -> Self {
-        Self {
-            cni_version,
-            supported_versions: Version::ALL.map(Version::as_str),
-        }
+        Self { cni_version, supported_versions: Version::ALL.map(Version::as_str) }
     }
 }

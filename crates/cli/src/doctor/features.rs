@@ -12,10 +12,22 @@ use super::Finding;
 /// What each feature is for, and rules that need it.
 const RULES: [(&str, &str, &str); 6] = [
     ("nft tables", "everything", "chain a { type filter hook forward priority filter; }"),
-    ("nft sets", "membership of pods", "set s { type ipv4_addr . ether_addr; }\nset i { type ipv6_addr; flags interval; }"),
+    (
+        "nft sets",
+        "membership of pods",
+        "set s { type ipv4_addr . ether_addr; }\nset i { type ipv6_addr; flags interval; }",
+    ),
     ("nft maps", "verdicts by pod", "map m { type ifname . ipv4_addr : verdict; }"),
-    ("nft masquerade", "the way out", "chain p { type nat hook postrouting priority srcnat; masquerade fully-random; }"),
-    ("nft fib", "local destinations", "chain f { type filter hook prerouting priority raw; fib daddr type local accept; }"),
+    (
+        "nft masquerade",
+        "the way out",
+        "chain p { type nat hook postrouting priority srcnat; masquerade fully-random; }",
+    ),
+    (
+        "nft fib",
+        "local destinations",
+        "chain f { type filter hook prerouting priority raw; fib daddr type local accept; }",
+    ),
     (
         "conntrack",
         "answers come back",
@@ -28,7 +40,12 @@ pub fn examine(subject: &str) -> Vec<Finding> {
     match netns::run_in_new(|| Ok(try_all(subject))) {
         Ok(findings) => findings,
         Err(error) => {
-            vec![Finding::bad(subject, "namespaces", format!("{error:#}"), "run as root, on a kernel with CONFIG_NET_NS")]
+            vec![Finding::bad(
+                subject,
+                "namespaces",
+                format!("{error:#}"),
+                "run as root, on a kernel with CONFIG_NET_NS",
+            )]
         }
     }
 }

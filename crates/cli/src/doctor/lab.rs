@@ -32,7 +32,11 @@ async fn examine_cluster(lab: &LabClient, only: Option<&str>) -> Vec<Finding> {
     let status = match status::of(lab).await {
         Ok(status) => status,
         Err(error) => {
-            let remedy = format!("`overlane lab up --name {}` starts the daemon again; its log is in {}", lab.name, lab.paths.logs().display());
+            let remedy = format!(
+                "`overlane lab up --name {}` starts the daemon again; its log is in {}",
+                lab.name,
+                lab.paths.logs().display()
+            );
             return vec![Finding::bad(&subject, "daemon", format!("{error:#}"), remedy)];
         }
     };
@@ -55,10 +59,16 @@ fn programs(lab: &LabClient, status: &LabStatus, subject: &str) -> Vec<Finding> 
     for program in status.programs.iter().filter(|program| !program.process.is_some_and(|process| process.alive())) {
         let end = program.last_end.as_deref().unwrap_or("it has not started");
         let (what, remedy) = if program.down {
-            (format!("{} was told to stay down", program.program), format!("`overlane lab program {} start --name {}`", program.program, lab.name))
+            (
+                format!("{} was told to stay down", program.program),
+                format!("`overlane lab program {} start --name {}`", program.program, lab.name),
+            )
         } else {
             let log = lab.paths.log(&program.program);
-            (format!("{} does not run: {end}", program.program), format!("it is started again and again; look at {}", log.display()))
+            (
+                format!("{} does not run: {end}", program.program),
+                format!("it is started again and again; look at {}", log.display()),
+            )
         };
         findings.push(Finding::bad(subject, "programs", what, remedy));
     }
@@ -74,7 +84,12 @@ fn nodes(status: &LabStatus, only: Option<&str>) -> Vec<Finding> {
                 return Finding::bad(&node.name, "node", "it has no block", remedy);
             }
             if !node.ready {
-                return Finding::bad(&node.name, "node", format!("not ready: {}", node.message), "look at its agent's log");
+                return Finding::bad(
+                    &node.name,
+                    "node",
+                    format!("not ready: {}", node.message),
+                    "look at its agent's log",
+                );
             }
             Finding::good(&node.name, "node", "ready")
         })
@@ -103,7 +118,8 @@ fn judge(subject: &str, conditions: &[Condition]) -> Vec<Finding> {
     let wrong = conditions.iter().filter(|condition| (condition.type_ == "Ready") != (condition.status == "True"));
     wrong
         .map(|condition| {
-            let what = format!("{} is {}: {}: {}", condition.type_, condition.status, condition.reason, condition.message);
+            let what =
+                format!("{} is {}: {}: {}", condition.type_, condition.status, condition.reason, condition.message);
             Finding::bad(subject, "condition", what, "docs/operations.md says what each condition means and what to do")
         })
         .collect()

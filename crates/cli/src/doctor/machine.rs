@@ -34,7 +34,12 @@ fn rights() -> Vec<Finding> {
         .iter()
         .filter(|(bit, ..)| mask & (1 << bit) == 0)
         .map(|(_, name, purpose)| {
-            Finding::bad(MACHINE, "rights", format!("{name} is missing: {purpose}"), format!("run as root, or with {name}"))
+            Finding::bad(
+                MACHINE,
+                "rights",
+                format!("{name} is missing: {purpose}"),
+                format!("run as root, or with {name}"),
+            )
         })
         .collect();
     if missing.is_empty() { vec![Finding::good(MACHINE, "rights", "all that are needed")] } else { missing }
@@ -58,7 +63,11 @@ fn leftovers() -> Vec<Finding> {
             Some(_) => format!("lab `{name}`: its daemon is dead, its nodes are left"),
             None => format!("lab `{name}`: namespaces or addresses of it are left, its records are gone"),
         };
-        let again = if daemon.is_some() { format!(", or `overlane lab up --name {name}` takes it over") } else { String::new() };
+        let again = if daemon.is_some() {
+            format!(", or `overlane lab up --name {name}` takes it over")
+        } else {
+            String::new()
+        };
         let remedy = format!("`overlane lab down --name {name}` removes it{again}");
         findings.push(Finding::bad(MACHINE, "leftovers", what, remedy));
     }
@@ -82,7 +91,12 @@ pub fn examine_here() -> Vec<Finding> {
     let left: Vec<&String> = links.iter().filter(|link| owned::is_pod_link(link)).collect();
     if !left.is_empty() {
         let what = format!("{} pod links, and no agent", left.len());
-        findings.push(Finding::bad(MACHINE, "leftovers", what, "start overlane-agent, or delete them with `ip link delete`"));
+        findings.push(Finding::bad(
+            MACHINE,
+            "leftovers",
+            what,
+            "start overlane-agent, or delete them with `ip link delete`",
+        ));
     }
     findings
 }
@@ -121,7 +135,8 @@ pub fn sysctls(subject: &str, families: &[Family]) -> Vec<Finding> {
         .iter()
         .filter_map(|setting| {
             let now = sysctl::read(&setting.key).unwrap_or_else(|error| error.to_string());
-            let remedy = format!("the agent sets it within a minute; else write {} to /proc/sys/{}", setting.value, setting.key);
+            let remedy =
+                format!("the agent sets it within a minute; else write {} to /proc/sys/{}", setting.value, setting.key);
             let what = format!("{} is {now}, not {}: {}", setting.key, setting.value, setting.reason);
             (now != setting.value).then(|| Finding::bad(subject, "sysctls", what, remedy))
         })
@@ -137,7 +152,12 @@ pub fn agent_ready(subject: &str) -> Finding {
             let what = format!("not ready: {} ({code})", body.trim());
             Finding::bad(subject, "agent", what, "its log says more; it gets ready by itself once the reason is gone")
         }
-        Err(error) => Finding::bad(subject, "agent", format!("does not answer: {error}"), "start overlane-agent, or look at its log"),
+        Err(error) => Finding::bad(
+            subject,
+            "agent",
+            format!("does not answer: {error}"),
+            "start overlane-agent, or look at its log",
+        ),
     }
 }
 
@@ -166,7 +186,9 @@ pub fn examine_inside(path: &Path, subject: &str, families: &[Family]) -> Vec<Fi
     });
     match looked {
         Ok(findings) => findings,
-        Err(error) => vec![Finding::bad(subject, "namespace", format!("{error:#}"), "end the lab and bring it up again")],
+        Err(error) => {
+            vec![Finding::bad(subject, "namespace", format!("{error:#}"), "end the lab and bring it up again")]
+        }
     }
 }
 

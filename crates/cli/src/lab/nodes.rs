@@ -45,7 +45,8 @@ async fn add(lab: &LabClient, count: u32, node: Option<&str>) -> Result<()> {
     let mut numbers = vec![None; usize::try_from(count)?];
     if let Some(name) = node {
         let reason = "a node is called node-NUMBER".to_owned();
-        let number = names::node_number(name).ok_or(LabError::Argument { argument: format!("--node {name}"), reason })?;
+        let number =
+            names::node_number(name).ok_or(LabError::Argument { argument: format!("--node {name}"), reason })?;
         numbers = vec![Some(number)];
     }
     for number in numbers {

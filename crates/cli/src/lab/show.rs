@@ -34,16 +34,23 @@ fn good(is: bool, yes: &str, no: &str) -> (Style, String) {
 pub fn render_status(status: &LabStatus, colours: bool) -> String {
     let mut head = Table::bare();
     head.row([(Style::Bold, "lab".to_owned()), cell(format!("{} in VNet {}", status.name, status.vnet))]);
-    head.row([(Style::Bold, "pods".to_owned()), cell(format!("{} ({})", status.pod_cidrs.join(" "), status.families.join(", ")))]);
+    head.row([
+        (Style::Bold, "pods".to_owned()),
+        cell(format!("{} ({})", status.pod_cidrs.join(" "), status.families.join(", "))),
+    ]);
     let api = if status.api_up { status.api.clone() } else { format!("{} (taken away)", status.api) };
     head.row([(Style::Bold, "API".to_owned()), cell(api)]);
     for program in status.programs.iter().filter(|program| program.program.starts_with("controller")) {
         let runs = program.process.is_some_and(|process| process.alive());
-        head.row([(Style::Bold, program.program.clone()), good(runs, "running", program.last_end.as_deref().unwrap_or("down"))]);
+        head.row([
+            (Style::Bold, program.program.clone()),
+            good(runs, "running", program.last_end.as_deref().unwrap_or("down")),
+        ]);
     }
     let mut nodes = Table::new(&["NODE", "READY", "ADDRESSES", "BLOCKS", "PODS", "AGENT"]);
     for node in &status.nodes {
-        let agent = if node.restarts > 0 { format!("running, restarted {}", node.restarts) } else { "running".to_owned() };
+        let agent =
+            if node.restarts > 0 { format!("running, restarted {}", node.restarts) } else { "running".to_owned() };
         nodes.row([
             cell(&node.name),
             good(node.ready, "yes", &format!("no: {}", node.message)),
@@ -143,7 +150,10 @@ fn render_check(report: &report::Report, colours: bool) -> String {
     text.push_str(&out::paint(Style::Bad, &format!("\n{} of {} not so\n", report.failed, report.asked), colours));
     for failure in report.failures.iter().take(LISTED) {
         let (family, kind) = (&failure.family, failure.kind);
-        text.push_str(&format!("  {}: {family} {kind}, {} to {}: {}\n", failure.way, failure.from, failure.to, failure.what));
+        text.push_str(&format!(
+            "  {}: {family} {kind}, {} to {}: {}\n",
+            failure.way, failure.from, failure.to, failure.what
+        ));
     }
     if report.failures.len() > LISTED {
         text.push_str(&format!("  and {} more; -o json lists them all\n", report.failures.len() - LISTED));

@@ -35,7 +35,10 @@ pub fn run(name: &LabName, args: &UpArgs) -> Result<ExitCode> {
         Format::Json => out::json(&status)?,
         Format::Table => {
             out::print(&super::show::render_status(&status, out::colours()))?;
-            out::print(&format!("up in {:.1} s; `overlane lab check --name {name}` proves it\n", began.elapsed().as_secs_f32()))?;
+            out::print(&format!(
+                "up in {:.1} s; `overlane lab check --name {name}` proves it\n",
+                began.elapsed().as_secs_f32()
+            ))?;
         }
     }
     Ok(ExitCode::SUCCESS)

@@ -26,9 +26,7 @@ pub struct Site {
 
 impl Site {
     pub fn new() -> Self {
-        Self {
-            dir: tempfile::tempdir().unwrap(),
-        }
+        Self { dir: tempfile::tempdir().unwrap() }
     }
 
     pub fn socket(&self) -> PathBuf {
@@ -67,10 +65,7 @@ impl Site {
         };
         let mut names: Vec<_> = dir.map(|entry| entry.unwrap().path()).collect();
         names.sort();
-        names
-            .iter()
-            .map(|path| serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap())
-            .collect()
+        names.iter().map(|path| serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()).collect()
     }
 }
 
@@ -86,8 +81,7 @@ impl Outcomes {
     }
 
     pub fn json(&self) -> Value {
-        serde_json::from_slice(&self.output.stdout)
-            .unwrap_or_else(|error| panic!("{error}: {:?}", self.output))
+        serde_json::from_slice(&self.output.stdout).unwrap_or_else(|error| panic!("{error}: {:?}", self.output))
     }
 
     /// Asserts an error object with this code, exit code 1, and no panic.
@@ -96,12 +90,7 @@ impl Outcomes {
         let object = self.json();
         assert_eq!(object["code"], json!(code), "{object}");
         assert_eq!(self.output.status.code(), Some(1), "{:?}", self.output);
-        assert!(
-            object["msg"]
-                .as_str()
-                .is_some_and(|msg| !msg.is_empty() && !msg.contains('\n')),
-            "{object}"
-        );
+        assert!(object["msg"].as_str().is_some_and(|msg| !msg.is_empty() && !msg.contains('\n')), "{object}");
         assert!(object["cniVersion"].is_string(), "{object}");
         self.no_panic();
         object
@@ -116,42 +105,25 @@ impl Outcomes {
     /// Asserts that the call waited for [`HASTE`] and not for much longer.
     #[track_caller]
     pub fn waited(&self) {
-        assert!(
-            (HASTE..HASTE + Duration::from_secs(15)).contains(&self.took),
-            "{:?}",
-            self.took
-        );
+        assert!((HASTE..HASTE + Duration::from_secs(15)).contains(&self.took), "{:?}", self.took);
     }
 
     /// Asserts success without output.
     #[track_caller]
     pub fn is_quiet(&self) {
-        assert_eq!(
-            (self.output.status.code(), self.stdout().as_str()),
-            (Some(0), ""),
-            "{:?}",
-            self.output
-        );
+        assert_eq!((self.output.status.code(), self.stdout().as_str()), (Some(0), ""), "{:?}", self.output);
         self.no_panic();
     }
 
     #[track_caller]
     fn no_panic(&self) {
-        assert!(
-            !String::from_utf8_lossy(&self.output.stderr).contains("panicked"),
-            "{:?}",
-            self.output
-        );
+        assert!(!String::from_utf8_lossy(&self.output.stderr).contains("panicked"), "{:?}", self.output);
     }
 }
 
 pub fn plugin() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_overlane-cni"));
-    command
-        .env_clear()
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
+    command.env_clear().stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }
 
@@ -167,19 +139,13 @@ pub fn feed(mut command: Command, stdin: &[u8]) -> Outcomes {
     }
     let _ = child.kill();
     let output = child.wait_with_output().unwrap();
-    Outcomes {
-        output,
-        took: began.elapsed(),
-    }
+    Outcomes { output, took: began.elapsed() }
 }
 
 /// A call with the usual environment of a pod; an empty value means that the variable is not set.
 pub fn call_with(verb: &str, env: &[(&str, &str)], stdin: &[u8]) -> Outcomes {
     let mut command = plugin();
-    command
-        .env("CNI_COMMAND", verb)
-        .env("CNI_CONTAINERID", "c0ffee")
-        .env("CNI_IFNAME", "eth0");
+    command.env("CNI_COMMAND", verb).env("CNI_CONTAINERID", "c0ffee").env("CNI_IFNAME", "eth0");
     for (name, value) in env {
         if value.is_empty() {
             command.env_remove(name)
@@ -202,10 +168,7 @@ pub struct Seen {
 }
 
 /// Serves one connection: reads a request, answers it.
-pub fn serve(
-    listener: UnixListener,
-    answer: impl FnOnce(&Request) -> Vec<u8> + Send + 'static,
-) -> JoinHandle<Seen> {
+pub fn serve(listener: UnixListener, answer: impl FnOnce(&Request) -> Vec<u8> + Send + 'static) -> JoinHandle<Seen> {
     std::thread::spawn(move || {
         let (mut stream, _) = listener.accept().unwrap();
         let seen = receive(&mut stream);
@@ -215,21 +178,11 @@ pub fn serve(
 }
 
 pub fn answering(outcome: Outcome) -> impl FnOnce(&Request) -> Vec<u8> + Send + 'static {
-    move |_| {
-        frame(&Response {
-            protocol: PROTOCOL,
-            outcome,
-        })
-        .unwrap()
-    }
+    move |_| frame(&Response { protocol: PROTOCOL, outcome }).unwrap()
 }
 
 pub fn failing(code: u32, msg: &str, details: &str) -> Outcome {
-    Outcome::Failed(Failure {
-        code,
-        msg: msg.to_owned(),
-        details: details.to_owned(),
-    })
+    Outcome::Failed(Failure { code, msg: msg.to_owned(), details: details.to_owned() })
 }
 
 pub fn endpoint() -> Endpoint {
@@ -238,10 +191,7 @@ pub fn endpoint() -> Endpoint {
         host_mac: "02:6f:76:6c:00:01".to_owned(),
         mac: "02:11:22:33:44:55".to_owned(),
         mtu: 1450,
-        addresses: vec![
-            "10.244.2.2".parse().unwrap(),
-            "fd12:3456:789a:0:2::2".parse().unwrap(),
-        ],
+        addresses: vec!["10.244.2.2".parse().unwrap(), "fd12:3456:789a:0:2::2".parse().unwrap()],
     }
 }
 
@@ -253,8 +203,7 @@ pub fn receive(stream: &mut UnixStream) -> Seen {
         let mut parts = [IoSliceMut::new(&mut first)];
         let mut space = nix::cmsg_space!([i32; 4]);
         let flags = MsgFlags::MSG_CMSG_CLOEXEC;
-        let message =
-            recvmsg::<()>(stream.as_raw_fd(), &mut parts, Some(&mut space), flags).unwrap();
+        let message = recvmsg::<()>(stream.as_raw_fd(), &mut parts, Some(&mut space), flags).unwrap();
         assert_eq!(message.bytes, 1, "the connection ended before a request");
         for control in message.cmsgs().unwrap() {
             if let ControlMessageOwned::ScmRights(fds) = control {
@@ -266,10 +215,7 @@ pub fn receive(stream: &mut UnixStream) -> Seen {
     stream.read_exact(&mut rest).unwrap();
     let mut body = vec![0; u32::from_be_bytes([first[0], rest[0], rest[1], rest[2]]) as usize];
     stream.read_exact(&mut body).unwrap();
-    Seen {
-        request: serde_json::from_slice(&body).unwrap(),
-        descriptors,
-    }
+    Seen { request: serde_json::from_slice(&body).unwrap(), descriptors }
 }
 
 /// A process that holds a network namespace of its own, made without privileges.
@@ -278,14 +224,7 @@ pub struct Holder(Child);
 impl Holder {
     pub fn new() -> Self {
         let mut child = Command::new("unshare")
-            .args([
-                "--user",
-                "--map-root-user",
-                "--net",
-                "sh",
-                "-c",
-                "echo; exec sleep 60",
-            ])
+            .args(["--user", "--map-root-user", "--net", "sh", "-c", "echo; exec sleep 60"])
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();

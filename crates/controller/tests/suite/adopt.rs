@@ -33,7 +33,11 @@ async fn taken_as_they_are_and_never_written() {
         let cluster = adopting(pod_cidrs).await;
         let controller = cluster.start(SETTINGS);
         // Within and outside the pod CIDRs, of several sizes.
-        let all = [["10.244.3.0/24", "fd12:3456:789a:0:3::/80"], ["10.244.128.0/18", "fd12:3456:789a:0:80::/74"], ["10.77.0.64/26", "fd77::/64"]];
+        let all = [
+            ["10.244.3.0/24", "fd12:3456:789a:0:3::/80"],
+            ["10.244.128.0/18", "fd12:3456:789a:0:80::/74"],
+            ["10.77.0.64/26", "fd77::/64"],
+        ];
         for (index, both) in all.iter().enumerate() {
             let of = |cidr: &&str| *both.iter().find(|block| block.contains(':') == cidr.contains(':')).unwrap();
             let mine: Vec<&str> = pod_cidrs.iter().map(|cidr| of(cidr)).collect();
@@ -51,9 +55,15 @@ async fn taken_as_they_are_and_never_written() {
         let patches = cluster.server.stats().requests.get(&("patch".to_owned(), "nodes".to_owned())).copied();
         assert_eq!(patches, None, "Nodes are not ours to write");
         // Then they are written.
-        let late: Vec<&str> = pod_cidrs.iter().map(|cidr| if cidr.contains(':') { "fd12:3456:789a:0:9::/80" } else { "10.244.9.0/24" }).collect();
+        let late: Vec<&str> = pod_cidrs
+            .iter()
+            .map(|cidr| if cidr.contains(':') { "fd12:3456:789a:0:9::/80" } else { "10.244.9.0/24" })
+            .collect();
         let patch = json!({ "spec": { "podCIDR": late[0], "podCIDRs": late } });
-        Api::<Node>::all(cluster.client.clone()).patch("n9", &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
+        Api::<Node>::all(cluster.client.clone())
+            .patch("n9", &PatchParams::default(), &Patch::Merge(patch))
+            .await
+            .unwrap();
         assert_eq!(cluster.until_announced("n9", late.len()).await, late);
         cluster.until_node("n9", "NetworkUnavailable", "False", "OverlaneIsUp").await;
         cluster.assert_sound().await;

@@ -2,9 +2,9 @@
 //!
 //! Must catch: a node that is not served though there is room again, an event a retry, other nodes that suffer.
 
+use k8s_openapi::api::core::v1::Node;
 use kube::Api;
 use kube::api::{Patch, PatchParams};
-use k8s_openapi::api::core::v1::Node;
 use serde_json::json;
 
 use crate::common::{Cluster, SETTINGS, spec, until};
@@ -69,7 +69,8 @@ async fn told_once_others_unharmed_and_on_by_itself_once_there_is_room() {
         cluster.until_node("n4", "NetworkUnavailable", "False", "OverlaneIsUp").await;
         assert!(cluster.announced("n5").await.is_empty());
         // More room: a pod CIDR that contains the former.
-        let larger: Vec<String> = pod_cidrs.iter().map(|cidr| cidr.replace("/22", "/20").replace("/78", "/76")).collect();
+        let larger: Vec<String> =
+            pod_cidrs.iter().map(|cidr| cidr.replace("/22", "/20").replace("/78", "/76")).collect();
         cluster.patch_network(json!({ "podCIDRs": larger })).await;
         for name in ["n5", "n6"] {
             cluster.until_announced(name, pod_cidrs.len()).await;

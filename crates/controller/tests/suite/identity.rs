@@ -60,7 +60,8 @@ async fn made_again_on_the_same_machine_it_keeps_its_block() {
             .await;
             until("so are its blocks", async || {
                 let all = cluster.blocks().await;
-                let bound = blocks.iter().all(|block| all[block].spec.node_uid == uid && all[block].spec.released_at.is_none());
+                let bound =
+                    blocks.iter().all(|block| all[block].spec.node_uid == uid && all[block].spec.released_at.is_none());
                 bound.then_some(())
             })
             .await;
@@ -164,7 +165,8 @@ async fn a_sequence_that_was_cut_anywhere_is_finished_by_the_next_controller() {
             let cluster = Cluster::new(pod_cidrs).await;
             let uid = cluster.join("n1", "b1").await;
             let nodes_blocks = ["10.244.7.0/24", "fd12:3456:789a:0:7::/80"];
-            let of_family = |cidr: &str| nodes_blocks.iter().find(|block| block.contains(':') == cidr.contains(':')).unwrap();
+            let of_family =
+                |cidr: &str| nodes_blocks.iter().find(|block| block.contains(':') == cidr.contains(':')).unwrap();
             let expected: Vec<String> = pod_cidrs.iter().map(|cidr| (*of_family(cidr)).to_owned()).collect();
             for (block, pod_cidr) in expected.iter().zip(pod_cidrs).take(done) {
                 let spec = NodeBlockSpec {

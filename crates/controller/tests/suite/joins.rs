@@ -3,7 +3,6 @@
 //! Must catch: a write more for a node that joins, blocks of one index that are not given together, a config in another
 //! shape than AKS users know, a write to a Node that is healthy.
 
-
 use std::collections::BTreeMap;
 
 use crate::common::{Cluster, FAMILIES, SETTINGS, node, until};
@@ -79,7 +78,8 @@ async fn five_writes_a_node() {
         .await;
         cluster.settle().await;
         let writes = cluster.writes_since(&before);
-        let count = |verb: &str, resource: &str| writes.get(&(verb.to_owned(), resource.to_owned())).copied().unwrap_or(0);
+        let count =
+            |verb: &str, resource: &str| writes.get(&(verb.to_owned(), resource.to_owned())).copied().unwrap_or(0);
         assert_eq!(count("create", "nodeblocks.overlane.io"), 40 * pod_cidrs.len() as u64);
         assert_eq!(count("create", "nodenetworkconfigs.overlane.io"), 40);
         assert_eq!(count("patch", "nodenetworkconfigs.overlane.io/status"), 40);

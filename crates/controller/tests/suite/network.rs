@@ -62,11 +62,31 @@ async fn every_finding_is_told_and_what_nodes_have_stays() {
 #[tokio::test]
 async fn a_change_that_would_leave_blocks_outside_is_refused() {
     for (pod_cidrs, change, words) in [
-        (FAMILIES[0], json!({ "podCIDRs": ["10.245.0.0/16"] }), ["pod-cidr-in-use", "podCIDRs[0]", "10.244.0.0/24 (n1)"]),
-        (FAMILIES[0], json!({ "podCIDRs": ["10.244.4.0/22"] }), ["pod-cidr-in-use", "podCIDRs[0]", "10.244.0.0/24 (n1)"]),
-        (FAMILIES[0], json!({ "nodeMaskSize": { "ipv4": 25 }, "maxPods": 100 }), ["node-mask-in-use", "nodeMaskSize.ipv4", "24"]),
-        (FAMILIES[2], json!({ "podCIDRs": ["10.244.0.0/16"], "serviceCIDRs": [] }), ["pod-cidr-in-use", "podCIDRs", "fd12:3456:789a::/80 (n1)"]),
-        (FAMILIES[1], json!({ "podCIDRs": ["fd13::/72"] }), ["pod-cidr-in-use", "podCIDRs[0]", "fd12:3456:789a::/80 (n1)"]),
+        (
+            FAMILIES[0],
+            json!({ "podCIDRs": ["10.245.0.0/16"] }),
+            ["pod-cidr-in-use", "podCIDRs[0]", "10.244.0.0/24 (n1)"],
+        ),
+        (
+            FAMILIES[0],
+            json!({ "podCIDRs": ["10.244.4.0/22"] }),
+            ["pod-cidr-in-use", "podCIDRs[0]", "10.244.0.0/24 (n1)"],
+        ),
+        (
+            FAMILIES[0],
+            json!({ "nodeMaskSize": { "ipv4": 25 }, "maxPods": 100 }),
+            ["node-mask-in-use", "nodeMaskSize.ipv4", "24"],
+        ),
+        (
+            FAMILIES[2],
+            json!({ "podCIDRs": ["10.244.0.0/16"], "serviceCIDRs": [] }),
+            ["pod-cidr-in-use", "podCIDRs", "fd12:3456:789a::/80 (n1)"],
+        ),
+        (
+            FAMILIES[1],
+            json!({ "podCIDRs": ["fd13::/72"] }),
+            ["pod-cidr-in-use", "podCIDRs[0]", "fd12:3456:789a::/80 (n1)"],
+        ),
     ] {
         let cluster = Cluster::new(pod_cidrs).await;
         let mut controller = cluster.start(SETTINGS);

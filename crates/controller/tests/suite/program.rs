@@ -81,7 +81,9 @@ async fn serves_a_cluster_shows_itself_and_ends_in_order() {
 #[test]
 fn usage() {
     let run = |args: &[&str]| Command::new(PROGRAM).args(args).output().unwrap();
-    for args in [&["--nonsense"][..], &["--hold-down", "-1"], &["--api-url", "x"], &["--api-url=http://a", "--kubeconfig=b"]] {
+    for args in
+        [&["--nonsense"][..], &["--hold-down", "-1"], &["--api-url", "x"], &["--api-url=http://a", "--kubeconfig=b"]]
+    {
         let output = run(args);
         assert_eq!(output.status.code(), Some(2), "{args:?}");
         assert!(!output.stderr.is_empty());
@@ -98,8 +100,11 @@ fn usage() {
 async fn alive_without_an_api_server_but_not_ready() {
     let address = format!("127.0.0.1:{}", free_port());
     let nowhere = format!("http://127.0.0.1:{}", free_port());
-    let child =
-        Command::new(PROGRAM).args(["--api-url", &nowhere, "--metrics-addr", &address]).stderr(Stdio::null()).spawn().unwrap();
+    let child = Command::new(PROGRAM)
+        .args(["--api-url", &nowhere, "--metrics-addr", &address])
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
     let mut child = Killed(child);
     until("alive", async || get(&address, "/healthz").await?.starts_with("HTTP/1.1 200").then_some(())).await;
     tokio::time::sleep(Duration::from_millis(500)).await;

@@ -122,7 +122,10 @@ async fn a_block_that_a_living_agent_holds_is_never_given_though_its_node_is_gon
     }
     cluster.until_node("n2", "NetworkUnavailable", "True", "NoBlockAvailable").await;
     // Once it falls silent, its block goes on.
-    states.delete_collection(&DeleteParams::default(), &ListParams::default().fields("metadata.name=n0")).await.unwrap();
+    states
+        .delete_collection(&DeleteParams::default(), &ListParams::default().fields("metadata.name=n0"))
+        .await
+        .unwrap();
     assert_eq!(cluster.until_announced("n2", 1).await, held);
     controller.stop().await;
 }

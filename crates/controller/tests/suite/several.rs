@@ -17,9 +17,9 @@ async fn five_hundred_nodes_and_two_controllers() {
     }
     until("all are served", async || {
         let configs = cluster.configs().await;
-        let served = configs.values().filter(|config| {
-            config.status.as_ref().is_some_and(|status| status.network_containers.len() == 2)
-        });
+        let served = configs
+            .values()
+            .filter(|config| config.status.as_ref().is_some_and(|status| status.network_containers.len() == 2));
         (served.count() == 500).then_some(())
     })
     .await;

@@ -46,8 +46,10 @@ pub struct PoolUse {
 #[derive(Clone, Debug, Default)]
 pub struct Allocator {
     pools: Vec<PoolIndex>,
-    claims: CidrMap<Claim>,
-    by_node: BTreeMap<String, BTreeSet<Cidr>>,
+    /// Boxed: a tree's nodes are half empty where keys come in order.
+    claims: CidrMap<Box<Claim>>,
+    /// In order.
+    by_node: BTreeMap<String, Vec<Cidr>>,
     /// Blocks that agents say are held.
     held: Marks,
     /// Blocks that configs announce. They have claims, but for a store that was restored in between.
@@ -70,17 +72,17 @@ impl Allocator {
     /// The claim on exactly this block.
     #[must_use]
     pub fn claim(&self, block: &Cidr) -> Option<&Claim> {
-        self.claims.get(block)
+        self.claims.get(block).map(|claim| &**claim)
     }
 
     /// All claims, live and released, in order of blocks.
     pub fn claims(&self) -> impl Iterator<Item = &Claim> {
-        self.claims.iter().map(|(_, claim)| claim)
+        self.claims.iter().map(|(_, claim)| &**claim)
     }
 
     /// The claims under a node's name, live and released.
     pub fn of_node<'a>(&'a self, node: &str) -> impl Iterator<Item = &'a Claim> + use<'a> {
-        self.by_node.get(node).into_iter().flatten().filter_map(|block| self.claims.get(block))
+        self.by_node.get(node).into_iter().flatten().filter_map(|block| self.claim(block))
     }
 
     /// Names under which there are claims.
@@ -92,11 +94,15 @@ impl Allocator {
     pub fn upsert(&mut self, claim: Claim) -> Option<Claim> {
         let block = claim.cidr;
         let old = self.remove(&block);
-        self.by_node.entry(claim.node.clone()).or_default().insert(block);
+        let of_node = self.by_node.entry(claim.node.clone()).or_default();
+        if let Err(place) = of_node.binary_search(&block) {
+            of_node.reserve_exact(1);
+            of_node.insert(place, block);
+        }
         if let Some(released) = claim.released_ms {
             self.each_exact(&block, |pool, index| pool.resting.insert((released, index)));
         }
-        self.claims.insert(block, claim);
+        self.claims.insert(block, Box::new(claim));
         self.take(&block);
         old
     }
@@ -105,7 +111,7 @@ impl Allocator {
     pub fn remove(&mut self, block: &Cidr) -> Option<Claim> {
         let old = self.claims.remove(block)?;
         if let Some(blocks) = self.by_node.get_mut(&old.node) {
-            blocks.remove(block);
+            blocks.retain(|other| other != block);
             if blocks.is_empty() {
                 self.by_node.remove(&old.node);
             }
@@ -114,7 +120,7 @@ impl Allocator {
             self.each_exact(block, |pool, index| pool.resting.remove(&(released, index)));
         }
         self.give(block);
-        Some(old)
+        Some(*old)
     }
 
     /// Keeps a block for a write under way.
@@ -131,13 +137,13 @@ impl Allocator {
     }
 
     /// Replaces what a node's agent says that it holds.
-    pub(super) fn set_held(&mut self, node: &str, before: &BTreeSet<Cidr>, after: &BTreeSet<Cidr>) {
-        let after: BTreeSet<Cidr> = after.iter().take(MOST_HELD).copied().collect();
+    pub(super) fn set_held(&mut self, node: &str, before: &[Cidr], after: &[Cidr]) {
+        let after = after.get(..MOST_HELD).unwrap_or(after);
         for block in before.iter().take(MOST_HELD).filter(|block| !after.contains(block)) {
             self.held.clear(block, node);
             self.give(block);
         }
-        for block in &after {
+        for block in after {
             self.held.set(*block, node);
             self.quiet.remove(block);
             self.take(block);
@@ -173,10 +179,12 @@ impl Allocator {
         !over.is_empty()
     }
 
-
     /// Live claims of other nodes that overlap a block.
     pub(super) fn rivals<'a>(&'a self, block: &Cidr, node: &'a str) -> impl Iterator<Item = &'a Claim> + use<'a> {
-        self.claims.overlapping(block).map(|(_, claim)| claim).filter(move |claim| claim.is_live() && claim.node != node)
+        self.claims
+            .overlapping(block)
+            .map(|(_, claim)| &**claim)
+            .filter(move |claim| claim.is_live() && claim.node != node)
     }
 
     /// Whether, and over which object, this very block can be given to a node now. Its own released claim always can.
@@ -241,7 +249,8 @@ impl Allocator {
         if let Some(pair) = ranges::common(&never_used).and_then(at) {
             return Ok(pair);
         }
-        let rested = |pool: &'_ PoolIndex| -> Option<Vec<Choice>> { longest_free(pool, now_ms, hold_down_ms).find_map(at) };
+        let rested =
+            |pool: &'_ PoolIndex| -> Option<Vec<Choice>> { longest_free(pool, now_ms, hold_down_ms).find_map(at) };
         if let Some(pair) = pools.iter().find_map(|pool| rested(pool)) {
             return Ok(pair);
         }
@@ -273,7 +282,8 @@ impl Allocator {
             .map(|index| {
                 let total = index.pool.block_count();
                 let resting = index.resting.len() as u64;
-                let live = self.claims.overlapping(&index.pool.cidr).filter(|(_, claim)| claim.is_live()).count() as u64;
+                let live =
+                    self.claims.overlapping(&index.pool.cidr).filter(|(_, claim)| claim.is_live()).count() as u64;
                 let taken = total.saturating_sub(index.free.len());
                 let kept = taken.saturating_sub(live).saturating_sub(resting);
                 PoolUse { pool: index.pool, total, used: live, resting, kept }

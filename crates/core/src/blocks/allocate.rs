@@ -2,10 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use super::{SOON_MS, Trouble};
+use super::alloc::Taken;
 use super::given::{Given, Holdings};
 use super::node::{Slot, Want};
-use super::alloc::Taken;
+use super::{SOON_MS, Trouble};
 use crate::cidr::Cidr;
 use crate::family::Family;
 
@@ -54,7 +54,8 @@ fn told(given: &Given<'_>, holdings: &Holdings<'_>, want: &mut Want<'_>) {
     let held = given.word().into_iter().flat_map(|state| &state.held).copied();
     let held: Vec<Cidr> = held.filter(|block| !claimed.contains(&block.family())).collect();
     // What we once wrote on the Node is the weakest word: nobody may be using it.
-    let written = given.node.pod_cidrs.iter().filter(|_| given.node.pod_cidrs_ours).filter_map(|text| text.parse().ok());
+    let written =
+        given.node.pod_cidrs.iter().filter(|_| given.node.pod_cidrs_ours).filter_map(|text| text.parse().ok());
     let written: Vec<Cidr> = written
         .filter(|block: &Cidr| !claimed.contains(&block.family()))
         .filter(|block| !held.iter().any(|held| held.family() == block.family()))

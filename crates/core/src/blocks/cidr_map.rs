@@ -1,6 +1,6 @@
 //! A map by block that finds what overlaps a block.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use crate::cidr::Cidr;
 use crate::family::Family;
@@ -67,22 +67,22 @@ impl<V> CidrMap<V> {
     }
 }
 
-/// Which nodes have a mark on a block.
+/// Which nodes have a mark on a block: nearly always one.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Marks(CidrMap<BTreeSet<String>>);
+pub(super) struct Marks(CidrMap<Vec<Box<str>>>);
 
 impl Marks {
     pub(super) fn set(&mut self, block: Cidr, node: &str) {
-        if let Some(nodes) = self.0.entries.get_mut(&block) {
-            nodes.insert(node.to_owned());
-        } else {
-            self.0.insert(block, BTreeSet::from([node.to_owned()]));
+        match self.0.entries.get_mut(&block) {
+            Some(nodes) if nodes.iter().any(|marked| **marked == *node) => {}
+            Some(nodes) => nodes.push(node.into()),
+            None => drop(self.0.insert(block, vec![node.into()])),
         }
     }
 
     pub(super) fn clear(&mut self, block: &Cidr, node: &str) {
         let Some(nodes) = self.0.entries.get_mut(block) else { return };
-        nodes.remove(node);
+        nodes.retain(|marked| **marked != *node);
         if nodes.is_empty() {
             self.0.remove(block);
         }
@@ -90,7 +90,7 @@ impl Marks {
 
     /// A node other than `node` with a mark on something that overlaps the block.
     pub(super) fn by_other(&self, block: &Cidr, node: &str) -> Option<&str> {
-        self.0.overlapping(block).flat_map(|(_, nodes)| nodes).map(String::as_str).find(|name| *name != node)
+        self.0.overlapping(block).flat_map(|(_, nodes)| nodes).map(|name| &**name).find(|name| *name != node)
     }
 
     pub(super) fn overlaps(&self, block: &Cidr) -> bool {
@@ -112,7 +112,8 @@ mod tests {
     use super::*;
 
     fn small() -> impl Strategy<Value = Cidr> {
-        (any::<u8>(), 24_u8..=32).prop_map(|(last, len)| Cidr::around(Ipv4Addr::new(10, 0, 0, last).into(), len).unwrap())
+        (any::<u8>(), 24_u8..=32)
+            .prop_map(|(last, len)| Cidr::around(Ipv4Addr::new(10, 0, 0, last).into(), len).unwrap())
     }
 
     proptest! {

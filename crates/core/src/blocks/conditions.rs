@@ -71,7 +71,10 @@ impl fmt::Display for Trouble {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoBlockAvailable { pool } => {
-                write!(f, "no block is left in pod CIDR {pool}; goes on by itself once a node is gone and its block has rested, or the pod CIDR is larger")
+                write!(
+                    f,
+                    "no block is left in pod CIDR {pool}; goes on by itself once a node is gone and its block has rested, or the pod CIDR is larger"
+                )
             }
             Self::ForeignAllocator { pod_cidrs } => write!(
                 f,
@@ -93,7 +96,11 @@ impl fmt::Display for Trouble {
             }
             Self::NoNodeAddress { families } => {
                 let names: Vec<String> = families.iter().map(Family::to_string).collect();
-                write!(f, "no InternalIP of {}; pods have addresses, but no other node has a route to them", names.join(" and "))
+                write!(
+                    f,
+                    "no InternalIP of {}; pods have addresses, but no other node has a route to them",
+                    names.join(" and ")
+                )
             }
         }
     }

@@ -144,9 +144,10 @@ fn no_address(given: &Given<'_>, want: &mut Want<'_>) {
 /// Whether anything is taken from a claim because of what the Node is: then our view of the Node must be the latest.
 fn needs_proof(given: &Given<'_>, holdings: &Holdings<'_>, want: &Want<'_>) -> bool {
     let own = |block: &Cidr| given.alloc.claim(block).filter(|claim| claim.node == given.node.name);
-    let rebinds = want.slots.iter().filter(|slot| matches!(slot.write, Write::Replace(_))).any(|slot| {
-        own(&slot.block).is_some_and(|claim| claim.node_uid != given.node.object.uid || !claim.is_live())
-    });
+    let rebinds =
+        want.slots.iter().filter(|slot| matches!(slot.write, Write::Replace(_))).any(|slot| {
+            own(&slot.block).is_some_and(|claim| claim.node_uid != given.node.object.uid || !claim.is_live())
+        });
     rebinds || !holdings.foreign.is_empty() || !want.unwanted.is_empty()
 }
 
@@ -179,7 +180,8 @@ fn announce(
         return false;
     }
     let content = content::of(given, &want.slots);
-    let settled = given.config_is_of_node() && given.config.is_some_and(|config| config.content.as_ref() == Some(&content));
+    let settled =
+        given.config_is_of_node() && given.config.is_some_and(|config| config.content.as_ref() == Some(&content));
     if !settled {
         let current = given.config.map(|config| config.object.clone());
         let rebind = current.is_some() && !given.config_is_of_node();

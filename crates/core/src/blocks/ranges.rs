@@ -77,9 +77,7 @@ impl Ranges {
 
     /// How many numbers are in the set, saturating.
     pub(super) fn len(&self) -> u64 {
-        self.by_first
-            .iter()
-            .fold(0, |sum: u64, (first, last)| sum.saturating_add((last - first).saturating_add(1)))
+        self.by_first.iter().fold(0, |sum: u64, (first, last)| sum.saturating_add((last - first).saturating_add(1)))
     }
 }
 

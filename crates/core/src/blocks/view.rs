@@ -1,6 +1,5 @@
 //! What is known of the objects that decisions are made of: the few fields of each that matter.
 
-use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use crate::cidr::Cidr;
@@ -103,7 +102,7 @@ pub struct StateView {
     /// The boot id that the agent runs under.
     pub boot_id: String,
     /// Blocks that pods on the node hold addresses of.
-    pub held: BTreeSet<Cidr>,
+    pub held: Vec<Cidr>,
     /// MAC address of the node's primary interface; empty where it is not told.
     pub mac: String,
     /// Whether an ADD would be served.

@@ -26,9 +26,10 @@ pub enum Source {
 pub struct World {
     settings: Settings,
     plan: Option<ClusterPlan>,
-    nodes: BTreeMap<String, NodeView>,
-    states: BTreeMap<String, StateView>,
-    configs: BTreeMap<String, ConfigView>,
+    // Boxed: a tree's nodes are half empty where names come in order.
+    nodes: BTreeMap<String, Box<NodeView>>,
+    states: BTreeMap<String, Box<StateView>>,
+    configs: BTreeMap<String, Box<ConfigView>>,
     alloc: Allocator,
     /// No fresh block is given before.
     settled_ms: u64,
@@ -62,19 +63,19 @@ impl World {
 
     /// The Nodes by name.
     #[must_use]
-    pub const fn nodes(&self) -> &BTreeMap<String, NodeView> {
+    pub const fn nodes(&self) -> &BTreeMap<String, Box<NodeView>> {
         &self.nodes
     }
 
     /// What the agents say, by node.
     #[must_use]
-    pub const fn states(&self) -> &BTreeMap<String, StateView> {
+    pub const fn states(&self) -> &BTreeMap<String, Box<StateView>> {
         &self.states
     }
 
     /// What is announced, by node.
     #[must_use]
-    pub const fn configs(&self) -> &BTreeMap<String, ConfigView> {
+    pub const fn configs(&self) -> &BTreeMap<String, Box<ConfigView>> {
         &self.configs
     }
 
@@ -126,7 +127,7 @@ impl World {
         }
         let name = view.name.clone();
         let news = self.nodes.get(&name).is_none_or(|old| !old.says_the_same(&view));
-        self.nodes.insert(name.clone(), view);
+        self.nodes.insert(name.clone(), Box::new(view));
         if news {
             self.judge_word(&name, now_ms);
             self.touched.insert(name);
@@ -180,7 +181,8 @@ impl World {
     /// cannot go on from where a watch was; its store may have been restored from an older state. So agents get time to
     /// say what they hold before fresh blocks are given.
     pub fn retain_claims(&mut self, seen: &BTreeSet<Cidr>, now_ms: u64) {
-        let gone: Vec<Cidr> = self.alloc.claims().map(|claim| claim.cidr).filter(|block| !seen.contains(block)).collect();
+        let gone: Vec<Cidr> =
+            self.alloc.claims().map(|claim| claim.cidr).filter(|block| !seen.contains(block)).collect();
         self.settled_ms = now_ms.saturating_add(self.settings.agent_grace_ms);
         for block in gone {
             self.remove_claim(&block, None);
@@ -189,14 +191,13 @@ impl World {
 
     /// Learns what an agent says.
     pub fn upsert_state(&mut self, mut view: StateView, source: Source, now_ms: u64) {
-        let none = BTreeSet::new();
         let old = self.states.get(&view.node);
         if source == Source::News && old.is_some_and(|old| view.object.is_older_than(&old.object)) {
             return;
         }
         let same_word = old.filter(|old| old.object.uid == view.object.uid && old.boot_id == view.boot_id);
         view.obsolete_since_ms = same_word.and_then(|old| old.obsolete_since_ms);
-        let before = old.map_or(&none, |old| &old.held);
+        let before = old.map_or(&[][..], |old| &old.held);
         self.room |= before.iter().any(|block| !view.held.contains(block));
         self.alloc.set_held(&view.node, before, &view.held);
         let name = view.node.clone();
@@ -204,7 +205,7 @@ impl World {
             (&old.boot_id, &old.held, &old.mac, old.ready) != (&view.boot_id, &view.held, &view.mac, view.ready)
                 || old.object.uid != view.object.uid
         });
-        self.states.insert(name.clone(), view);
+        self.states.insert(name.clone(), Box::new(view));
         self.judge_word(&name, now_ms);
         if news {
             self.touched.insert(name);
@@ -218,7 +219,7 @@ impl World {
         for block in &old.held {
             self.alloc.keep_quiet(*block, now_ms.saturating_add(self.settings.agent_grace_ms));
         }
-        self.alloc.set_held(name, &old.held, &BTreeSet::new());
+        self.alloc.set_held(name, &old.held, &[]);
         self.touched.insert(name.to_owned());
         self.room = true;
     }
@@ -234,15 +235,15 @@ impl World {
     /// Learns what is announced for a node.
     pub fn upsert_config(&mut self, view: ConfigView, source: Source) {
         let old = self.configs.get(&view.node);
-        if old.is_some_and(|old| *old == view || source == Source::News && view.object.is_older_than(&old.object)) {
+        if old.is_some_and(|old| **old == view || source == Source::News && view.object.is_older_than(&old.object)) {
             return;
         }
-        let before: BTreeSet<Cidr> = old.into_iter().flat_map(ConfigView::blocks).collect();
+        let before: BTreeSet<Cidr> = old.into_iter().flat_map(|old| old.blocks()).collect();
         let after: BTreeSet<Cidr> = view.blocks().collect();
         self.room |= !before.is_subset(&after);
         self.alloc.set_announced(&view.node, &before, &after);
         self.touched.insert(view.node.clone());
-        self.configs.insert(view.node.clone(), view);
+        self.configs.insert(view.node.clone(), Box::new(view));
     }
 
     /// Learns that nothing is announced for a node; with a UID, that this object is gone.
@@ -275,8 +276,8 @@ impl World {
     pub fn decide(&self, name: &str, now_ms: u64) -> Verdict {
         // A claim of nobody is one that a hand has spoilt: it only keeps its block from being given.
         let Some(plan) = self.plan.as_ref().filter(|_| !name.is_empty()) else { return Verdict::default() };
-        let state = self.states.get(name);
-        let config = self.configs.get(name);
+        let state = self.states.get(name).map(|state| &**state);
+        let config = self.configs.get(name).map(|config| &**config);
         let Some(view) = self.nodes.get(name) else {
             return absent::decide(name, &self.alloc, state, config, &self.settings, now_ms);
         };

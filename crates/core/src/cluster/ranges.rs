@@ -7,20 +7,14 @@ use crate::family::Family;
 /// Ranges that neither pods nor Services can have, and why. The first four are those that the original keeps for
 /// itself; the others are no ordinary unicast addresses.
 const RESERVED: [(&str, &str); 11] = [
-    (
-        "169.254.0.0/16",
-        "reserved: link-local, and the pods' gateway is in it",
-    ),
+    ("169.254.0.0/16", "reserved: link-local, and the pods' gateway is in it"),
     ("172.30.0.0/16", "reserved by the platform"),
     ("172.31.0.0/16", "reserved by the platform"),
     ("192.0.2.0/24", "reserved by the platform"),
     ("0.0.0.0/8", "not usable: \"this network\""),
     ("127.0.0.0/8", "not usable: loopback"),
     ("224.0.0.0/3", "not usable: multicast and above"),
-    (
-        "::/96",
-        "not usable: unspecified, loopback and IPv4-compatible",
-    ),
+    ("::/96", "not usable: unspecified, loopback and IPv4-compatible"),
     ("::ffff:0:0/96", "not usable: IPv4-mapped"),
     ("fe80::/10", "not usable: link-local"),
     ("ff00::/8", "not usable: multicast"),
@@ -46,27 +40,19 @@ pub(super) fn check_service_range(entry: &Entry, findings: &mut Findings) {
         Family::V4 | Family::V6 => None,
     };
     if let Some(limit) = too_large {
-        let reason = format!(
-            "{cidr} is too large: a service range of {} {limit}",
-            cidr.family()
-        );
+        let reason = format!("{cidr} is too large: a service range of {} {limit}", cidr.family());
         findings.add("service-size", field, reason, "take a longer prefix");
     }
     if cidr.address_count() < SERVICE_FEWEST {
-        let reason =
-            format!("{cidr} is too small: the API server wants {SERVICE_FEWEST} addresses or more");
+        let reason = format!("{cidr} is too small: the API server wants {SERVICE_FEWEST} addresses or more");
         findings.add("service-size", field, reason, "take a shorter prefix");
     }
 }
 
 fn check_reserved(entry: &Entry, findings: &mut Findings) {
-    let known = RESERVED
-        .iter()
-        .filter_map(|(range, why)| Some((range.parse::<Cidr>().ok()?, why)));
-    let hits: Vec<String> = known
-        .filter(|(range, _)| range.overlaps(&entry.cidr))
-        .map(|(range, why)| format!("{range} ({why})"))
-        .collect();
+    let known = RESERVED.iter().filter_map(|(range, why)| Some((range.parse::<Cidr>().ok()?, why)));
+    let hits: Vec<String> =
+        known.filter(|(range, _)| range.overlaps(&entry.cidr)).map(|(range, why)| format!("{range} ({why})")).collect();
     if !hits.is_empty() {
         findings.add(
             "reserved-range",
@@ -82,11 +68,7 @@ pub(super) fn check_overlaps(these: &[Entry], those: &[Entry], findings: &mut Fi
     let same_list = std::ptr::eq(these, those);
     for (index, this) in these.iter().enumerate() {
         let earlier = if same_list { index } else { those.len() };
-        for that in those
-            .iter()
-            .take(earlier)
-            .filter(|that| that.cidr.overlaps(&this.cidr))
-        {
+        for that in those.iter().take(earlier).filter(|that| that.cidr.overlaps(&this.cidr)) {
             findings.add(
                 "overlap",
                 &this.field,

@@ -5,8 +5,8 @@
 
 use super::ranges::{check_overlaps, check_pod_range, check_service_range};
 use super::{
-    ClusterPlan, ClusterSpec, Finding, MAX_MAX_PODS, MIN_MAX_PODS, NodeCidrs, Outbound, Pool,
-    Routing, default_pod_cidr, default_service_cidr,
+    ClusterPlan, ClusterSpec, Finding, MAX_MAX_PODS, MIN_MAX_PODS, NodeCidrs, Outbound, Pool, Routing,
+    default_pod_cidr, default_service_cidr,
 };
 use crate::cidr::{Cidr, CidrError};
 use crate::family::Family;
@@ -29,12 +29,7 @@ impl Findings {
         reason: impl Into<String>,
         fix: impl Into<String>,
     ) {
-        self.0.push(Finding {
-            field: field.into(),
-            rule,
-            reason: reason.into(),
-            fix: fix.into(),
-        });
+        self.0.push(Finding { field: field.into(), rule, reason: reason.into(), fix: fix.into() });
     }
 }
 
@@ -58,24 +53,12 @@ impl std::fmt::Display for Entry {
 pub(super) fn judge(spec: &ClusterSpec) -> Result<ClusterPlan, Vec<Finding>> {
     let mut findings = Findings::default();
     let families = families(spec, &mut findings);
-    let pods = list(
-        "podCIDRs",
-        &spec.pod_cidrs,
-        &families,
-        default_pod_cidr,
-        &mut findings,
-    );
+    let pods = list("podCIDRs", &spec.pod_cidrs, &families, default_pod_cidr, &mut findings);
     for entry in &pods {
         check_pod_range(entry, &mut findings);
     }
     check_overlaps(&pods, &pods, &mut findings);
-    let services = list(
-        "serviceCIDRs",
-        &spec.service_cidrs,
-        &families,
-        default_service_cidr,
-        &mut findings,
-    );
+    let services = list("serviceCIDRs", &spec.service_cidrs, &families, default_service_cidr, &mut findings);
     for entry in &services {
         check_service_range(entry, &mut findings);
     }
@@ -115,12 +98,7 @@ fn families(spec: &ClusterSpec, findings: &mut Findings) -> Vec<Family> {
                 "name each family once; two at most",
             ),
             Ok(family) => families.push(family),
-            Err(error) => findings.add(
-                "family-name",
-                field,
-                error.to_string(),
-                "write IPv4 or IPv6",
-            ),
+            Err(error) => findings.add("family-name", field, error.to_string(), "write IPv4 or IPv6"),
         }
     }
     families
@@ -128,19 +106,12 @@ fn families(spec: &ClusterSpec, findings: &mut Findings) -> Vec<Family> {
 
 /// The families that the lists of CIDRs speak of, where none were named.
 fn families_of(spec: &ClusterSpec, findings: &mut Findings) -> Vec<Family> {
-    let (name, given) = if spec.pod_cidrs.is_empty() {
-        ("serviceCIDRs", &spec.service_cidrs)
-    } else {
-        ("podCIDRs", &spec.pod_cidrs)
-    };
+    let (name, given) =
+        if spec.pod_cidrs.is_empty() { ("serviceCIDRs", &spec.service_cidrs) } else { ("podCIDRs", &spec.pod_cidrs) };
     let mut families = Vec::new();
     for (index, text) in given.iter().enumerate() {
         // A text that is no CIDR has its own finding; this keeps it from causing another about counts.
-        let family = if text.contains(':') {
-            Family::V6
-        } else {
-            Family::V4
-        };
+        let family = if text.contains(':') { Family::V6 } else { Family::V4 };
         if families.contains(&family) {
             findings.add(
                 "family-twice",
@@ -152,11 +123,7 @@ fn families_of(spec: &ClusterSpec, findings: &mut Findings) -> Vec<Family> {
             families.push(family);
         }
     }
-    if families.is_empty() {
-        Family::ALL.to_vec()
-    } else {
-        families
-    }
+    if families.is_empty() { Family::ALL.to_vec() } else { families }
 }
 
 /// Reads one list of CIDRs and holds it against the families.
@@ -168,16 +135,8 @@ fn list(
     findings: &mut Findings,
 ) -> Vec<Entry> {
     if given.is_empty() {
-        let known = families
-            .iter()
-            .filter_map(|family| default(*family).parse().ok());
-        return known
-            .map(|cidr| Entry {
-                field: name.to_owned(),
-                cidr,
-                default: true,
-            })
-            .collect();
+        let known = families.iter().filter_map(|family| default(*family).parse().ok());
+        return known.map(|cidr| Entry { field: name.to_owned(), cidr, default: true }).collect();
     }
     check_count(name, given, families, findings);
     let mut entries = Vec::new();
@@ -186,22 +145,14 @@ fn list(
         match text.parse::<Cidr>() {
             Ok(cidr) => {
                 check_order(&field, &cidr, families.get(index), findings);
-                entries.push(Entry {
-                    field,
-                    cidr,
-                    default: false,
-                });
+                entries.push(Entry { field, cidr, default: false });
             }
             Err(error) => {
                 syntax(&field, &error, findings);
                 // What was meant is plain, and has to keep the other rules too.
                 if let CidrError::HostBits { meant, .. } = error {
                     check_order(&field, &meant, families.get(index), findings);
-                    entries.push(Entry {
-                        field,
-                        cidr: meant,
-                        default: false,
-                    });
+                    entries.push(Entry { field, cidr: meant, default: false });
                 }
             }
         }
@@ -215,12 +166,7 @@ fn check_count(name: &str, given: &[String], families: &[Family], findings: &mut
         findings.add(
             "family-count",
             name,
-            format!(
-                "there are {} ranges for {} ({})",
-                given.len(),
-                families.len(),
-                named(families)
-            ),
+            format!("there are {} ranges for {} ({})", given.len(), families.len(), named(families)),
             "give one range a family, in the order of ipFamilies",
         );
     }
@@ -231,10 +177,7 @@ fn check_order(field: &str, cidr: &Cidr, family: Option<&Family>, findings: &mut
         findings.add(
             "family-order",
             field,
-            format!(
-                "{cidr} is {}, but {family} comes here in the order of families",
-                cidr.family()
-            ),
+            format!("{cidr} is {}, but {family} comes here in the order of families", cidr.family()),
             "bring the ranges into the order of ipFamilies",
         );
     }
@@ -242,13 +185,8 @@ fn check_order(field: &str, cidr: &Cidr, family: Option<&Family>, findings: &mut
 
 fn syntax(field: &str, error: &CidrError, findings: &mut Findings) {
     let (rule, fix) = match error {
-        CidrError::Syntax { .. } => (
-            "cidr-syntax",
-            "write an address, a slash and a length".to_owned(),
-        ),
-        CidrError::PrefixLen { longest, .. } => {
-            ("prefix-length", format!("write a length of 0 to {longest}"))
-        }
+        CidrError::Syntax { .. } => ("cidr-syntax", "write an address, a slash and a length".to_owned()),
+        CidrError::PrefixLen { longest, .. } => ("prefix-length", format!("write a length of 0 to {longest}")),
         CidrError::HostBits { meant, .. } => ("host-bits", format!("write {meant}")),
     };
     findings.add(rule, field, error.to_string(), fix);
@@ -264,9 +202,7 @@ const fn mask(spec: &ClusterSpec, family: Family) -> (u8, &'static str) {
 fn pool(spec: &ClusterSpec, cidr: Cidr) -> Pool {
     // Adopted blocks have the size that they have; a mask that does not fit means nothing then.
     let longest = cidr.family().bits();
-    let node_mask = mask(spec, cidr.family())
-        .0
-        .clamp(cidr.prefix_len(), longest);
+    let node_mask = mask(spec, cidr.family()).0.clamp(cidr.prefix_len(), longest);
     Pool { cidr, node_mask }
 }
 
@@ -274,22 +210,14 @@ fn check_masks(spec: &ClusterSpec, families: &[Family], pods: &[Entry], findings
     if spec.node_cidrs == NodeCidrs::Adopt {
         return;
     }
-    for Entry {
-        field: pod_field,
-        cidr,
-        ..
-    } in pods
-    {
+    for Entry { field: pod_field, cidr, .. } in pods {
         let (mask, field) = mask(spec, cidr.family());
         if mask < cidr.prefix_len() {
             findings.add(
                 "node-mask-pod-cidr",
                 field,
                 format!("a block of /{mask} is larger than {cidr} of {pod_field}"),
-                format!(
-                    "take a mask of {} or more, or a larger range",
-                    cidr.prefix_len()
-                ),
+                format!("take a mask of {} or more, or a larger range", cidr.prefix_len()),
             );
         }
     }
@@ -360,12 +288,7 @@ fn check_supported(spec: &ClusterSpec, findings: &mut Findings) {
     };
     if let Some(outbound) = outbound {
         let reason = format!("{outbound} is not there yet in this version");
-        findings.add(
-            "outbound-supported",
-            "outboundType",
-            reason,
-            "take loadBalancer",
-        );
+        findings.add("outbound-supported", "outboundType", reason, "take loadBalancer");
     }
 }
 

@@ -22,20 +22,13 @@ impl Ipam {
             Event::Activated { id } => self.activated(*id),
             Event::Draining { id, at_ms, del_ns } => self.draining(*id, *at_ms, *del_ns),
             Event::Freed { id, at_ms } => self.freed(*id, *at_ms),
-            Event::Tombstone {
-                attachment,
-                began_ns,
-                at_ms,
-            } => {
+            Event::Tombstone { attachment, began_ns, at_ms } => {
                 self.tombs.remember(attachment, *began_ns, *at_ms);
                 self.tombs.expire(*at_ms);
             }
             Event::NextId { id } => self.next_id = self.next_id.max(*id),
             Event::Rested { addresses, at_ms } => {
-                for address in addresses
-                    .iter()
-                    .filter(|address| !self.addresses.contains_key(address))
-                {
+                for address in addresses.iter().filter(|address| !self.addresses.contains_key(address)) {
                     rest(&mut self.rested, &mut self.longest_rested, *address, *at_ms);
                 }
                 self.refresh_all(addresses);
@@ -52,19 +45,10 @@ impl Ipam {
         for (at_ms, address) in &self.longest_rested {
             by_time.entry(*at_ms).or_default().push(*address);
         }
-        let rested = by_time
-            .into_iter()
-            .map(|(at_ms, addresses)| Event::Rested { addresses, at_ms });
-        let leases = self
-            .leases()
-            .map(|lease| Event::Began(Box::new(lease.clone())));
+        let rested = by_time.into_iter().map(|(at_ms, addresses)| Event::Rested { addresses, at_ms });
+        let leases = self.leases().map(|lease| Event::Began(Box::new(lease.clone())));
         let next_id = Event::NextId { id: self.next_id };
-        self.tombs
-            .snapshot()
-            .chain(rested)
-            .chain(leases)
-            .chain([next_id])
-            .collect()
+        self.tombs.snapshot().chain(rested).chain(leases).chain([next_id]).collect()
     }
 
     fn begin(&mut self, lease: &Lease) -> Result<(), ApplyError> {
@@ -112,19 +96,11 @@ impl Ipam {
             });
         }
         if let Some(owner) = self.by_link(&lease.link) {
-            return Err(ApplyError::LinkTaken {
-                lease: lease.id,
-                link: lease.link.clone(),
-                owner: owner.id,
-            });
+            return Err(ApplyError::LinkTaken { lease: lease.id, link: lease.link.clone(), owner: owner.id });
         }
         for address in &lease.addresses {
             if let Some(owner) = self.addresses.get(address) {
-                return Err(ApplyError::AddressTaken {
-                    lease: lease.id,
-                    address: *address,
-                    owner: *owner,
-                });
+                return Err(ApplyError::AddressTaken { lease: lease.id, address: *address, owner: *owner });
             }
         }
         Ok(())
@@ -169,12 +145,7 @@ impl Ipam {
     fn forget(&mut self, now_ms: u64) {
         while self.longest_rested.len() > HISTORY_MOST {
             let over = |at_ms: &u64| now_ms.saturating_sub(*at_ms) >= self.cool_down_ms;
-            let Some((at_ms, address)) = self
-                .longest_rested
-                .first()
-                .copied()
-                .filter(|(at_ms, _)| over(at_ms))
-            else {
+            let Some((at_ms, address)) = self.longest_rested.first().copied().filter(|(at_ms, _)| over(at_ms)) else {
                 return;
             };
             self.longest_rested.remove(&(at_ms, address));
@@ -191,12 +162,7 @@ impl Ipam {
 }
 
 /// Notes since when an address is free, in both orders.
-fn rest(
-    rested: &mut BTreeMap<IpAddr, u64>,
-    longest: &mut BTreeSet<(u64, IpAddr)>,
-    address: IpAddr,
-    at_ms: u64,
-) {
+fn rest(rested: &mut BTreeMap<IpAddr, u64>, longest: &mut BTreeSet<(u64, IpAddr)>, address: IpAddr, at_ms: u64) {
     if let Some(before) = rested.insert(address, at_ms) {
         longest.remove(&(before, address));
     }

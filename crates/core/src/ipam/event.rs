@@ -174,10 +174,7 @@ pub enum Event {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// No address of a family is free.
-    #[error(
-        "no {family} address is free in {}: {usable} usable, {leased} leased, {draining} draining",
-        Listed(blocks)
-    )]
+    #[error("no {family} address is free in {}: {usable} usable, {leased} leased, {draining} draining", Listed(blocks))]
     Full {
         /// The family.
         family: Family,

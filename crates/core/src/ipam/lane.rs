@@ -36,12 +36,7 @@ pub(super) struct Lane {
 impl Lane {
     fn new(blocks: BTreeMap<Family, Cidr>) -> Self {
         let last = blocks.values().map(usable).min().unwrap_or(0);
-        Self {
-            blocks,
-            fresh: Ranges::span(1, last),
-            rested: BTreeSet::new(),
-            since: BTreeMap::new(),
-        }
+        Self { blocks, fresh: Ranges::span(1, last), rested: BTreeSet::new(), since: BTreeMap::new() }
     }
 
     /// One lane a block, then one for each group of blocks that go together, in the order of the blocks.
@@ -49,37 +44,22 @@ impl Lane {
         let mut lanes = Vec::new();
         let mut groups: Vec<(u32, BTreeMap<Family, Cidr>)> = Vec::new();
         for block in blocks {
-            lanes.push(Self::new(BTreeMap::from([(
-                block.cidr.family(),
-                block.cidr,
-            )])));
+            lanes.push(Self::new(BTreeMap::from([(block.cidr.family(), block.cidr)])));
             // Of two blocks of one family in a group the first counts; the other is a lane of its own all the same.
             match groups.iter_mut().find(|(pair, _)| *pair == block.pair) {
                 Some((_, group)) => {
                     group.entry(block.cidr.family()).or_insert(block.cidr);
                 }
-                None => groups.push((
-                    block.pair,
-                    BTreeMap::from([(block.cidr.family(), block.cidr)]),
-                )),
+                None => groups.push((block.pair, BTreeMap::from([(block.cidr.family(), block.cidr)]))),
             }
         }
-        lanes.extend(
-            groups
-                .into_iter()
-                .map(|(_, group)| group)
-                .filter(|group| group.len() > 1)
-                .map(Self::new),
-        );
+        lanes.extend(groups.into_iter().map(|(_, group)| group).filter(|group| group.len() > 1).map(Self::new));
         lanes
     }
 
     /// Whether a pick gives one address of each of these families and no others.
     pub(super) fn serves(&self, families: &[Family]) -> bool {
-        self.blocks.len() == families.len()
-            && families
-                .iter()
-                .all(|family| self.blocks.contains_key(family))
+        self.blocks.len() == families.len() && families.iter().all(|family| self.blocks.contains_key(family))
     }
 
     /// Whether this is the lane of that block alone.
@@ -104,9 +84,7 @@ impl Lane {
 
     /// How many offsets are free since a time later than this.
     pub(super) fn rested_after(&self, at_ms: u64) -> u64 {
-        at_ms
-            .checked_add(1)
-            .map_or(0, |from| self.rested.range((from, 0)..).count() as u64)
+        at_ms.checked_add(1).map_or(0, |from| self.rested.range((from, 0)..).count() as u64)
     }
 
     /// How many offsets somebody had and nobody has.
@@ -116,10 +94,7 @@ impl Lane {
 
     /// The addresses at an offset, in the order of the families given.
     pub(super) fn addresses(&self, offset: u32, families: &[Family]) -> Option<Vec<IpAddr>> {
-        families
-            .iter()
-            .map(|family| self.blocks.get(family)?.host(u64::from(offset)))
-            .collect()
+        families.iter().map(|family| self.blocks.get(family)?.host(u64::from(offset))).collect()
     }
 
     /// Takes note that an address is used in another way than before, if it is one of this lane's.
@@ -127,10 +102,7 @@ impl Lane {
         let Some(offset) = self.offset(address) else {
             return;
         };
-        let hosts = self
-            .blocks
-            .values()
-            .filter_map(|block| block.host(u64::from(offset)));
+        let hosts = self.blocks.values().filter_map(|block| block.host(u64::from(offset)));
         let now = hosts.map(uses).max().unwrap_or(Use::Owned);
         if let Some(at) = self.since.remove(&offset) {
             self.rested.remove(&(at, offset));

@@ -9,22 +9,10 @@ use crate::family::Family;
 /// The ways of choosing, the best first. To keep an address at rest comes before giving a pod the same offset in
 /// both families: the first is about somebody else's packets, the second about looks.
 const ORDER: [Way; 4] = [
-    Way {
-        together: true,
-        at_rest: false,
-    },
-    Way {
-        together: false,
-        at_rest: false,
-    },
-    Way {
-        together: true,
-        at_rest: true,
-    },
-    Way {
-        together: false,
-        at_rest: true,
-    },
+    Way { together: true, at_rest: false },
+    Way { together: false, at_rest: false },
+    Way { together: true, at_rest: true },
+    Way { together: false, at_rest: true },
 ];
 
 #[derive(Clone, Copy)]
@@ -41,18 +29,11 @@ impl Ipam {
         // Free since then or before is at rest no longer.
         let rested_by = now_ms.checked_sub(self.cool_down_ms);
         ORDER.iter().find_map(|way| {
-            let latest = if way.at_rest {
-                Some(u64::MAX)
-            } else {
-                rested_by
-            };
+            let latest = if way.at_rest { Some(u64::MAX) } else { rested_by };
             if way.together {
                 self.pick_from(families, latest)
             } else {
-                families
-                    .iter()
-                    .map(|family| Some(*self.pick_from(&[*family], latest)?.first()?))
-                    .collect()
+                families.iter().map(|family| Some(*self.pick_from(&[*family], latest)?.first()?)).collect()
             }
         })
     }
@@ -65,10 +46,8 @@ impl Ipam {
         if let Some((lane, offset)) = lanes().find_map(|lane| Some((lane, lane.freshest()?))) {
             return lane.addresses(offset, families);
         }
-        let longest_free = |lane: &Lane| {
-            lane.longest_free()
-                .filter(|(since, _)| latest.is_some_and(|latest| *since <= latest))
-        };
+        let longest_free =
+            |lane: &Lane| lane.longest_free().filter(|(since, _)| latest.is_some_and(|latest| *since <= latest));
         let oldest = lanes().filter_map(|lane| Some((longest_free(lane)?, lane)));
         let ((_, offset), lane) = oldest.min_by_key(|(found, _)| *found)?;
         lane.addresses(offset, families)

@@ -9,11 +9,7 @@ pub(super) struct Ranges(BTreeMap<u32, u32>);
 impl Ranges {
     /// `first` to `last`, both included; nothing if they are the wrong way round.
     pub(super) fn span(first: u32, last: u32) -> Self {
-        Self(if first <= last {
-            BTreeMap::from([(first, last)])
-        } else {
-            BTreeMap::new()
-        })
+        Self(if first <= last { BTreeMap::from([(first, last)]) } else { BTreeMap::new() })
     }
 
     pub(super) fn first(&self) -> Option<u32> {
@@ -25,10 +21,7 @@ impl Ranges {
     }
 
     pub(super) fn len(&self) -> u64 {
-        self.0
-            .iter()
-            .map(|(first, last)| u64::from(last - first) + 1)
-            .sum()
+        self.0.iter().map(|(first, last)| u64::from(last - first) + 1).sum()
     }
 
     pub(super) fn remove(&mut self, offset: u32) {
@@ -48,9 +41,7 @@ impl Ranges {
         if self.contains(offset) {
             return;
         }
-        let before = offset
-            .checked_sub(1)
-            .and_then(|previous| self.around(previous));
+        let before = offset.checked_sub(1).and_then(|previous| self.around(previous));
         let after = offset.checked_add(1).and_then(|next| self.around(next));
         let first = before.map_or(offset, |(first, _)| first);
         let last = after.map_or(offset, |(_, last)| last);

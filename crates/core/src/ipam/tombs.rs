@@ -30,11 +30,7 @@ pub(super) struct Tombs {
 impl Tombs {
     /// The DEL that rules out an ADD that began then, by the time when that DEL began or may have begun.
     pub(super) fn after(&self, attachment: &Attachment, began_ns: u64) -> Option<u64> {
-        let known = self
-            .known
-            .get(attachment)
-            .map(|tomb| tomb.began_ns)
-            .filter(|del| began_ns <= *del);
+        let known = self.known.get(attachment).map(|tomb| tomb.began_ns).filter(|del| began_ns <= *del);
         known.or_else(|| (began_ns < self.floor_ns).then_some(self.floor_ns))
     }
 
@@ -45,8 +41,7 @@ impl Tombs {
             }
             self.oldest.remove(&(old.at_ms, attachment.clone()));
         }
-        self.known
-            .insert(attachment.clone(), Tomb { began_ns, at_ms });
+        self.known.insert(attachment.clone(), Tomb { began_ns, at_ms });
         self.oldest.insert((at_ms, attachment.clone()));
     }
 
@@ -72,16 +67,10 @@ impl Tombs {
 
     /// Events that give this state to an empty one, oldest first.
     pub(super) fn snapshot(&self) -> impl Iterator<Item = Event> {
-        let floor = (self.floor_ns > 0).then_some(Event::Floor {
-            began_ns: self.floor_ns,
-        });
+        let floor = (self.floor_ns > 0).then_some(Event::Floor { began_ns: self.floor_ns });
         let tombs = self.oldest.iter().filter_map(|(at_ms, attachment)| {
             let tomb = self.known.get(attachment)?;
-            Some(Event::Tombstone {
-                attachment: attachment.clone(),
-                began_ns: tomb.began_ns,
-                at_ms: *at_ms,
-            })
+            Some(Event::Tombstone { attachment: attachment.clone(), began_ns: tomb.began_ns, at_ms: *at_ms })
         });
         floor.into_iter().chain(tombs)
     }

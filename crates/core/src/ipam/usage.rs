@@ -8,10 +8,7 @@ impl Ipam {
     /// Each block's numbers, in the order of the blocks.
     #[must_use]
     pub fn usage(&self, now_ms: u64) -> Vec<BlockUsage> {
-        self.blocks
-            .iter()
-            .map(|block| self.usage_of(block, now_ms))
-            .collect()
+        self.blocks.iter().map(|block| self.usage_of(block, now_ms)).collect()
     }
 
     fn usage_of(&self, block: &Block, now_ms: u64) -> BlockUsage {
@@ -23,10 +20,7 @@ impl Ipam {
             resting: 0,
             free: 0,
         };
-        for (_, id) in self
-            .addresses
-            .range(block.cidr.network()..=block.cidr.last())
-        {
+        for (_, id) in self.addresses.range(block.cidr.network()..=block.cidr.last()) {
             match self.lease(*id).map(|lease| lease.state) {
                 Some(LeaseState::Draining) => usage.draining += 1,
                 Some(LeaseState::Wiring | LeaseState::Active) => usage.leased += 1,
@@ -49,17 +43,11 @@ impl Ipam {
         // Each family has something left only if something was picked.
         let empty = families.iter().copied().find(|family| {
             let lanes = self.lanes.iter().filter(|lane| lane.serves(&[*family]));
-            lanes
-                .map(|lane| lane.fresh_count() + lane.rested_count())
-                .sum::<u64>()
-                == 0
+            lanes.map(|lane| lane.fresh_count() + lane.rested_count()).sum::<u64>() == 0
         });
         let family = empty.or(families.first().copied()).unwrap_or(Family::V4);
         // Time matters to none of the numbers told.
-        let usage = self
-            .usage(0)
-            .into_iter()
-            .filter(|usage| usage.block.cidr.family() == family);
+        let usage = self.usage(0).into_iter().filter(|usage| usage.block.cidr.family() == family);
         let (mut blocks, mut usable, mut leased, mut draining) = (Vec::new(), 0, 0, 0);
         for block in usage {
             blocks.push(block.block.cidr);
@@ -67,13 +55,7 @@ impl Ipam {
             leased += block.leased;
             draining += block.draining;
         }
-        Refusal::Full {
-            family,
-            blocks,
-            usable,
-            leased,
-            draining,
-        }
+        Refusal::Full { family, blocks, usable, leased, draining }
     }
 }
 
@@ -90,10 +72,7 @@ pub fn usable_in(family: Family, prefix_len: u8) -> u32 {
     let Some(host_bits) = family.bits().checked_sub(prefix_len) else {
         return 0;
     };
-    let between = 1_u64
-        .checked_shl(u32::from(host_bits))
-        .unwrap_or(u64::MAX)
-        .saturating_sub(2);
+    let between = 1_u64.checked_shl(u32::from(host_bits)).unwrap_or(u64::MAX).saturating_sub(2);
     let most = match family {
         Family::V4 => u64::from(u32::MAX),
         Family::V6 => MOST_V6,

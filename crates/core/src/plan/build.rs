@@ -5,8 +5,7 @@ use std::net::IpAddr;
 
 use super::conflict::disputed;
 use super::{
-    EndpointSpec, MasqConfig, MasqPlan, NodeInput, NodePlan, Note, Peer, PeerMember, PodMember,
-    RouteAction, RouteSpec,
+    EndpointSpec, MasqConfig, MasqPlan, NodeInput, NodePlan, Note, Peer, PeerMember, PodMember, RouteAction, RouteSpec,
 };
 use crate::cidr::{Cidr, outermost};
 use crate::cluster::Routing;
@@ -23,20 +22,11 @@ pub(super) fn build(input: &NodeInput) -> NodePlan {
     let endpoints = endpoints(input, &nodes, &mut notes);
     let pod_space = pod_space(input, &own, &peers, &endpoints);
     let routed = routed(input, &peers, &mut notes);
-    let masquerade = input
-        .masquerade
-        .as_ref()
-        .map(|config| masquerade(config, input, &own, &pod_space));
+    let masquerade = input.masquerade.as_ref().map(|config| masquerade(config, input, &own, &pod_space));
     NodePlan {
         routes: routes(&pod_space, &own, &routed, &endpoints),
         pods: pods(&endpoints),
-        peers: routed
-            .iter()
-            .map(|(block, (peer, _))| PeerMember {
-                block: *block,
-                mac: peer.mac,
-            })
-            .collect(),
+        peers: routed.iter().map(|(block, (peer, _))| PeerMember { block: *block, mac: peer.mac }).collect(),
         node_ips: input.node_ips.clone(),
         nodes,
         pod_space,
@@ -51,11 +41,7 @@ fn nodes(input: &NodeInput) -> BTreeSet<IpAddr> {
 }
 
 /// This node's blocks, but for those that cannot be taken.
-fn own_blocks(
-    input: &NodeInput,
-    nodes: &BTreeSet<IpAddr>,
-    notes: &mut BTreeSet<Note>,
-) -> BTreeSet<Cidr> {
+fn own_blocks(input: &NodeInput, nodes: &BTreeSet<IpAddr>, notes: &mut BTreeSet<Note>) -> BTreeSet<Cidr> {
     let mut own = BTreeSet::new();
     for block in &input.own_blocks {
         if !input.node_ips.contains_key(&block.family()) {
@@ -78,9 +64,7 @@ fn peer_blocks<'a>(
     let mut blocks = BTreeMap::new();
     for (index, peer) in input.peers.iter().enumerate() {
         for block in &peer.blocks {
-            if !disputed.contains(&(index, *block))
-                && placed(Some(&peer.name), block, input, nodes, notes)
-            {
+            if !disputed.contains(&(index, *block)) && placed(Some(&peer.name), block, input, nodes, notes) {
                 blocks.insert(*block, peer);
             }
         }
@@ -96,67 +80,36 @@ fn placed(
     nodes: &BTreeSet<IpAddr>,
     notes: &mut BTreeSet<Note>,
 ) -> bool {
-    if input
-        .pod_cidrs
-        .iter()
-        .any(|pod_cidr| pod_cidr.contains_cidr(block))
-    {
+    if input.pod_cidrs.iter().any(|pod_cidr| pod_cidr.contains_cidr(block)) {
         return true;
     }
     let node = node.map(str::to_owned);
     if let Some(inside) = swallowed(block, input, nodes) {
-        notes.insert(Note::TooWide {
-            node,
-            block: *block,
-            inside,
-        });
+        notes.insert(Note::TooWide { node, block: *block, inside });
         return false;
     }
-    notes.insert(Note::OutsidePodCidrs {
-        node,
-        block: *block,
-    });
+    notes.insert(Note::OutsidePodCidrs { node, block: *block });
     true
 }
 
 /// A pod CIDR or node's address inside a block that is not inside a pod CIDR itself.
 fn swallowed(block: &Cidr, input: &NodeInput, nodes: &BTreeSet<IpAddr>) -> Option<Cidr> {
-    if input
-        .pod_cidrs
-        .iter()
-        .any(|pod_cidr| pod_cidr.contains_cidr(block))
-    {
+    if input.pod_cidrs.iter().any(|pod_cidr| pod_cidr.contains_cidr(block)) {
         return None;
     }
-    let pod_cidr = input
-        .pod_cidrs
-        .iter()
-        .find(|pod_cidr| block.contains_cidr(pod_cidr))
-        .copied();
+    let pod_cidr = input.pod_cidrs.iter().find(|pod_cidr| block.contains_cidr(pod_cidr)).copied();
     let address = || nodes.range(block.network()..=block.last()).next().copied();
     pod_cidr.or_else(|| address().map(Cidr::host_range))
 }
 
 /// The pods that this node may keep.
-fn endpoints<'a>(
-    input: &'a NodeInput,
-    nodes: &BTreeSet<IpAddr>,
-    notes: &mut BTreeSet<Note>,
-) -> Vec<&'a EndpointSpec> {
+fn endpoints<'a>(input: &'a NodeInput, nodes: &BTreeSet<IpAddr>, notes: &mut BTreeSet<Note>) -> Vec<&'a EndpointSpec> {
     let mut kept = Vec::new();
     for endpoint in &input.endpoints {
-        match endpoint
-            .addresses
-            .iter()
-            .find_map(|address| Some((*address, taker(*address, input, nodes)?)))
-        {
+        match endpoint.addresses.iter().find_map(|address| Some((*address, taker(*address, input, nodes)?))) {
             Some((address, peer)) => {
                 let (link, peer) = (endpoint.link.clone(), peer.name.clone());
-                notes.insert(Note::PodOfPeer {
-                    link,
-                    address,
-                    peer,
-                });
+                notes.insert(Note::PodOfPeer { link, address, peer });
             }
             None => kept.push(endpoint),
         }
@@ -171,10 +124,7 @@ fn taker<'a>(address: IpAddr, input: &'a NodeInput, nodes: &BTreeSet<IpAddr>) ->
         return None;
     }
     let given = |block: &Cidr| block.contains(address) && swallowed(block, input, nodes).is_none();
-    input
-        .peers
-        .iter()
-        .find(|peer| peer.blocks.iter().any(given))
+    input.peers.iter().find(|peer| peer.blocks.iter().any(given))
 }
 
 /// The pod CIDRs and whatever of pods lies outside them.
@@ -184,19 +134,8 @@ fn pod_space(
     peers: &BTreeMap<Cidr, &Peer>,
     endpoints: &[&EndpointSpec],
 ) -> BTreeSet<Cidr> {
-    let hosts = endpoints
-        .iter()
-        .flat_map(|endpoint| &endpoint.addresses)
-        .map(|address| Cidr::host_range(*address));
-    outermost(
-        input
-            .pod_cidrs
-            .iter()
-            .chain(own)
-            .chain(peers.keys())
-            .copied()
-            .chain(hosts),
-    )
+    let hosts = endpoints.iter().flat_map(|endpoint| &endpoint.addresses).map(|address| Cidr::host_range(*address));
+    outermost(input.pod_cidrs.iter().chain(own).chain(peers.keys()).copied().chain(hosts))
 }
 
 /// The blocks that get a route, with the node behind each and its address.
@@ -206,9 +145,7 @@ fn routed<'a>(
     notes: &mut BTreeSet<Note>,
 ) -> BTreeMap<Cidr, (&'a Peer, IpAddr)> {
     if input.routing != Routing::Native {
-        notes.insert(Note::RoutingNotThere {
-            routing: input.routing,
-        });
+        notes.insert(Note::RoutingNotThere { routing: input.routing });
         return BTreeMap::new();
     }
     let mut routed = BTreeMap::new();
@@ -218,10 +155,7 @@ fn routed<'a>(
                 routed.insert(*block, (*peer, *address));
             }
             None => {
-                notes.insert(Note::PeerWithoutAddress {
-                    peer: peer.name.clone(),
-                    block: *block,
-                });
+                notes.insert(Note::PeerWithoutAddress { peer: peer.name.clone(), block: *block });
             }
         }
     }
@@ -236,20 +170,14 @@ fn routes(
 ) -> BTreeSet<RouteSpec> {
     // Nothing that is meant for a pod leaves by the default route, and what is meant for a free address of this node
     // does not go round between it and the router.
-    let nowhere = pod_space.union(own).map(|cidr| RouteSpec {
-        destination: *cidr,
-        action: RouteAction::Unreachable,
-    });
-    let away = routed.iter().map(|(block, (_, address))| RouteSpec {
-        destination: *block,
-        action: RouteAction::Via(*address),
-    });
+    let nowhere = pod_space.union(own).map(|cidr| RouteSpec { destination: *cidr, action: RouteAction::Unreachable });
+    let away = routed
+        .iter()
+        .map(|(block, (_, address))| RouteSpec { destination: *block, action: RouteAction::Via(*address) });
     let here = endpoints.iter().flat_map(|endpoint| {
         endpoint.addresses.iter().map(|address| RouteSpec {
             destination: Cidr::host_range(*address),
-            action: RouteAction::Local {
-                link: endpoint.link.clone(),
-            },
+            action: RouteAction::Local { link: endpoint.link.clone() },
         })
     });
     nowhere.chain(away).chain(here).collect()
@@ -261,40 +189,16 @@ fn pods(endpoints: &[&EndpointSpec]) -> BTreeSet<PodMember> {
         mac: endpoint.mac,
         address: *address,
     };
-    endpoints
-        .iter()
-        .flat_map(|endpoint| {
-            endpoint
-                .addresses
-                .iter()
-                .map(|address| of(endpoint, address))
-        })
-        .collect()
+    endpoints.iter().flat_map(|endpoint| endpoint.addresses.iter().map(|address| of(endpoint, address))).collect()
 }
 
-fn masquerade(
-    config: &MasqConfig,
-    input: &NodeInput,
-    own: &BTreeSet<Cidr>,
-    pod_space: &BTreeSet<Cidr>,
-) -> MasqPlan {
-    let link_local = [
-        (config.masq_link_local, LINK_LOCAL_V4),
-        (config.masq_link_local_ipv6, LINK_LOCAL_V6),
-    ];
-    let left_alone = link_local
-        .iter()
-        .filter(|(masquerade, _)| !masquerade)
-        .filter_map(|(_, range)| range.parse().ok());
+fn masquerade(config: &MasqConfig, input: &NodeInput, own: &BTreeSet<Cidr>, pod_space: &BTreeSet<Cidr>) -> MasqPlan {
+    let link_local = [(config.masq_link_local, LINK_LOCAL_V4), (config.masq_link_local_ipv6, LINK_LOCAL_V6)];
+    let left_alone =
+        link_local.iter().filter(|(masquerade, _)| !masquerade).filter_map(|(_, range)| range.parse().ok());
     MasqPlan {
         sources: outermost(own.iter().copied()),
-        except: outermost(
-            pod_space
-                .iter()
-                .chain(&config.non_masquerade)
-                .copied()
-                .chain(left_alone),
-        ),
+        except: outermost(pod_space.iter().chain(&config.non_masquerade).copied().chain(left_alone)),
         node_ips: input.node_ips.clone(),
     }
 }

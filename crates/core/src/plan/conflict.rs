@@ -11,11 +11,7 @@ type Owner = Option<usize>;
 /// The blocks of peers that are not to be routed, by the peer's index. A peer's block that meets one of this node's
 /// gives way; of two peers' that meet neither is taken, since nothing here tells whose the addresses are. Blocks of
 /// one node may lie in each other.
-pub(super) fn disputed(
-    own: &[Cidr],
-    peers: &[Peer],
-    notes: &mut BTreeSet<Note>,
-) -> BTreeSet<(usize, Cidr)> {
+pub(super) fn disputed(own: &[Cidr], peers: &[Peer], notes: &mut BTreeSet<Note>) -> BTreeSet<(usize, Cidr)> {
     let mut blocks: Vec<(Cidr, Owner)> = own.iter().map(|block| (*block, None)).collect();
     for (index, peer) in peers.iter().enumerate() {
         blocks.extend(peer.blocks.iter().map(|block| (*block, Some(index))));
@@ -25,18 +21,10 @@ pub(super) fn disputed(
     // In this order what contains a block comes before it: those are on the stack.
     let mut around: Vec<(Cidr, Owner)> = Vec::new();
     for (block, owner) in blocks {
-        while around
-            .last()
-            .is_some_and(|(outer, _)| !outer.contains_cidr(&block))
-        {
+        while around.last().is_some_and(|(outer, _)| !outer.contains_cidr(&block)) {
             around.pop();
         }
-        let mut others = around
-            .iter()
-            .rev()
-            .filter(|(_, other)| *other != owner)
-            .copied()
-            .peekable();
+        let mut others = around.iter().rev().filter(|(_, other)| *other != owner).copied().peekable();
         if let Some(nearest) = others.peek() {
             notes.extend(note(peers, (block, owner), *nearest));
         }
@@ -55,18 +43,11 @@ fn note(peers: &[Peer], one: (Cidr, Owner), two: (Cidr, Owner)) -> Option<Note> 
     let name = |index: usize| peers.get(index).map(|peer| peer.name.clone());
     match (one, two) {
         ((own, None), (block, Some(peer))) | ((block, Some(peer)), (own, None)) => {
-            Some(Note::PeerClaimsOurs {
-                peer: name(peer)?,
-                block,
-                own,
-            })
+            Some(Note::PeerClaimsOurs { peer: name(peer)?, block, own })
         }
-        ((block, Some(peer)), (other_block, Some(other))) => Some(Note::PeersOverlap {
-            peer: name(peer)?,
-            block,
-            other: name(other)?,
-            other_block,
-        }),
+        ((block, Some(peer)), (other_block, Some(other))) => {
+            Some(Note::PeersOverlap { peer: name(peer)?, block, other: name(other)?, other_block })
+        }
         ((_, None), (_, None)) => None,
     }
 }

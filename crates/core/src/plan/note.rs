@@ -17,9 +17,7 @@ pub enum Note {
         block: Cidr,
     },
     /// Two peers have overlapping blocks; neither is routed, since nothing here tells whose it is.
-    #[error(
-        "block {block} of node {peer} and block {other_block} of node {other} overlap; neither is routed"
-    )]
+    #[error("block {block} of node {peer} and block {other_block} of node {other} overlap; neither is routed")]
     PeersOverlap {
         /// One peer.
         peer: String,

@@ -2,9 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use overlane_core::blocks::{
-    Action, Claim, ConditionKind, ConfigView, MachineId, NodeView, ObjectRef, StateView,
-};
+use overlane_core::blocks::{Action, Claim, ConditionKind, ConfigView, MachineId, NodeView, ObjectRef, StateView};
 use overlane_core::cidr::Cidr;
 
 /// A change as a watch tells it.
@@ -144,7 +142,11 @@ impl Api {
                 if is == uid.as_ref() { Ok(vec![]) } else { Err(vec![self.read_node(node)]) }
             }
             Action::ConfirmUnclaimed { block } => {
-                if self.claims.contains_key(block) { Err(vec![self.read_claim(block)]) } else { Ok(vec![]) }
+                if self.claims.contains_key(block) {
+                    Err(vec![self.read_claim(block)])
+                } else {
+                    Ok(vec![])
+                }
             }
             Action::Assign { block, pool, over, owner } => {
                 let old = self.claims.get(block);
@@ -184,7 +186,9 @@ impl Api {
                 if self.configs.get(node).map(|config| &config.object) != current.as_ref() {
                     return Err(vec![self.read_config(node)]);
                 }
-                for block in self.configs.get(node).filter(|old| old.node_uid == *node_uid).iter().flat_map(|old| old.blocks()) {
+                for block in
+                    self.configs.get(node).filter(|old| old.node_uid == *node_uid).iter().flat_map(|old| old.blocks())
+                {
                     let lost = content.containers.iter().all(|container| container.block != block);
                     let theirs = self.claims.get(&block).is_some_and(|claim| claim.is_live() && claim.node == *node);
                     assert!(!lost || !theirs || self.was_restored, "{block} of {node} is announced no more");

@@ -49,7 +49,11 @@ impl Controller {
         }
         let world = &mut self.world;
         for node in api.nodes.values() {
-            world.upsert_node(overlane_core::blocks::NodeView { first_seen_ms: now_ms, ..node.clone() }, Source::List, now_ms);
+            world.upsert_node(
+                overlane_core::blocks::NodeView { first_seen_ms: now_ms, ..node.clone() },
+                Source::List,
+                now_ms,
+            );
         }
         for claim in api.claims.values() {
             world.upsert_claim(claim.clone(), Source::List);

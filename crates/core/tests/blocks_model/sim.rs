@@ -14,16 +14,29 @@ pub enum Op {
     /// A new machine registers under this name, unless the name is taken.
     Join(u8),
     /// The Node object goes; the machine with it, or not.
-    Leave { node: u8, dies: bool },
+    Leave {
+        node: u8,
+        dies: bool,
+    },
     /// The machine of this name registers again, if its Node object is gone.
     Recreate(u8),
     /// The machine of this name reboots: its pods are gone.
     Reboot(u8),
     /// The agent of this machine reads its config and tells what it holds.
     Agent(u8),
-    Deliver { who: u8, kind: u8, count: u8 },
-    Begin { who: u8, which: u8 },
-    Step { who: u8, which: u8 },
+    Deliver {
+        who: u8,
+        kind: u8,
+        count: u8,
+    },
+    Begin {
+        who: u8,
+        which: u8,
+    },
+    Step {
+        who: u8,
+        which: u8,
+    },
     Restart(u8),
     Wait(u64),
     Snapshot,
@@ -64,7 +77,8 @@ impl Sim {
         let settings = Settings::default();
         let now_ms = 1_000_000;
         let api = Api { hold_down_ms: settings.hold_down_ms, ..Api::default() };
-        let controllers: Vec<Controller> = (0..controllers).map(|_| Controller::start(&plan, settings, &api, now_ms)).collect();
+        let controllers: Vec<Controller> =
+            (0..controllers).map(|_| Controller::start(&plan, settings, &api, now_ms)).collect();
         Self {
             plan,
             settings,
@@ -116,7 +130,8 @@ impl Sim {
             return;
         }
         self.next_machine += 1;
-        let id = MachineId { boot_id: format!("b{}", self.next_machine), provider_id: format!("p{}", self.next_machine) };
+        let id =
+            MachineId { boot_id: format!("b{}", self.next_machine), provider_id: format!("p{}", self.next_machine) };
         self.api.create_node(name, id.clone(), self.now_ms);
         let machine = Machine { name: name.to_owned(), id, held: BTreeSet::new(), left: false, behind_ms: self.now_ms };
         self.machines.insert(self.next_machine, machine);
@@ -178,13 +193,13 @@ impl Sim {
         };
         machine.held.extend(announced);
         let told = self.api.states.get(name);
-        if told.is_some_and(|told| told.held == machine.held && told.boot_id == machine.id.boot_id) {
+        if told.is_some_and(|told| told.held.iter().eq(&machine.held) && told.boot_id == machine.id.boot_id) {
             return;
         }
         let state = StateView {
             node: name.to_owned(),
             boot_id: machine.id.boot_id.clone(),
-            held: machine.held.clone(),
+            held: machine.held.iter().copied().collect(),
             ready: true,
             ..StateView::default()
         };
@@ -252,7 +267,8 @@ impl Sim {
         self.route();
         for machine in self.machines.values_mut() {
             let told = self.api.states.get(&machine.name);
-            let fine = told.is_some_and(|told| told.held == machine.held && told.boot_id == machine.id.boot_id);
+            let fine =
+                told.is_some_and(|told| told.held.iter().eq(&machine.held) && told.boot_id == machine.id.boot_id);
             if fine {
                 machine.behind_ms = self.now_ms;
             } else if machine.behind_ms <= oldest {
@@ -311,7 +327,8 @@ impl Sim {
     /// How many Nodes have a block of every family announced.
     pub fn served(&self) -> usize {
         let families = self.plan.families().len();
-        let served = |name: &String| self.api.configs.get(name).is_some_and(|config| config.blocks().count() == families);
+        let served =
+            |name: &String| self.api.configs.get(name).is_some_and(|config| config.blocks().count() == families);
         self.api.nodes.keys().filter(|name| served(name)).count()
     }
 
@@ -342,7 +359,12 @@ impl Sim {
         let lingering = self.machines.values().filter(|machine| !self.api.nodes.contains_key(&machine.name));
         let kept: usize = lingering.map(|machine| machine.held.len() / families).sum();
         let room = usize::try_from(capacity).unwrap() - kept;
-        assert_eq!(self.served(), self.api.nodes.len().min(room), "served, of {} nodes and room for {room}", self.api.nodes.len());
+        assert_eq!(
+            self.served(),
+            self.api.nodes.len().min(room),
+            "served, of {} nodes and room for {room}",
+            self.api.nodes.len()
+        );
         for (block, claim) in &self.api.claims {
             if claim.released_ms.is_some() {
                 continue;

@@ -36,35 +36,15 @@ fn a_life() {
     let lease = node.start("a");
     assert_eq!(node.state("a"), Some(LeaseState::Active));
     assert_eq!(lease.state, LeaseState::Wiring);
-    assert_eq!(
-        node.ipam.by_address(lease.addresses[1]).unwrap().id,
-        lease.id
-    );
+    assert_eq!(node.ipam.by_address(lease.addresses[1]).unwrap().id, lease.id);
     assert_eq!(node.ipam.by_link(&lease.link).unwrap().id, lease.id);
     node.now += 1;
     let del_ns = node.ns();
     let ended = node.del("a", del_ns);
-    assert_eq!(
-        ended,
-        [Event::Draining {
-            id: lease.id,
-            at_ms: START + 1,
-            del_ns: Some(del_ns)
-        }]
-    );
-    assert_eq!(
-        node.ipam.activate(lease.id),
-        None,
-        "a DEL during the wiring is seen by it"
-    );
-    assert!(
-        node.ipam.by_address(lease.addresses[0]).is_some(),
-        "draining still owns"
-    );
-    node.apply(Event::Freed {
-        id: lease.id,
-        at_ms: START + 2,
-    });
+    assert_eq!(ended, [Event::Draining { id: lease.id, at_ms: START + 1, del_ns: Some(del_ns) }]);
+    assert_eq!(node.ipam.activate(lease.id), None, "a DEL during the wiring is seen by it");
+    assert!(node.ipam.by_address(lease.addresses[0]).is_some(), "draining still owns");
+    node.apply(Event::Freed { id: lease.id, at_ms: START + 2 });
     assert_eq!(node.ipam.leases().count(), 0);
     assert!(node.ipam.by_address(lease.addresses[0]).is_none());
     assert_eq!(node.ipam.free(lease.id, START + 3), None);
@@ -93,29 +73,12 @@ fn a_del_ends_only_what_began_before() {
     let mut node = Node::v4("10.0.0.0/28");
     let before = node.ns() - 5;
     node.start("a");
-    assert!(matches!(
-        node.del("a", before).as_slice(),
-        [Event::Tombstone { .. }]
-    ));
+    assert!(matches!(node.del("a", before).as_slice(), [Event::Tombstone { .. }]));
     assert_eq!(node.state("a"), Some(LeaseState::Active));
-    assert_eq!(
-        node.del("a", before - 1),
-        [],
-        "one that began even earlier adds nothing"
-    );
-    assert_eq!(
-        node.del("a", node.ns()).len(),
-        1,
-        "of two that began together the DEL wins"
-    );
+    assert_eq!(node.del("a", before - 1), [], "one that began even earlier adds nothing");
+    assert_eq!(node.del("a", node.ns()).len(), 1, "of two that began together the DEL wins");
     assert_eq!(node.state("a"), Some(LeaseState::Draining));
-    assert!(
-        matches!(
-            node.del("a", node.ns() + 1).as_slice(),
-            [Event::Tombstone { .. }]
-        ),
-        "a second DEL is one"
-    );
+    assert!(matches!(node.del("a", node.ns() + 1).as_slice(), [Event::Tombstone { .. }]), "a second DEL is one");
     assert_eq!(node.state("a"), Some(LeaseState::Draining));
 }
 
@@ -124,10 +87,7 @@ fn a_late_add_is_refused_and_a_new_one_served() {
     let mut node = Node::v4("10.0.0.0/28");
     let del_ns = node.ns();
     node.del("a", del_ns);
-    let superseded = |del_ns| Refusal::Superseded {
-        attachment: attachment("a"),
-        del_ns,
-    };
+    let superseded = |del_ns| Refusal::Superseded { attachment: attachment("a"), del_ns };
     assert_eq!(node.refused("a", del_ns - 10), superseded(del_ns));
     assert_eq!(node.refused("a", del_ns), superseded(del_ns));
     let event = node.ipam.add(&request("a", del_ns + 1), node.now).unwrap();
@@ -139,10 +99,7 @@ fn a_late_add_is_refused_and_a_new_one_served() {
     let del_ns = node.ns() + 100;
     node.del("a", del_ns);
     let id = node.ipam.by_attachment(&attachment("a")).unwrap().id;
-    node.apply(Event::Freed {
-        id,
-        at_ms: node.now,
-    });
+    node.apply(Event::Freed { id, at_ms: node.now });
     assert_eq!(node.refused("a", del_ns - 1), superseded(del_ns));
     assert!(node.ipam.add(&request("a", del_ns + 1), node.now).is_ok());
 }
@@ -158,10 +115,7 @@ fn a_beginning_in_the_future_outranks_nothing() {
     let event = node.ipam.add(&request("b", u64::MAX), node.now).unwrap();
     node.apply(event);
     node.now += 2;
-    assert!(matches!(
-        node.del("b", node.ns()).as_slice(),
-        [Event::Draining { .. }]
-    ));
+    assert!(matches!(node.del("b", node.ns()).as_slice(), [Event::Draining { .. }]));
 }
 
 #[test]
@@ -180,25 +134,11 @@ fn gc_ends_what_is_not_named() {
     node.now += 10;
     let gone = node.ipam.by_attachment(&attachment("gone")).unwrap().id;
     let events = node.ipam.gc("net", &valid, began_ns, node.now);
-    assert_eq!(
-        events,
-        [Event::Draining {
-            id: gone,
-            at_ms: node.now,
-            del_ns: Some(began_ns)
-        }]
-    );
+    assert_eq!(events, [Event::Draining { id: gone, at_ms: node.now, del_ns: Some(began_ns) }]);
     node.apply(events[0].clone());
-    assert_eq!(
-        node.ipam.gc("net", &valid, began_ns, node.now),
-        [],
-        "twice is once"
-    );
+    assert_eq!(node.ipam.gc("net", &valid, began_ns, node.now), [], "twice is once");
     assert_eq!(node.state("other"), Some(LeaseState::Wiring));
-    assert!(matches!(
-        node.refused("gone", began_ns),
-        Refusal::Superseded { .. }
-    ));
+    assert!(matches!(node.refused("gone", began_ns), Refusal::Superseded { .. }));
 }
 
 #[test]
@@ -210,21 +150,10 @@ fn events_that_say_nothing_new_change_nothing() {
     node.stop("b");
     let began = node.log[0].clone();
     let before = node.ipam.clone();
-    for event in [
-        began,
-        Event::Activated { id: 1 },
-        Event::Activated { id: 2 },
-        Event::Freed { id: 2, at_ms: 9 },
-    ] {
+    for event in [began, Event::Activated { id: 1 }, Event::Activated { id: 2 }, Event::Freed { id: 2, at_ms: 9 }] {
         node.ipam.apply(&event).unwrap();
     }
-    node.ipam
-        .apply(&Event::Draining {
-            id: 99,
-            at_ms: node.now,
-            del_ns: Some(5),
-        })
-        .unwrap();
+    node.ipam.apply(&Event::Draining { id: 99, at_ms: node.now, del_ns: Some(5) }).unwrap();
     assert_eq!(node.ipam, before);
 }
 
@@ -233,32 +162,12 @@ fn leases_outside_the_blocks_stay_and_are_told() {
     let mut node = Node::dual();
     let lease = node.start("a");
     assert_eq!(node.ipam.outside().count(), 0);
-    node.ipam.set_blocks(blocks(&[
-        ("10.244.9.0/24", 0),
-        ("fd12:3456:789a:0:2::/80", 1),
-    ]));
-    assert_eq!(
-        node.ipam
-            .outside()
-            .map(|lease| lease.id)
-            .collect::<Vec<_>>(),
-        [lease.id]
-    );
-    assert_eq!(
-        node.addresses("b"),
-        "10.244.9.1,fd12:3456:789a:0:2::2",
-        "what is taken stays taken"
-    );
+    node.ipam.set_blocks(blocks(&[("10.244.9.0/24", 0), ("fd12:3456:789a:0:2::/80", 1)]));
+    assert_eq!(node.ipam.outside().map(|lease| lease.id).collect::<Vec<_>>(), [lease.id]);
+    assert_eq!(node.addresses("b"), "10.244.9.1,fd12:3456:789a:0:2::2", "what is taken stays taken");
     node.stop("a");
-    node.ipam.set_blocks(blocks(&[
-        ("10.244.2.0/24", 0),
-        ("fd12:3456:789a:0:2::/80", 0),
-    ]));
-    assert_eq!(
-        node.addresses("c"),
-        "10.244.2.3,fd12:3456:789a:0:2::3",
-        "what was used is remembered"
-    );
+    node.ipam.set_blocks(blocks(&[("10.244.2.0/24", 0), ("fd12:3456:789a:0:2::/80", 0)]));
+    assert_eq!(node.addresses("c"), "10.244.2.3,fd12:3456:789a:0:2::3", "what was used is remembered");
 }
 
 #[test]
@@ -272,26 +181,11 @@ fn usage_adds_up() {
     node.now += 1;
     node.stop("b");
     node.del("c", node.ns());
-    let [usage] = node.ipam.usage(node.now)[..] else {
-        panic!()
-    };
-    assert_eq!(
-        (
-            usage.usable,
-            usage.leased,
-            usage.draining,
-            usage.resting,
-            usage.free
-        ),
-        (14, 1, 1, 2, 10)
-    );
-    let [usage] = node.ipam.usage(node.now + super::COOL_DOWN - 1)[..] else {
-        panic!()
-    };
+    let [usage] = node.ipam.usage(node.now)[..] else { panic!() };
+    assert_eq!((usage.usable, usage.leased, usage.draining, usage.resting, usage.free), (14, 1, 1, 2, 10));
+    let [usage] = node.ipam.usage(node.now + super::COOL_DOWN - 1)[..] else { panic!() };
     assert_eq!((usage.resting, usage.free), (1, 11));
-    let [usage] = node.ipam.usage(node.now + super::COOL_DOWN)[..] else {
-        panic!()
-    };
+    let [usage] = node.ipam.usage(node.now + super::COOL_DOWN)[..] else { panic!() };
     assert_eq!((usage.resting, usage.free), (0, 12));
 }
 
@@ -303,13 +197,7 @@ fn what_is_remembered_of_dels_has_an_end() {
     node.now += TOMBSTONE_AGE_MS + 1;
     node.del("y", node.ns());
     assert_eq!(node.ipam.snapshot().len(), 3, "floor, y, next id");
-    assert!(
-        matches!(node.refused("x", first), Refusal::Superseded { .. }),
-        "what was forgotten is refused still"
-    );
-    assert!(
-        matches!(node.refused("z", first), Refusal::Superseded { .. }),
-        "and what might have been forgotten"
-    );
+    assert!(matches!(node.refused("x", first), Refusal::Superseded { .. }), "what was forgotten is refused still");
+    assert!(matches!(node.refused("z", first), Refusal::Superseded { .. }), "and what might have been forgotten");
     assert!(node.ipam.add(&request("z", first + 1), node.now).is_ok());
 }

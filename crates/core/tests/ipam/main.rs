@@ -1,12 +1,7 @@
 //! Must catch: an address given to a second pod, an address that no sequence of calls ever frees again, and a log
 //! that gives another state than the one it was written from.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "tests"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 mod cases;
 mod model;
@@ -17,9 +12,7 @@ mod size;
 
 use overlane_core::cidr::Cidr;
 use overlane_core::family::Family;
-use overlane_core::ipam::{
-    AddRequest, Attachment, Block, Event, Ipam, Lease, LeaseState, NetnsId, Refusal,
-};
+use overlane_core::ipam::{AddRequest, Attachment, Block, Event, Ipam, Lease, LeaseState, NetnsId, Refusal};
 
 /// Start of every test's time, in milliseconds.
 const START: u64 = 1_000_000;
@@ -31,20 +24,11 @@ fn cidr(text: &str) -> Cidr {
 }
 
 fn blocks(given: &[(&str, u32)]) -> Vec<Block> {
-    given
-        .iter()
-        .map(|(text, pair)| Block {
-            cidr: cidr(text),
-            pair: *pair,
-        })
-        .collect()
+    given.iter().map(|(text, pair)| Block { cidr: cidr(text), pair: *pair }).collect()
 }
 
 fn attachment(name: &str) -> Attachment {
-    Attachment {
-        container_id: name.to_owned(),
-        ifname: "eth0".to_owned(),
-    }
+    Attachment { container_id: name.to_owned(), ifname: "eth0".to_owned() }
 }
 
 fn request(name: &str, began_ns: u64) -> AddRequest {
@@ -53,11 +37,7 @@ fn request(name: &str, began_ns: u64) -> AddRequest {
         network: "net".to_owned(),
         pod: None,
         link: format!("{name}-{began_ns}"),
-        netns: NetnsId {
-            nsid: None,
-            inode: 0,
-            path: format!("/run/netns/{name}"),
-        },
+        netns: NetnsId { nsid: None, inode: 0, path: format!("/run/netns/{name}") },
         began_ns,
     }
 }
@@ -73,18 +53,11 @@ impl Node {
     fn new(families: &[Family], given: &[(&str, u32)]) -> Self {
         let mut ipam = Ipam::new(families.to_vec(), COOL_DOWN);
         ipam.set_blocks(blocks(given));
-        Self {
-            ipam,
-            log: Vec::new(),
-            now: START,
-        }
+        Self { ipam, log: Vec::new(), now: START }
     }
 
     fn dual() -> Self {
-        Self::new(
-            &Family::ALL,
-            &[("10.244.2.0/24", 0), ("fd12:3456:789a:0:2::/80", 0)],
-        )
+        Self::new(&Family::ALL, &[("10.244.2.0/24", 0), ("fd12:3456:789a:0:2::/80", 0)])
     }
 
     fn v4(block: &str) -> Self {
@@ -103,9 +76,7 @@ impl Node {
     /// An ADD that begins now and succeeds.
     fn start(&mut self, name: &str) -> Lease {
         let event = self.ipam.add(&request(name, self.ns()), self.now).unwrap();
-        let Event::Began(lease) = &event else {
-            panic!("{event:?}")
-        };
+        let Event::Began(lease) = &event else { panic!("{event:?}") };
         let lease = (**lease).clone();
         self.apply(event);
         let active = self.ipam.activate(lease.id).unwrap();
@@ -115,9 +86,7 @@ impl Node {
 
     /// An ADD that began then and fails.
     fn refused(&self, name: &str, began_ns: u64) -> Refusal {
-        self.ipam
-            .add(&request(name, began_ns), self.now)
-            .unwrap_err()
+        self.ipam.add(&request(name, began_ns), self.now).unwrap_err()
     }
 
     fn del(&mut self, name: &str, began_ns: u64) -> Vec<Event> {
@@ -137,18 +106,11 @@ impl Node {
     }
 
     fn addresses(&mut self, name: &str) -> String {
-        let texts: Vec<String> = self
-            .start(name)
-            .addresses
-            .iter()
-            .map(ToString::to_string)
-            .collect();
+        let texts: Vec<String> = self.start(name).addresses.iter().map(ToString::to_string).collect();
         texts.join(",")
     }
 
     fn state(&self, name: &str) -> Option<LeaseState> {
-        self.ipam
-            .by_attachment(&attachment(name))
-            .map(|lease| lease.state)
+        self.ipam.by_attachment(&attachment(name)).map(|lease| lease.state)
     }
 }

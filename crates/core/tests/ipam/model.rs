@@ -8,9 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use overlane_core::family::Family;
-use overlane_core::ipam::{
-    AddRequest, Attachment, Event, Ipam, Lease, LeaseState, NetnsId, Refusal,
-};
+use overlane_core::ipam::{AddRequest, Attachment, Event, Ipam, Lease, LeaseState, NetnsId, Refusal};
 
 use super::replay::rebuilt;
 use super::{COOL_DOWN, MS, START};
@@ -52,10 +50,7 @@ impl World {
                     return;
                 };
                 let event = self.ipam.activate(id);
-                let wiring = self
-                    .leases
-                    .iter()
-                    .any(|lease| lease.id == id && lease.state == LeaseState::Wiring);
+                let wiring = self.leases.iter().any(|lease| lease.id == id && lease.state == LeaseState::Wiring);
                 assert_eq!(event, wiring.then_some(Event::Activated { id }));
                 self.apply(event);
             }
@@ -72,10 +67,7 @@ impl World {
                     return;
                 };
                 let event = self.ipam.free(id, self.now);
-                let draining = self
-                    .leases
-                    .iter()
-                    .any(|lease| lease.id == id && lease.state == LeaseState::Draining);
+                let draining = self.leases.iter().any(|lease| lease.id == id && lease.state == LeaseState::Draining);
                 assert_eq!(event.is_some(), draining);
                 self.apply(event);
             }
@@ -91,9 +83,7 @@ impl World {
     }
 
     fn id(&self, container: u8) -> Option<u64> {
-        self.ipam
-            .by_attachment(&name(container))
-            .map(|lease| lease.id)
+        self.ipam.by_attachment(&name(container)).map(|lease| lease.id)
     }
 
     fn ns(&self, age: u64) -> u64 {
@@ -106,13 +96,9 @@ impl World {
             self.ipam.apply(&event).unwrap();
             match &event {
                 Event::Began(lease) => self.leases.push((**lease).clone()),
-                Event::Activated { id } => self
-                    .leases
-                    .iter_mut()
-                    .filter(|lease| lease.id == *id)
-                    .for_each(|lease| {
-                        lease.state = LeaseState::Active;
-                    }),
+                Event::Activated { id } => self.leases.iter_mut().filter(|lease| lease.id == *id).for_each(|lease| {
+                    lease.state = LeaseState::Active;
+                }),
                 Event::Draining { id, del_ns, .. } => {
                     for lease in self.leases.iter_mut().filter(|lease| lease.id == *id) {
                         lease.state = LeaseState::Draining;
@@ -123,20 +109,11 @@ impl World {
                     }
                 }
                 Event::Freed { id, at_ms } => {
-                    let position = self
-                        .leases
-                        .iter()
-                        .position(|lease| lease.id == *id)
-                        .unwrap();
+                    let position = self.leases.iter().position(|lease| lease.id == *id).unwrap();
                     let lease = self.leases.remove(position);
-                    self.freed
-                        .extend(lease.addresses.iter().map(|address| (*address, *at_ms)));
+                    self.freed.extend(lease.addresses.iter().map(|address| (*address, *at_ms)));
                 }
-                Event::Tombstone {
-                    attachment,
-                    began_ns,
-                    ..
-                } => {
+                Event::Tombstone { attachment, began_ns, .. } => {
                     let known = self.dels.entry(attachment.clone()).or_default();
                     *known = (*known).max(*began_ns);
                 }
@@ -150,43 +127,19 @@ impl World {
         self.links += 1;
         let request = AddRequest {
             attachment: name(container),
-            network: if container.is_multiple_of(4) {
-                "other"
-            } else {
-                "net"
-            }
-            .to_owned(),
+            network: if container.is_multiple_of(4) { "other" } else { "net" }.to_owned(),
             pod: None,
             link: format!("link{}", self.links),
-            netns: NetnsId {
-                nsid: None,
-                inode: inode.into(),
-                path: String::new(),
-            },
+            netns: NetnsId { nsid: None, inode: inode.into(), path: String::new() },
             began_ns: self.ns(age),
         };
         let answer = self.ipam.add(&request, self.now);
         let draining = |lease: &&Lease| lease.state == LeaseState::Draining;
         let same_netns = |lease: &&Lease| inode != 0 && lease.netns.inode == u64::from(inode);
-        let same = self
-            .leases
-            .iter()
-            .find(|lease| lease.attachment == request.attachment);
-        let families: Vec<Family> = self
-            .families
-            .iter()
-            .copied()
-            .filter(|family| self.has(*family))
-            .collect();
-        if self
-            .dels
-            .get(&request.attachment)
-            .is_some_and(|del| request.began_ns <= *del)
-        {
-            assert!(
-                matches!(answer, Err(Refusal::Superseded { .. })),
-                "{answer:?}"
-            );
+        let same = self.leases.iter().find(|lease| lease.attachment == request.attachment);
+        let families: Vec<Family> = self.families.iter().copied().filter(|family| self.has(*family)).collect();
+        if self.dels.get(&request.attachment).is_some_and(|del| request.began_ns <= *del) {
+            assert!(matches!(answer, Err(Refusal::Superseded { .. })), "{answer:?}");
         } else if let Some(lease) = same {
             match answer {
                 Err(Refusal::Busy { lease: id, .. }) => assert!(id == lease.id && draining(&lease)),
@@ -195,18 +148,11 @@ impl World {
                 }
                 other => panic!("{other:?}"),
             }
-        } else if self
-            .leases
-            .iter()
-            .filter(same_netns)
-            .any(|lease| draining(&lease))
-        {
+        } else if self.leases.iter().filter(same_netns).any(|lease| draining(&lease)) {
             assert!(matches!(answer, Err(Refusal::Busy { .. })), "{answer:?}");
         } else if let Some(expected) = self.best(&families) {
             let event = answer.unwrap();
-            let Event::Began(lease) = &event else {
-                panic!("{event:?}")
-            };
+            let Event::Began(lease) = &event else { panic!("{event:?}") };
             assert_eq!(lease.addresses, expected);
             self.apply([event]);
         } else {
@@ -219,38 +165,22 @@ impl World {
         let began_ns = self.ns(age);
         let events = self.ipam.del(&attachment, began_ns, self.now);
         let ends = self.leases.iter().find(|lease| {
-            lease.attachment == attachment
-                && lease.state != LeaseState::Draining
-                && lease.began_ns <= began_ns
+            lease.attachment == attachment && lease.state != LeaseState::Draining && lease.began_ns <= began_ns
         });
         let expected = match ends {
-            Some(lease) => vec![Event::Draining {
-                id: lease.id,
-                at_ms: self.now,
-                del_ns: Some(began_ns),
-            }],
-            None if self
-                .dels
-                .get(&attachment)
-                .is_some_and(|known| *known >= began_ns) =>
-            {
+            Some(lease) => vec![Event::Draining { id: lease.id, at_ms: self.now, del_ns: Some(began_ns) }],
+            None if self.dels.get(&attachment).is_some_and(|known| *known >= began_ns) => {
                 vec![]
             }
-            None => vec![Event::Tombstone {
-                attachment,
-                began_ns,
-                at_ms: self.now,
-            }],
+            None => vec![Event::Tombstone { attachment, began_ns, at_ms: self.now }],
         };
         assert_eq!(events, expected);
         self.apply(events);
     }
 
     fn gc(&mut self, valid: u16, age: u64) {
-        let named: BTreeSet<Attachment> = (0..CONTAINERS)
-            .filter(|container| valid & (1 << container) != 0)
-            .map(name)
-            .collect();
+        let named: BTreeSet<Attachment> =
+            (0..CONTAINERS).filter(|container| valid & (1 << container) != 0).map(name).collect();
         let began_ns = self.ns(age);
         let events = self.ipam.gc("net", &named, began_ns, self.now);
         let ended: BTreeSet<u64> = events
@@ -266,14 +196,7 @@ impl World {
                 && lease.began_ns <= began_ns
                 && lease.state != LeaseState::Draining
         };
-        assert_eq!(
-            ended,
-            self.leases
-                .iter()
-                .filter(over)
-                .map(|lease| lease.id)
-                .collect()
-        );
+        assert_eq!(ended, self.leases.iter().filter(over).map(|lease| lease.id).collect());
         self.apply(events);
     }
 
@@ -284,47 +207,23 @@ impl World {
         assert_eq!(known, expected);
         let mut owned = BTreeSet::new();
         for lease in &self.leases {
-            assert!(
-                lease.addresses.iter().all(|address| owned.insert(*address)),
-                "owned twice: {lease:?}"
-            );
-            assert_eq!(
-                self.ipam.by_link(&lease.link).map(|lease| lease.id),
-                Some(lease.id)
-            );
+            assert!(lease.addresses.iter().all(|address| owned.insert(*address)), "owned twice: {lease:?}");
+            assert_eq!(self.ipam.by_link(&lease.link).map(|lease| lease.id), Some(lease.id));
             for address in &lease.addresses {
-                assert_eq!(
-                    self.ipam.by_address(*address).map(|lease| lease.id),
-                    Some(lease.id)
-                );
+                assert_eq!(self.ipam.by_address(*address).map(|lease| lease.id), Some(lease.id));
             }
         }
         for usage in self.ipam.usage(self.now) {
-            assert_eq!(
-                usage.usable,
-                usage.leased + usage.draining + usage.resting + usage.free,
-                "{usage:?}"
-            );
-            let inside = owned
-                .iter()
-                .filter(|address| usage.block.cidr.contains(**address))
-                .count() as u64;
+            assert_eq!(usage.usable, usage.leased + usage.draining + usage.resting + usage.free, "{usage:?}");
+            let inside = owned.iter().filter(|address| usage.block.cidr.contains(**address)).count() as u64;
             assert_eq!(usage.leased + usage.draining, inside);
         }
     }
 
     fn check_replay(&self) {
-        assert_eq!(
-            rebuilt(&self.ipam, &self.families, &self.log),
-            self.ipam,
-            "replay of the log"
-        );
+        assert_eq!(rebuilt(&self.ipam, &self.families, &self.log), self.ipam, "replay of the log");
         let snapshot = self.ipam.snapshot();
-        assert_eq!(
-            rebuilt(&self.ipam, &self.families, &snapshot),
-            self.ipam,
-            "replay of the snapshot"
-        );
+        assert_eq!(rebuilt(&self.ipam, &self.families, &snapshot), self.ipam, "replay of the snapshot");
     }
 
     /// Ends all there is, and looks whether every address came back.
@@ -337,10 +236,7 @@ impl World {
         assert_eq!(self.ipam.leases().count(), 0);
         self.now += COOL_DOWN;
         for usage in self.ipam.usage(self.now) {
-            assert_eq!(
-                (usage.free, usage.leased + usage.draining + usage.resting),
-                (usage.usable, 0)
-            );
+            assert_eq!((usage.free, usage.leased + usage.draining + usage.resting), (usage.usable, 0));
         }
         self.check();
         self.check_replay();

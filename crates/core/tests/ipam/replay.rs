@@ -26,16 +26,8 @@ fn the_log_and_the_snapshot_give_the_same() {
     node.del("b", node.ns());
     node.del("unknown", node.ns());
     assert_eq!(rebuilt(&node.ipam, &Family::ALL, &node.log), node.ipam);
-    assert_eq!(
-        rebuilt(&node.ipam, &Family::ALL, &node.ipam.snapshot()),
-        node.ipam
-    );
-    let twice: Vec<Event> = node
-        .ipam
-        .snapshot()
-        .into_iter()
-        .chain(node.ipam.snapshot())
-        .collect();
+    assert_eq!(rebuilt(&node.ipam, &Family::ALL, &node.ipam.snapshot()), node.ipam);
+    let twice: Vec<Event> = node.ipam.snapshot().into_iter().chain(node.ipam.snapshot()).collect();
     assert_eq!(rebuilt(&node.ipam, &Family::ALL, &twice), node.ipam);
 }
 
@@ -63,16 +55,10 @@ fn a_log_that_ends_anywhere_is_a_state() {
     node.stop("a");
     for end in 0..=node.log.len() {
         let ipam = rebuilt(&node.ipam, &[Family::V4], &node.log[..end]);
-        let wiring = ipam
-            .leases()
-            .filter(|lease| lease.state == LeaseState::Wiring)
-            .count();
+        let wiring = ipam.leases().filter(|lease| lease.state == LeaseState::Wiring).count();
         assert!(wiring <= 1);
         for lease in ipam.leases() {
-            assert!(
-                ipam.by_address(lease.addresses[0])
-                    .is_some_and(|owner| owner.id == lease.id)
-            );
+            assert!(ipam.by_address(lease.addresses[0]).is_some_and(|owner| owner.id == lease.id));
         }
     }
 }

@@ -19,18 +19,13 @@ fn two_hundred_and_fifty_pods_come_and_go() {
         node.now = START + round * 1_000_000;
         for number in 0..250 {
             let lease = node.start(&format!("c{number}"));
-            let [v4, v6] = lease.addresses[..] else {
-                panic!()
-            };
+            let [v4, v6] = lease.addresses[..] else { panic!() };
             let offset = |block: usize, address| node.ipam.blocks()[block].cidr.offset_of(address);
             assert_eq!(offset(0, v4), offset(1, v6), "pairs stay pairs");
         }
     }
     let usage = node.ipam.usage(node.now);
-    assert_eq!(
-        (usage[0].leased, usage[0].free, usage[1].leased),
-        (250, 4, 250)
-    );
+    assert_eq!((usage[0].leased, usage[0].free, usage[1].leased), (250, 4, 250));
 }
 
 #[test]
@@ -50,17 +45,11 @@ fn a_long_life_leaves_little_behind() {
             _ => 0,
         })
         .sum();
-    let tombs = snapshot
-        .iter()
-        .filter(|event| matches!(event, Event::Tombstone { .. }))
-        .count();
+    let tombs = snapshot.iter().filter(|event| matches!(event, Event::Tombstone { .. })).count();
     assert_eq!(rested, 4_096);
     assert_eq!(tombs, TOMBSTONES_MOST);
     // What was forgotten was free for longer than all that is remembered, and goes first: 4,097 addresses take turns.
-    assert_eq!(
-        node.addresses("next"),
-        format!("fd00::{:x}", 20_000 % 4_097 + 1)
-    );
+    assert_eq!(node.addresses("next"), format!("fd00::{:x}", 20_000 % 4_097 + 1));
     // What rests is not forgotten, however much it is.
     let mut node = Node::new(&[Family::V6], &[("fd00::/80", 0)]);
     for number in 0..5_000_u64 {

@@ -1,12 +1,7 @@
 //! Must catch: pod packets that leave by the default route, a peer's block routed to the wrong node, a pod that may
 //! send from an address that another node was given.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "tests"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 mod property;
 mod trust;
@@ -19,8 +14,7 @@ use overlane_core::cluster::Routing;
 use overlane_core::family::Family;
 use overlane_core::masq::MasqConfig;
 use overlane_core::plan::{
-    EndpointSpec, MasqPlan, NodeInput, NodePlan, Note, Peer, PeerMember, PodMember, RouteAction,
-    RouteSpec, plan,
+    EndpointSpec, MasqPlan, NodeInput, NodePlan, Note, Peer, PeerMember, PodMember, RouteAction, RouteSpec, plan,
 };
 
 const MAC: [u8; 6] = [2, 0, 0, 0, 0, 7];
@@ -38,53 +32,29 @@ fn cidrs(texts: &[&str]) -> BTreeSet<Cidr> {
 }
 
 fn ips(texts: &[&str]) -> BTreeMap<Family, IpAddr> {
-    texts
-        .iter()
-        .map(|text| ip(text))
-        .map(|addr| (Family::of(&addr), addr))
-        .collect()
+    texts.iter().map(|text| ip(text)).map(|addr| (Family::of(&addr), addr)).collect()
 }
 
 fn peer(name: &str, blocks: &[&str], node_ips: &[&str], mac: Option<[u8; 6]>) -> Peer {
     let blocks = blocks.iter().map(|text| cidr(text)).collect();
-    Peer {
-        name: name.to_owned(),
-        blocks,
-        node_ips: ips(node_ips),
-        mac,
-    }
+    Peer { name: name.to_owned(), blocks, node_ips: ips(node_ips), mac }
 }
 
 fn endpoint(link: &str, addresses: &[&str]) -> EndpointSpec {
-    EndpointSpec {
-        link: link.to_owned(),
-        mac: MAC,
-        addresses: addresses.iter().map(|text| ip(text)).collect(),
-    }
+    EndpointSpec { link: link.to_owned(), mac: MAC, addresses: addresses.iter().map(|text| ip(text)).collect() }
 }
 
 fn via(block: &str, node: &str) -> RouteSpec {
-    RouteSpec {
-        destination: cidr(block),
-        action: RouteAction::Via(ip(node)),
-    }
+    RouteSpec { destination: cidr(block), action: RouteAction::Via(ip(node)) }
 }
 
 fn local(address: &str, link: &str) -> RouteSpec {
-    let action = RouteAction::Local {
-        link: link.to_owned(),
-    };
-    RouteSpec {
-        destination: Cidr::host_range(ip(address)),
-        action,
-    }
+    let action = RouteAction::Local { link: link.to_owned() };
+    RouteSpec { destination: Cidr::host_range(ip(address)), action }
 }
 
 fn unreachable(block: &str) -> RouteSpec {
-    RouteSpec {
-        destination: cidr(block),
-        action: RouteAction::Unreachable,
-    }
+    RouteSpec { destination: cidr(block), action: RouteAction::Unreachable }
 }
 
 fn dual() -> NodeInput {
@@ -94,18 +64,8 @@ fn dual() -> NodeInput {
         node_ips: ips(&["10.224.0.4", "fd10:224::4"]),
         own_blocks: vec![cidr("10.244.0.0/24"), cidr("fd12:3456:789a::/80")],
         peers: vec![
-            peer(
-                "b",
-                &["10.244.1.0/24", "fd12:3456:789a:0:1::/80"],
-                &["10.224.0.5", "fd10:224::5"],
-                Some(MAC),
-            ),
-            peer(
-                "c",
-                &["10.244.2.0/24", "fd12:3456:789a:0:2::/80"],
-                &["10.224.0.6", "fd10:224::6"],
-                None,
-            ),
+            peer("b", &["10.244.1.0/24", "fd12:3456:789a:0:1::/80"], &["10.224.0.5", "fd10:224::5"], Some(MAC)),
+            peer("c", &["10.244.2.0/24", "fd12:3456:789a:0:2::/80"], &["10.224.0.6", "fd10:224::6"], None),
         ],
         endpoints: vec![endpoint("l1", &["10.244.0.1", "fd12:3456:789a::1"])],
         masquerade: Some(MasqConfig::default()),
@@ -126,9 +86,7 @@ fn only(families: &[Family]) -> NodeInput {
         peer.node_ips.retain(|family, _| families.contains(family));
     }
     for endpoint in &mut input.endpoints {
-        endpoint
-            .addresses
-            .retain(|address| families.contains(&Family::of(address)));
+        endpoint.addresses.retain(|address| families.contains(&Family::of(address)));
     }
     input
 }
@@ -149,38 +107,21 @@ fn a_dual_stack_node() {
         via("fd12:3456:789a:0:2::/80", "fd10:224::6"),
     ]);
     let space = cidrs(&["10.244.0.0/16", "fd12:3456:789a::/64"]);
-    let nodes = [
-        "10.224.0.4",
-        "10.224.0.5",
-        "10.224.0.6",
-        "fd10:224::4",
-        "fd10:224::5",
-        "fd10:224::6",
-    ];
+    let nodes = ["10.224.0.4", "10.224.0.5", "10.224.0.6", "fd10:224::4", "fd10:224::5", "fd10:224::6"];
     let peers = [
         ("10.244.1.0/24", Some(MAC)),
         ("fd12:3456:789a:0:1::/80", Some(MAC)),
         ("10.244.2.0/24", None),
         ("fd12:3456:789a:0:2::/80", None),
     ];
-    let pod = |address: &str| PodMember {
-        link: "l1".into(),
-        mac: MAC,
-        address: ip(address),
-    };
+    let pod = |address: &str| PodMember { link: "l1".into(), mac: MAC, address: ip(address) };
     let expected = NodePlan {
         routes,
         pod_space: space.clone(),
         node_ips: ips(&["10.224.0.4", "fd10:224::4"]),
         pods: BTreeSet::from([pod("10.244.0.1"), pod("fd12:3456:789a::1")]),
         nodes: nodes.iter().map(|text| ip(text)).collect(),
-        peers: peers
-            .iter()
-            .map(|(block, mac)| PeerMember {
-                block: cidr(block),
-                mac: *mac,
-            })
-            .collect(),
+        peers: peers.iter().map(|(block, mac)| PeerMember { block: cidr(block), mac: *mac }).collect(),
         masquerade: Some(MasqPlan {
             sources: cidrs(&["10.244.0.0/24", "fd12:3456:789a::/80"]),
             except: space,
@@ -196,48 +137,22 @@ fn one_family_is_the_same_with_less() {
     let whole = plan(&dual());
     for families in [&[Family::V4][..], &[Family::V6], &[Family::V6, Family::V4]] {
         let part = plan(&only(families));
-        let expected: BTreeSet<RouteSpec> = whole
-            .routes
-            .iter()
-            .filter(|route| families.contains(&route.destination.family()))
-            .cloned()
-            .collect();
+        let expected: BTreeSet<RouteSpec> =
+            whole.routes.iter().filter(|route| families.contains(&route.destination.family())).cloned().collect();
         assert_eq!(part.routes, expected, "{families:?}");
         assert!(part.notes.is_empty());
-        assert!(
-            part.nodes
-                .iter()
-                .all(|node| families.contains(&Family::of(node)))
-        );
-        assert!(
-            part.pods
-                .iter()
-                .all(|pod| families.contains(&Family::of(&pod.address)))
-        );
+        assert!(part.nodes.iter().all(|node| families.contains(&Family::of(node))));
+        assert!(part.pods.iter().all(|pod| families.contains(&Family::of(&pod.address))));
     }
 }
 
 #[test]
 fn a_node_alone() {
-    let input = NodeInput {
-        peers: vec![],
-        own_blocks: vec![],
-        endpoints: vec![],
-        ..dual()
-    };
+    let input = NodeInput { peers: vec![], own_blocks: vec![], endpoints: vec![], ..dual() };
     let plan = plan(&input);
-    assert_eq!(
-        plan.routes,
-        BTreeSet::from([
-            unreachable("10.244.0.0/16"),
-            unreachable("fd12:3456:789a::/64")
-        ])
-    );
+    assert_eq!(plan.routes, BTreeSet::from([unreachable("10.244.0.0/16"), unreachable("fd12:3456:789a::/64")]));
     assert_eq!(plan.masquerade.unwrap().sources, BTreeSet::new());
-    assert_eq!(
-        overlane_core::plan::plan(&NodeInput::default()),
-        NodePlan::default()
-    );
+    assert_eq!(overlane_core::plan::plan(&NodeInput::default()), NodePlan::default());
 }
 
 #[test]
@@ -246,22 +161,10 @@ fn a_peer_without_an_address_of_a_family_is_noted() {
     input.peers[0].node_ips.remove(&Family::V6);
     let plan = plan(&input);
     let block = cidr("fd12:3456:789a:0:1::/80");
-    assert_eq!(
-        plan.notes,
-        BTreeSet::from([Note::PeerWithoutAddress {
-            peer: "b".into(),
-            block
-        }])
-    );
+    assert_eq!(plan.notes, BTreeSet::from([Note::PeerWithoutAddress { peer: "b".into(), block }]));
     assert!(plan.routes.iter().all(|route| route.destination != block));
-    assert!(
-        plan.peers.iter().all(|member| member.block != block),
-        "what has no way there has none back"
-    );
-    assert!(
-        plan.routes.contains(&via("10.244.1.0/24", "10.224.0.5")),
-        "the other family is not harmed"
-    );
+    assert!(plan.peers.iter().all(|member| member.block != block), "what has no way there has none back");
+    assert!(plan.routes.contains(&via("10.244.1.0/24", "10.224.0.5")), "the other family is not harmed");
 }
 
 #[test]
@@ -275,82 +178,32 @@ fn masquerade_leaves_alone_what_the_configuration_says() {
     let table: [(MasqConfig, &[&str]); 4] = [
         (config(&[], true, true), &[]),
         (config(&[], false, false), &["169.254.0.0/16", "fe80::/10"]),
-        (
-            config(&["192.168.0.0/16"], true, false),
-            &["192.168.0.0/16", "fe80::/10"],
-        ),
+        (config(&["192.168.0.0/16"], true, false), &["192.168.0.0/16", "fe80::/10"]),
         // What contains the pod CIDR stands for it.
-        (
-            config(
-                &["10.244.3.0/24", "fd12:3456:789a:0:8000::/80"],
-                false,
-                true,
-            ),
-            &["169.254.0.0/16"],
-        ),
+        (config(&["10.244.3.0/24", "fd12:3456:789a:0:8000::/80"], false, true), &["169.254.0.0/16"]),
     ];
     for (config, more) in table {
-        let masquerade = plan(&NodeInput {
-            masquerade: Some(config),
-            ..dual()
-        })
-        .masquerade
-        .unwrap();
-        assert_eq!(
-            masquerade.except,
-            cidrs(&space).union(&cidrs(more)).copied().collect()
-        );
+        let masquerade = plan(&NodeInput { masquerade: Some(config), ..dual() }).masquerade.unwrap();
+        assert_eq!(masquerade.except, cidrs(&space).union(&cidrs(more)).copied().collect());
     }
-    let wide = plan(&NodeInput {
-        masquerade: Some(config(&["10.0.0.0/8"], true, true)),
-        ..dual()
-    });
-    assert_eq!(
-        wide.masquerade.unwrap().except,
-        cidrs(&["10.0.0.0/8", "fd12:3456:789a::/64"])
-    );
-    assert_eq!(
-        plan(&NodeInput {
-            masquerade: None,
-            ..dual()
-        })
-        .masquerade,
-        None
-    );
+    let wide = plan(&NodeInput { masquerade: Some(config(&["10.0.0.0/8"], true, true)), ..dual() });
+    assert_eq!(wide.masquerade.unwrap().except, cidrs(&["10.0.0.0/8", "fd12:3456:789a::/64"]));
+    assert_eq!(plan(&NodeInput { masquerade: None, ..dual() }).masquerade, None);
 }
 
 #[test]
 fn a_routing_that_is_not_there_routes_nothing_away() {
     for routing in [Routing::Vxlan, Routing::Auto] {
         let plan = plan(&NodeInput { routing, ..dual() });
-        assert_eq!(
-            plan.notes,
-            BTreeSet::from([Note::RoutingNotThere { routing }])
-        );
+        assert_eq!(plan.notes, BTreeSet::from([Note::RoutingNotThere { routing }]));
         assert!(plan.peers.is_empty());
-        assert!(
-            !plan
-                .routes
-                .iter()
-                .any(|route| matches!(route.action, RouteAction::Via(_)))
-        );
-        assert!(
-            plan.routes.contains(&local("10.244.0.1", "l1")),
-            "pods of one node still meet"
-        );
+        assert!(!plan.routes.iter().any(|route| matches!(route.action, RouteAction::Via(_))));
+        assert!(plan.routes.contains(&local("10.244.0.1", "l1")), "pods of one node still meet");
     }
 }
 
 #[test]
 fn a_node_without_an_address_of_its_blocks_family_says_so() {
-    let plan = plan(&NodeInput {
-        node_ips: ips(&["10.224.0.4"]),
-        ..dual()
-    });
-    assert_eq!(
-        plan.notes,
-        BTreeSet::from([Note::NodeWithoutAddress {
-            block: cidr("fd12:3456:789a::/80")
-        }])
-    );
+    let plan = plan(&NodeInput { node_ips: ips(&["10.224.0.4"]), ..dual() });
+    assert_eq!(plan.notes, BTreeSet::from([Note::NodeWithoutAddress { block: cidr("fd12:3456:789a::/80") }]));
 }

@@ -11,14 +11,9 @@ use super::{cidr, endpoint, ip, ips};
 
 /// What the routes do to a packet: longest prefix, and anything before "unreachable".
 fn forward(plan: &NodePlan, to: IpAddr) -> Option<&RouteAction> {
-    let routes = plan
-        .routes
-        .iter()
-        .filter(|route| route.destination.contains(to));
+    let routes = plan.routes.iter().filter(|route| route.destination.contains(to));
     let nowhere = |route: &RouteSpec| route.action == RouteAction::Unreachable;
-    routes
-        .max_by_key(|route| (route.destination.prefix_len(), !nowhere(route)))
-        .map(|route| &route.action)
+    routes.max_by_key(|route| (route.destination.prefix_len(), !nowhere(route))).map(|route| &route.action)
 }
 
 fn any_input() -> impl Strategy<Value = NodeInput> {
@@ -26,41 +21,31 @@ fn any_input() -> impl Strategy<Value = NodeInput> {
     let block = || {
         (0_u8..4, 24_u8..=28, 0_u64..16).prop_map(|(third, len, index)| {
             let around = cidr(&format!("10.244.{third}.0/24"));
-            around
-                .subnet(len, index % around.subnet_count(len).unwrap())
-                .unwrap()
+            around.subnet(len, index % around.subnet_count(len).unwrap()).unwrap()
         })
     };
     let peer = (proptest::collection::vec(block(), 0..3), any::<bool>());
     let own = proptest::collection::vec(block(), 0..2);
     let pods = proptest::collection::btree_set((0_u8..4, any::<u8>()), 0..6);
-    (proptest::collection::vec(peer, 0..5), own, pods).prop_map(|(peers, own_blocks, pods)| {
-        NodeInput {
-            pod_cidrs: vec![cidr("10.244.0.0/16")],
-            node_ips: ips(&["10.224.0.1"]),
-            own_blocks,
-            peers: (2..)
-                .zip(peers)
-                .map(|(number, (blocks, known))| Peer {
-                    name: format!("n{number}"),
-                    blocks,
-                    node_ips: if known {
-                        ips(&[&format!("10.224.0.{number}")])
-                    } else {
-                        BTreeMap::new()
-                    },
-                    mac: None,
-                })
-                .collect(),
-            endpoints: (0..)
-                .zip(pods)
-                .map(|(number, (third, last))| {
-                    endpoint(&format!("l{number}"), &[&format!("10.244.{third}.{last}")])
-                })
-                .collect(),
-            masquerade: None,
-            ..NodeInput::default()
-        }
+    (proptest::collection::vec(peer, 0..5), own, pods).prop_map(|(peers, own_blocks, pods)| NodeInput {
+        pod_cidrs: vec![cidr("10.244.0.0/16")],
+        node_ips: ips(&["10.224.0.1"]),
+        own_blocks,
+        peers: (2..)
+            .zip(peers)
+            .map(|(number, (blocks, known))| Peer {
+                name: format!("n{number}"),
+                blocks,
+                node_ips: if known { ips(&[&format!("10.224.0.{number}")]) } else { BTreeMap::new() },
+                mac: None,
+            })
+            .collect(),
+        endpoints: (0..)
+            .zip(pods)
+            .map(|(number, (third, last))| endpoint(&format!("l{number}"), &[&format!("10.244.{third}.{last}")]))
+            .collect(),
+        masquerade: None,
+        ..NodeInput::default()
     })
 }
 

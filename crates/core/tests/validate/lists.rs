@@ -70,33 +70,19 @@ const TABLE: &str = "
 ";
 
 fn words(text: &str) -> Vec<&str> {
-    text.split_whitespace()
-        .filter(|word| *word != "-")
-        .collect()
+    text.split_whitespace().filter(|word| *word != "-").collect()
 }
 
 #[test]
 fn every_rule_about_lists() {
-    let rows = TABLE
-        .lines()
-        .map(str::trim)
-        .filter(|row| !row.is_empty() && !row.starts_with('#'));
+    let rows = TABLE.lines().map(str::trim).filter(|row| !row.is_empty() && !row.starts_with('#'));
     let mut asked = 0;
     for row in rows {
         let (given, expected) = row.split_once(" => ").unwrap();
-        let [families, pods, services] = given.split('|').collect::<Vec<_>>()[..] else {
-            panic!("{row}")
-        };
+        let [families, pods, services] = given.split('|').collect::<Vec<_>>()[..] else { panic!("{row}") };
         let found = broken(&spec(&words(families), &words(pods), &words(services)));
-        let found: Vec<String> = found
-            .iter()
-            .map(|(field, rule)| format!("{field} {rule}"))
-            .collect();
-        let found = if found.is_empty() {
-            "good".to_owned()
-        } else {
-            found.join(", ")
-        };
+        let found: Vec<String> = found.iter().map(|(field, rule)| format!("{field} {rule}")).collect();
+        let found = if found.is_empty() { "good".to_owned() } else { found.join(", ") };
         assert_eq!(found, expected, "{row}");
         asked += 1;
     }

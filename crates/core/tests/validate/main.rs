@@ -1,20 +1,15 @@
 //! Must catch: a rule that is not asked, a rule that is asked with another number than the documents', and a judge
 //! that stops at the first finding.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "tests"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 mod lists;
 mod numbers;
 
 use overlane_core::cidr::Cidr;
 use overlane_core::cluster::{
-    ClusterPlan, ClusterSpec, Finding, NodeCidrs, Outbound, Pool, Routing, default_pod_cidr,
-    default_service_cidr, validate,
+    ClusterPlan, ClusterSpec, Finding, NodeCidrs, Outbound, Pool, Routing, default_pod_cidr, default_service_cidr,
+    validate,
 };
 use overlane_core::family::Family;
 use proptest::prelude::*;
@@ -35,10 +30,7 @@ fn spec(families: &[&str], pods: &[&str], services: &[&str]) -> ClusterSpec {
 fn broken(spec: &ClusterSpec) -> Vec<(String, &'static str)> {
     match validate(spec) {
         Ok(_) => Vec::new(),
-        Err(findings) => findings
-            .into_iter()
-            .map(|finding| (finding.field, finding.rule))
-            .collect(),
+        Err(findings) => findings.into_iter().map(|finding| (finding.field, finding.rule)).collect(),
     }
 }
 
@@ -55,49 +47,19 @@ fn the_defaults_are_those_of_the_documents() {
     let plan = validate(&ClusterSpec::default()).unwrap();
     assert_eq!(plan.families(), [Family::V4, Family::V6]);
     assert_eq!(pods(&plan), ["10.244.0.0/16", "fd12:3456:789a::/64"]);
-    assert_eq!(
-        texts(plan.services()),
-        ["10.0.0.0/16", "fd12:3456:789a:1::/108"]
-    );
-    assert_eq!(
-        plan.pools()
-            .iter()
-            .map(|pool| pool.node_mask)
-            .collect::<Vec<_>>(),
-        [24, 80]
-    );
-    assert_eq!(
-        (plan.max_pods(), plan.masquerade(), plan.node_capacity()),
-        (250, true, 256)
-    );
-    assert_eq!(
-        (plan.routing(), plan.node_cidrs()),
-        (Routing::Native, NodeCidrs::Allocate)
-    );
+    assert_eq!(texts(plan.services()), ["10.0.0.0/16", "fd12:3456:789a:1::/108"]);
+    assert_eq!(plan.pools().iter().map(|pool| pool.node_mask).collect::<Vec<_>>(), [24, 80]);
+    assert_eq!((plan.max_pods(), plan.masquerade(), plan.node_capacity()), (250, true, 256));
+    assert_eq!((plan.routing(), plan.node_cidrs()), (Routing::Native, NodeCidrs::Allocate));
     assert_eq!(plan.outbound(), Outbound::LoadBalancer);
-    assert_eq!(
-        plan.pool(Family::V6).unwrap().block(2).unwrap().to_string(),
-        "fd12:3456:789a:0:2::/80"
-    );
+    assert_eq!(plan.pool(Family::V6).unwrap().block(2).unwrap().to_string(), "fd12:3456:789a:0:2::/80");
 }
 
 #[test]
 fn empty_lists_are_filled_in() {
     // Families, pod CIDRs, service CIDRs as given; the same as they are understood.
-    type Row<'a> = (
-        &'a [&'a str],
-        &'a [&'a str],
-        &'a [&'a str],
-        &'a [Family],
-        &'a [&'a str],
-        &'a [&'a str],
-    );
-    let (p4, p6, s4, s6) = (
-        "10.244.0.0/16",
-        "fd12:3456:789a::/64",
-        "10.0.0.0/16",
-        "fd12:3456:789a:1::/108",
-    );
+    type Row<'a> = (&'a [&'a str], &'a [&'a str], &'a [&'a str], &'a [Family], &'a [&'a str], &'a [&'a str]);
+    let (p4, p6, s4, s6) = ("10.244.0.0/16", "fd12:3456:789a::/64", "10.0.0.0/16", "fd12:3456:789a:1::/108");
     let (v4, v6) = (Family::V4, Family::V6);
     let table: [Row; 12] = [
         (&[], &[], &[], &[v4, v6], &[p4, p6], &[s4, s6]),
@@ -105,41 +67,13 @@ fn empty_lists_are_filled_in() {
         (&["ipv6"], &[], &[], &[v6], &[p6], &[s6]),
         (&["IPV4", "ipv6"], &[], &[], &[v4, v6], &[p4, p6], &[s4, s6]),
         (&["IPv6", "IPv4"], &[], &[], &[v6, v4], &[p6, p4], &[s6, s4]),
-        (
-            &[],
-            &["192.168.0.0/16"],
-            &[],
-            &[v4],
-            &["192.168.0.0/16"],
-            &[s4],
-        ),
+        (&[], &["192.168.0.0/16"], &[], &[v4], &["192.168.0.0/16"], &[s4]),
         (&[], &["fd00::/64"], &[], &[v6], &["fd00::/64"], &[s6]),
-        (
-            &[],
-            &["fd00::/64", "192.168.0.0/16"],
-            &[],
-            &[v6, v4],
-            &["fd00::/64", "192.168.0.0/16"],
-            &[s6, s4],
-        ),
+        (&[], &["fd00::/64", "192.168.0.0/16"], &[], &[v6, v4], &["fd00::/64", "192.168.0.0/16"], &[s6, s4]),
         (&[], &[], &["10.9.0.0/24"], &[v4], &[p4], &["10.9.0.0/24"]),
-        (
-            &[],
-            &[],
-            &["fd01::/112", "10.9.0.0/24"],
-            &[v6, v4],
-            &[p6, p4],
-            &["fd01::/112", "10.9.0.0/24"],
-        ),
+        (&[], &[], &["fd01::/112", "10.9.0.0/24"], &[v6, v4], &[p6, p4], &["fd01::/112", "10.9.0.0/24"]),
         (&["IPv6"], &["fd00::/64"], &[], &[v6], &["fd00::/64"], &[s6]),
-        (
-            &["IPv4", "IPv6"],
-            &[],
-            &["10.9.0.0/24", "fd01::/112"],
-            &[v4, v6],
-            &[p4, p6],
-            &["10.9.0.0/24", "fd01::/112"],
-        ),
+        (&["IPv4", "IPv6"], &[], &["10.9.0.0/24", "fd01::/112"], &[v4, v6], &[p4, p6], &["10.9.0.0/24", "fd01::/112"]),
     ];
     for (families, pod_cidrs, services, want_families, want_pods, want_services) in table {
         let plan = validate(&spec(families, pod_cidrs, services)).unwrap();
@@ -187,10 +121,7 @@ fn a_finding_tells_what_to_do() {
     };
     assert_eq!(findings, [expected]);
     let findings = validate(&spec(&[], &["10.0.0.0/11"], &[])).unwrap_err();
-    assert_eq!(
-        findings[0].reason,
-        "the default 10.0.0.0/16 overlaps 10.0.0.0/11 of podCIDRs[0]"
-    );
+    assert_eq!(findings[0].reason, "the default 10.0.0.0/16 overlaps 10.0.0.0/11 of podCIDRs[0]");
     assert_eq!(
         findings[0].to_string(),
         "serviceCIDRs: the default 10.0.0.0/16 overlaps 10.0.0.0/11 of podCIDRs[0]; take ranges that have no address \
@@ -202,21 +133,13 @@ fn a_finding_tells_what_to_do() {
 fn five_thousand_nodes_fit_a_slash_11() {
     let plan = validate(&spec(&[], &["10.32.0.0/11", "fd12:3456:789a::/64"], &[])).unwrap();
     assert_eq!(plan.node_capacity(), 8192);
-    let pool = Pool {
-        cidr: "10.244.0.0/24".parse().unwrap(),
-        node_mask: 20,
-    };
-    assert_eq!(
-        (pool.block_count(), pool.block(0)),
-        (0, None),
-        "a pool that nobody validated gives nothing"
-    );
+    let pool = Pool { cidr: "10.244.0.0/24".parse().unwrap(), node_mask: 20 };
+    assert_eq!((pool.block_count(), pool.block(0)), (0, None), "a pool that nobody validated gives nothing");
 }
 
 fn any_cidr_text() -> impl Strategy<Value = String> {
     prop_oneof![
-        (any::<[u8; 4]>(), 0_u8..=33)
-            .prop_map(|([a, b, c, d], len)| format!("{a}.{b}.{c}.{d}/{len}")),
+        (any::<[u8; 4]>(), 0_u8..=33).prop_map(|([a, b, c, d], len)| format!("{a}.{b}.{c}.{d}/{len}")),
         (0_u8..=255, 8_u8..=28).prop_map(|(b, len)| format!("10.{b}.0.0/{len}")),
         (any::<u16>(), 32_u8..=120).prop_map(|(b, len)| format!("fd12:{b:x}::/{len}")),
         Just("x".to_owned()),
@@ -224,37 +147,21 @@ fn any_cidr_text() -> impl Strategy<Value = String> {
 }
 
 fn any_spec() -> impl Strategy<Value = ClusterSpec> {
-    let families =
-        proptest::collection::vec(prop_oneof![Just("IPv4"), Just("ipv6"), Just("v4")], 0..3);
+    let families = proptest::collection::vec(prop_oneof![Just("IPv4"), Just("ipv6"), Just("v4")], 0..3);
     let pods = proptest::collection::vec(any_cidr_text(), 0..3);
     let services = proptest::collection::vec(any_cidr_text(), 0..3);
-    (
-        families,
-        pods,
-        services,
-        8_u8..=32,
-        32_u8..=128,
-        0_u32..300,
-        any::<bool>(),
+    (families, pods, services, 8_u8..=32, 32_u8..=128, 0_u32..300, any::<bool>()).prop_map(
+        |(families, pod_cidrs, service_cidrs, node_mask_v4, node_mask_v6, max_pods, adopt)| ClusterSpec {
+            ip_families: owned(&families),
+            pod_cidrs,
+            service_cidrs,
+            node_mask_v4,
+            node_mask_v6,
+            max_pods,
+            node_cidrs: if adopt { NodeCidrs::Adopt } else { NodeCidrs::Allocate },
+            ..ClusterSpec::default()
+        },
     )
-        .prop_map(
-            |(families, pod_cidrs, service_cidrs, node_mask_v4, node_mask_v6, max_pods, adopt)| {
-                ClusterSpec {
-                    ip_families: owned(&families),
-                    pod_cidrs,
-                    service_cidrs,
-                    node_mask_v4,
-                    node_mask_v6,
-                    max_pods,
-                    node_cidrs: if adopt {
-                        NodeCidrs::Adopt
-                    } else {
-                        NodeCidrs::Allocate
-                    },
-                    ..ClusterSpec::default()
-                }
-            },
-        )
 }
 
 proptest! {

@@ -13,269 +13,48 @@ fn every_rule_about_numbers() {
     let mask4 = ("nodeMaskSize.ipv4", "node-mask-range");
     let mask6 = ("nodeMaskSize.ipv6", "node-mask-range");
     let table: Vec<(ClusterSpec, Vec<(&str, &str)>)> = vec![
-        (
-            ClusterSpec {
-                max_pods: 10,
-                ..v4()
-            },
-            vec![],
-        ),
-        (
-            ClusterSpec {
-                max_pods: 250,
-                ..v4()
-            },
-            vec![],
-        ),
-        (
-            ClusterSpec {
-                max_pods: 9,
-                ..v4()
-            },
-            vec![pods_range],
-        ),
-        (
-            ClusterSpec {
-                max_pods: 251,
-                ..v4()
-            },
-            vec![pods_range],
-        ),
-        (
-            ClusterSpec {
-                max_pods: 0,
-                ..v4()
-            },
-            vec![pods_range],
-        ),
-        (
-            ClusterSpec {
-                max_pods: 255,
-                ..v4()
-            },
-            vec![pods_range, pods_block],
-        ),
-        (
-            ClusterSpec {
-                max_pods: u32::MAX,
-                ..v6()
-            },
-            vec![pods_range, pods_block],
-        ),
-        (
-            ClusterSpec {
-                node_mask_v4: 25,
-                max_pods: 126,
-                ..v4()
-            },
-            vec![],
-        ),
-        (
-            ClusterSpec {
-                node_mask_v4: 25,
-                max_pods: 127,
-                ..v4()
-            },
-            vec![pods_block],
-        ),
-        (
-            ClusterSpec {
-                node_mask_v4: 28,
-                max_pods: 14,
-                ..v4()
-            },
-            vec![],
-        ),
-        (
-            ClusterSpec {
-                node_mask_v4: 28,
-                max_pods: 15,
-                ..v4()
-            },
-            vec![pods_block],
-        ),
-        (
-            ClusterSpec {
-                node_mask_v4: 20,
-                ..v4()
-            },
-            vec![],
-        ),
-        (
-            ClusterSpec {
-                node_mask_v4: 19,
-                ..v4()
-            },
-            vec![mask4],
-        ),
-        (
-            ClusterSpec {
-                node_mask_v4: 29,
-                max_pods: 10,
-                ..v4()
-            },
-            vec![mask4, pods_block],
-        ),
-        (
-            ClusterSpec {
-                node_mask_v4: 32,
-                max_pods: 10,
-                ..v4()
-            },
-            vec![mask4, pods_block],
-        ),
-        (
-            ClusterSpec {
-                node_mask_v4: 255,
-                max_pods: 10,
-                ..v4()
-            },
-            vec![mask4, pods_block],
-        ),
-        (
-            ClusterSpec {
-                node_mask_v4: 15,
-                ..v4()
-            },
-            vec![("nodeMaskSize.ipv4", "node-mask-pod-cidr"), mask4],
-        ),
-        (
-            ClusterSpec {
-                node_mask_v6: 64,
-                ..v6()
-            },
-            vec![],
-        ),
-        (
-            ClusterSpec {
-                node_mask_v6: 63,
-                ..v6()
-            },
-            vec![("nodeMaskSize.ipv6", "node-mask-pod-cidr"), mask6],
-        ),
-        (
-            ClusterSpec {
-                node_mask_v6: 120,
-                max_pods: 250,
-                ..v6()
-            },
-            vec![],
-        ),
-        (
-            ClusterSpec {
-                node_mask_v6: 124,
-                max_pods: 14,
-                ..v6()
-            },
-            vec![],
-        ),
-        (
-            ClusterSpec {
-                node_mask_v6: 125,
-                max_pods: 10,
-                ..v6()
-            },
-            vec![mask6, pods_block],
-        ),
+        (ClusterSpec { max_pods: 10, ..v4() }, vec![]),
+        (ClusterSpec { max_pods: 250, ..v4() }, vec![]),
+        (ClusterSpec { max_pods: 9, ..v4() }, vec![pods_range]),
+        (ClusterSpec { max_pods: 251, ..v4() }, vec![pods_range]),
+        (ClusterSpec { max_pods: 0, ..v4() }, vec![pods_range]),
+        (ClusterSpec { max_pods: 255, ..v4() }, vec![pods_range, pods_block]),
+        (ClusterSpec { max_pods: u32::MAX, ..v6() }, vec![pods_range, pods_block]),
+        (ClusterSpec { node_mask_v4: 25, max_pods: 126, ..v4() }, vec![]),
+        (ClusterSpec { node_mask_v4: 25, max_pods: 127, ..v4() }, vec![pods_block]),
+        (ClusterSpec { node_mask_v4: 28, max_pods: 14, ..v4() }, vec![]),
+        (ClusterSpec { node_mask_v4: 28, max_pods: 15, ..v4() }, vec![pods_block]),
+        (ClusterSpec { node_mask_v4: 20, ..v4() }, vec![]),
+        (ClusterSpec { node_mask_v4: 19, ..v4() }, vec![mask4]),
+        (ClusterSpec { node_mask_v4: 29, max_pods: 10, ..v4() }, vec![mask4, pods_block]),
+        (ClusterSpec { node_mask_v4: 32, max_pods: 10, ..v4() }, vec![mask4, pods_block]),
+        (ClusterSpec { node_mask_v4: 255, max_pods: 10, ..v4() }, vec![mask4, pods_block]),
+        (ClusterSpec { node_mask_v4: 15, ..v4() }, vec![("nodeMaskSize.ipv4", "node-mask-pod-cidr"), mask4]),
+        (ClusterSpec { node_mask_v6: 64, ..v6() }, vec![]),
+        (ClusterSpec { node_mask_v6: 63, ..v6() }, vec![("nodeMaskSize.ipv6", "node-mask-pod-cidr"), mask6]),
+        (ClusterSpec { node_mask_v6: 120, max_pods: 250, ..v6() }, vec![]),
+        (ClusterSpec { node_mask_v6: 124, max_pods: 14, ..v6() }, vec![]),
+        (ClusterSpec { node_mask_v6: 125, max_pods: 10, ..v6() }, vec![mask6, pods_block]),
         // A mask of a family that the cluster has not means nothing.
-        (
-            ClusterSpec {
-                node_mask_v4: 99,
-                ..v6()
-            },
-            vec![],
-        ),
-        (
-            ClusterSpec {
-                node_mask_v6: 199,
-                ..v4()
-            },
-            vec![],
-        ),
+        (ClusterSpec { node_mask_v4: 99, ..v6() }, vec![]),
+        (ClusterSpec { node_mask_v6: 199, ..v4() }, vec![]),
         // The smaller block of two counts.
-        (
-            ClusterSpec {
-                node_mask_v4: 26,
-                max_pods: 62,
-                ..ClusterSpec::default()
-            },
-            vec![],
-        ),
-        (
-            ClusterSpec {
-                node_mask_v4: 26,
-                max_pods: 63,
-                ..ClusterSpec::default()
-            },
-            vec![pods_block],
-        ),
+        (ClusterSpec { node_mask_v4: 26, max_pods: 62, ..ClusterSpec::default() }, vec![]),
+        (ClusterSpec { node_mask_v4: 26, max_pods: 63, ..ClusterSpec::default() }, vec![pods_block]),
         // Adopted blocks are as large as they are.
-        (
-            ClusterSpec {
-                node_mask_v4: 99,
-                node_cidrs: NodeCidrs::Adopt,
-                ..v4()
-            },
-            vec![],
-        ),
-        (
-            ClusterSpec {
-                node_cidrs: NodeCidrs::Adopt,
-                pod_cidrs: owned(&["10.244.0.0/28"]),
-                ..v4()
-            },
-            vec![],
-        ),
+        (ClusterSpec { node_mask_v4: 99, node_cidrs: NodeCidrs::Adopt, ..v4() }, vec![]),
+        (ClusterSpec { node_cidrs: NodeCidrs::Adopt, pod_cidrs: owned(&["10.244.0.0/28"]), ..v4() }, vec![]),
         // What this version has not.
-        (
-            ClusterSpec {
-                routing: Routing::Vxlan,
-                ..v4()
-            },
-            vec![("routing", "routing-supported")],
-        ),
-        (
-            ClusterSpec {
-                routing: Routing::Auto,
-                ..v4()
-            },
-            vec![("routing", "routing-supported")],
-        ),
-        (
-            ClusterSpec {
-                outbound: Outbound::NatGateway,
-                ..v4()
-            },
-            vec![("outboundType", "outbound-supported")],
-        ),
-        (
-            ClusterSpec {
-                outbound: Outbound::UserDefinedRouting,
-                ..v4()
-            },
-            vec![("outboundType", "outbound-supported")],
-        ),
-        (
-            ClusterSpec {
-                outbound: Outbound::None,
-                ..v4()
-            },
-            vec![("outboundType", "outbound-supported")],
-        ),
-        (
-            ClusterSpec {
-                masquerade: false,
-                ..v4()
-            },
-            vec![],
-        ),
+        (ClusterSpec { routing: Routing::Vxlan, ..v4() }, vec![("routing", "routing-supported")]),
+        (ClusterSpec { routing: Routing::Auto, ..v4() }, vec![("routing", "routing-supported")]),
+        (ClusterSpec { outbound: Outbound::NatGateway, ..v4() }, vec![("outboundType", "outbound-supported")]),
+        (ClusterSpec { outbound: Outbound::UserDefinedRouting, ..v4() }, vec![("outboundType", "outbound-supported")]),
+        (ClusterSpec { outbound: Outbound::None, ..v4() }, vec![("outboundType", "outbound-supported")]),
+        (ClusterSpec { masquerade: false, ..v4() }, vec![]),
     ];
     for (spec, expected) in table {
         let found = broken(&spec);
-        let found: Vec<(&str, &str)> = found
-            .iter()
-            .map(|(field, rule)| (field.as_str(), *rule))
-            .collect();
+        let found: Vec<(&str, &str)> = found.iter().map(|(field, rule)| (field.as_str(), *rule)).collect();
         assert_eq!(found, expected, "{spec:?}");
     }
 }

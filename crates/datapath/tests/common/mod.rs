@@ -88,7 +88,7 @@ impl Ns {
 
     /// Asks over UDP as whom the far side sees us; patiently, as the machine may be busy.
     pub fn ask(&self, from: Option<IpAddr>, to: SocketAddr) -> Option<SocketAddr> {
-        self.datagrams(from, to, 20, Duration::from_millis(150))
+        self.datagrams(from, to, 40, Duration::from_millis(200))
     }
 
     /// Whether one datagram gets no answer.
@@ -106,9 +106,12 @@ impl Ns {
             let any: IpAddr = if to.is_ipv4() { ip("0.0.0.0") } else { ip("::") };
             let socket = UdpSocket::bind((from.unwrap_or(any), 0)).unwrap();
             socket.set_read_timeout(Some(wait)).unwrap();
-            // A refusal (no route, unreachable) is as good as silence.
-            socket.connect(to).ok()?;
-            (0..tries).find_map(|_| {
+            (0..tries).find_map(|n| {
+                if n > 0 {
+                    std::thread::sleep(wait / 4);
+                }
+                // A refusal (no route, unreachable) is as good as silence.
+                socket.connect(to).ok()?;
                 socket.send(b"who am I").ok()?;
                 let mut answer = [0; 64];
                 let length = socket.recv(&mut answer).ok()?;
@@ -209,7 +212,24 @@ impl Net {
         net.b.input.peers = vec![a];
         net.a.agree();
         net.b.agree();
+        net.await_links();
         net
+    }
+
+    /// A busy kernel takes up to a second to find a new link's carrier; that is not what is tested here.
+    fn await_links(&self) {
+        let _echoes = [self.router.echo(7), self.b.ns.echo(7)];
+        let segment = ["10.224.0.1", "fd10:224::1"];
+        let outside = ["198.51.100.1", "2001:db8::1"];
+        let hosts = [(&self.a.ns, segment), (&self.b.ns, segment), (&self.vm, segment), (&self.internet, outside)];
+        for (ns, gateways) in hosts {
+            for gateway in gateways {
+                assert!(ns.ask(None, SocketAddr::new(ip(gateway), 7)).is_some(), "{gateway}");
+            }
+        }
+        for node in ["10.224.0.5", "fd10:224::5"] {
+            assert!(self.a.ns.ask(None, SocketAddr::new(ip(node), 7)).is_some(), "{node}");
+        }
     }
 }
 
@@ -335,6 +355,24 @@ impl Node {
     pub fn counted(&self, counter: &str) -> u64 {
         let text = self.ns.sh(&format!("nft list counter inet overlane {counter}"));
         text.split_whitespace().skip_while(|w| *w != "packets").nth(1).unwrap().parse().unwrap()
+    }
+
+    /// Whether a counter comes to stand at `expected`; a busy kernel takes its time.
+    pub fn comes_to(&self, counter: &str, expected: u64) -> bool {
+        let deadline = std::time::Instant::now() + Duration::from_secs(5);
+        while self.counted(counter) != expected && std::time::Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        self.counted(counter) == expected
+    }
+
+    /// Whether a counter comes to be more than `before`.
+    pub fn exceeds(&self, counter: &str, before: u64) -> bool {
+        let deadline = std::time::Instant::now() + Duration::from_secs(5);
+        while self.counted(counter) <= before && std::time::Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        self.counted(counter) > before
     }
 
     pub fn address(&self, family: Family) -> IpAddr {

@@ -123,7 +123,8 @@ fn hosts(lab: &LabClient, status: &LabStatus, families: &[Family]) -> Result<Vec
     };
     let mut hosts = Vec::new();
     for node in &status.nodes {
-        let number = crate::names::node_number(&node.name).with_context(|| format!("{} is no node of a lab", node.name))?;
+        let number =
+            crate::names::node_number(&node.name).with_context(|| format!("{} is no node of a lab", node.name))?;
         let addresses = node.addresses.iter().filter_map(|ip| ip.parse().ok()).map(|ip| (Family::of(&ip), ip));
         let path = netns::path(&lab.name, &Part::Node(number));
         hosts.push(place(Role::Node, &node.name, path, addresses.collect()));

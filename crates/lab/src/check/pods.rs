@@ -78,7 +78,13 @@ impl CheckPods {
             if Instant::now() > deadline {
                 let late = pods.iter().map(status::pod).find(|pod| !pod.ready);
                 let why = late.map(|pod| format!("{} on {} is {}: {}", pod.name, pod.node, pod.phase, pod.message));
-                bail!("{} of {} pods started in {} s; {}", ready.len(), self.count, START_PATIENCE.as_secs(), why.unwrap_or_default());
+                bail!(
+                    "{} of {} pods started in {} s; {}",
+                    ready.len(),
+                    self.count,
+                    START_PATIENCE.as_secs(),
+                    why.unwrap_or_default()
+                );
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
@@ -140,9 +146,9 @@ impl CheckPods {
         let all = ListParams::default().labels(LABEL);
         for pod in self.api.list(&all).await?.items {
             let tag = pod.metadata.labels.as_ref().and_then(|labels| labels.get(LABEL).cloned()).unwrap_or_default();
-            let owner = tag.split_once('-').and_then(|(pid, start)| {
-                Some(ProcessId { pid: pid.parse().ok()?, start: start.parse().ok()? })
-            });
+            let owner = tag
+                .split_once('-')
+                .and_then(|(pid, start)| Some(ProcessId { pid: pid.parse().ok()?, start: start.parse().ok()? }));
             if owner.is_none_or(|owner| !owner.alive()) {
                 self.delete(&pod).await?;
             }

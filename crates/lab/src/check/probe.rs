@@ -106,7 +106,8 @@ pub fn ask(kind: Kind, target: &Target, patience: Duration) -> Result<Seen> {
 
 fn tcp(target: &Target, length: usize, patience: Duration) -> Result<Seen> {
     let began = Instant::now();
-    let mut stream = TcpStream::connect_timeout(&SocketAddr::new(target.ip, target.port), patience).context("connect")?;
+    let mut stream =
+        TcpStream::connect_timeout(&SocketAddr::new(target.ip, target.port), patience).context("connect")?;
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(patience))?;
     stream.set_write_timeout(Some(patience))?;

@@ -85,8 +85,10 @@ pub fn judge(places: &[Place], outcomes: &[Outcome]) -> Report {
             }),
         }
     }
-    failures.sort_by(|a, b| (a.way, &a.family, &a.from, &a.to, a.kind).cmp(&(b.way, &b.family, &b.from, &b.to, b.kind)));
-    let row = |((way, family), counts): ((Way, Family), _)| Row { way: way.title(), family: family.to_string(), counts };
+    failures
+        .sort_by(|a, b| (a.way, &a.family, &a.from, &a.to, a.kind).cmp(&(b.way, &b.family, &b.from, &b.to, b.kind)));
+    let row =
+        |((way, family), counts): ((Way, Family), _)| Row { way: way.title(), family: family.to_string(), counts };
     Report {
         good: failures.is_empty() && !outcomes.is_empty(),
         asked: outcomes.len(),

@@ -154,9 +154,8 @@ async fn talk(cluster: Arc<Cluster>, mut stream: UnixStream) -> Result<()> {
 
 /// Asks the daemon at `socket`.
 pub async fn ask(socket: &Path, command: &Command) -> Result<Answer> {
-    let mut stream = UnixStream::connect(socket)
-        .await
-        .with_context(|| format!("reach the lab's daemon at {}", socket.display()))?;
+    let mut stream =
+        UnixStream::connect(socket).await.with_context(|| format!("reach the lab's daemon at {}", socket.display()))?;
     let mut bytes = serde_json::to_vec(command)?;
     bytes.push(b'\n');
     stream.write_all(&bytes).await?;

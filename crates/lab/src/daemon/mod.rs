@@ -182,7 +182,7 @@ impl Cluster {
         for node in known {
             self.resume_node(node).await?;
         }
-        Ok(())
+        self.mesh().await
     }
 
     async fn apply_cluster_network(&self) -> Result<()> {
@@ -247,7 +247,11 @@ impl Cluster {
                 self.api.server.compact();
                 Answer::Done
             }
-            Command::AddNode { number } => Answer::Node(self.add_node(number).await?),
+            Command::AddNode { number } => {
+                let node = self.add_node(number).await?;
+                self.mesh().await?;
+                Answer::Node(node)
+            }
             Command::RemoveNode { node, keep_objects } => {
                 self.remove_node(&node, keep_objects).await?;
                 Answer::Done

@@ -1,11 +1,13 @@
 //! Machines that come, go, and start again.
 
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context as _, Result};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::api::{Api, DeleteParams, ListParams};
 use overlane_core::family::Family;
+use overlane_datapath::mac::Mac;
 use tracing::info;
 
 use super::supervise::{Action, Program};
@@ -18,7 +20,11 @@ use crate::names::{self, Part};
 use crate::spawn::Launch;
 use crate::state::NodeRecord;
 use crate::vnet::{self, Vnet};
+use crate::wire::Wire;
 use crate::{down, files, netns, process};
+
+/// Up to this many nodes learn each other's MACs by themselves.
+const FEW: usize = 20;
 
 impl Cluster {
     /// A new machine with a new identity, its agent and its kubelet.
@@ -32,11 +38,34 @@ impl Cluster {
             None => (0..).find(|number| !nodes.contains_key(number)).unwrap_or_default(),
         };
         let cluster = self.clone();
-        let record = tokio::task::spawn_blocking(move || cluster.make_machine(number)).await.context("a worker died")?;
+        let record =
+            tokio::task::spawn_blocking(move || cluster.make_machine(number)).await.context("a worker died")?;
         let record = record.with_context(|| format!("make {}", names::node_name(number)))?;
         nodes.insert(number, Arc::new(self.start_machine(record.clone())));
         info!(node = record.name, host = record.host, "added");
         Ok(record)
+    }
+
+    /// Tells every node of a large lab the MACs of all others. The kernel keeps 1024 learnt neighbours for all namespaces
+    /// together (`gc_thresh3`, the machine's own to set); a full mesh of some thirty nodes is beyond that.
+    pub(super) async fn mesh(&self) -> Result<()> {
+        let machines: Vec<NodeRecord> = self.nodes.lock().await.values().map(|machine| machine.record()).collect();
+        if machines.len() <= FEW {
+            return Ok(());
+        }
+        let lab = self.record.name.clone();
+        let tell = move || {
+            let all: Vec<(IpAddr, Mac)> = machines
+                .iter()
+                .filter_map(|node| Some((node, node.mac_bytes()?)))
+                .flat_map(|(node, mac)| node.addresses.iter().map(move |ip| (*ip, mac)))
+                .collect();
+            machines.iter().try_for_each(|node| {
+                let others: Vec<_> = all.iter().filter(|(ip, _)| !node.addresses.contains(ip)).copied().collect();
+                netns::run(&netns::path(&lab, &Part::Node(node.number)), || Wire::open()?.neighbours(&others))
+            })
+        };
+        tokio::task::spawn_blocking(tell).await.context("a worker died")?
     }
 
     /// Takes over a machine that an earlier daemon made.
@@ -100,7 +129,7 @@ impl Cluster {
         machine.agent.act(Action::Start).await?;
         *kubelet = Some(self.start_kubelet(record));
         info!(node = name, "rebooted");
-        Ok(())
+        self.mesh().await
     }
 
     pub(super) async fn set_kubelet(self: &Arc<Self>, name: &str, up: bool) -> Result<()> {

@@ -113,7 +113,8 @@ mod tests {
 
     #[test]
     fn the_emptiest_ready_node_is_chosen() {
-        let nodes = [node("a", "False", false), node("b", "True", true), node("c", "True", false), node("d", "True", false)];
+        let nodes =
+            [node("a", "False", false), node("b", "True", true), node("c", "True", false), node("d", "True", false)];
         assert_eq!(emptiest(&nodes, &[]).as_deref(), Some("c"));
         assert_eq!(emptiest(&nodes, &[pod("c")]).as_deref(), Some("d"));
         assert_eq!(emptiest(&nodes[..2], &[]), None);

@@ -59,7 +59,10 @@ pub struct ProgramState {
 enum Message {
     Act(Action, oneshot::Sender<Result<ProgramState>>),
     /// Leaves the program to itself, or ends it.
-    Quit { end: bool, done: oneshot::Sender<()> },
+    Quit {
+        end: bool,
+        done: oneshot::Sender<()>,
+    },
 }
 
 /// A program's keeper.

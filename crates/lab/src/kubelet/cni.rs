@@ -188,7 +188,8 @@ impl Runtime {
         extra: &[(&str, Value)],
     ) -> Result<Value, CniError> {
         let kind = plugin.get("type").and_then(Value::as_str).unwrap_or_default().to_owned();
-        let fail = |msg: String| CniError { plugin: kind.clone(), verb: verb.into(), code: 0, msg, details: String::new() };
+        let fail =
+            |msg: String| CniError { plugin: kind.clone(), verb: verb.into(), code: 0, msg, details: String::new() };
         let mut config = single(list, plugin, attachment, previous);
         config.extend(extra.iter().map(|(key, value)| ((*key).to_owned(), value.clone())));
         let input = serde_json::to_vec(&config).map_err(|error| fail(error.to_string()))?;
@@ -210,7 +211,13 @@ impl Runtime {
         let text = |key: &str| answer[key].as_str().unwrap_or_default().to_owned();
         if answer["msg"].is_string() {
             let code = answer["code"].as_u64().and_then(|code| u32::try_from(code).ok()).unwrap_or(0);
-            return Err(CniError { plugin: kind.clone(), verb: verb.into(), code, msg: text("msg"), details: text("details") });
+            return Err(CniError {
+                plugin: kind.clone(),
+                verb: verb.into(),
+                code,
+                msg: text("msg"),
+                details: text("details"),
+            });
         }
         let stderr = String::from_utf8_lossy(&output.stderr);
         Err(fail(format!("{}: {}", output.status, stderr.trim())))
@@ -332,7 +339,9 @@ mod tests {
 
     #[test]
     fn what_is_no_list_is_refused() {
-        for bad in ["", "{}", r#"{"name": "n"}"#, r#"{"name": "n", "plugins": []}"#, r#"{"name": "n", "plugins": [{}]}"#] {
+        for bad in
+            ["", "{}", r#"{"name": "n"}"#, r#"{"name": "n", "plugins": []}"#, r#"{"name": "n", "plugins": [{}]}"#]
+        {
             assert!(NetworkList::parse(bad.as_bytes()).is_err(), "{bad}");
         }
     }

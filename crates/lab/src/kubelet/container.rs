@@ -124,7 +124,8 @@ mod tests {
         let pod = |container| serde_json::from_value::<Pod>(json!({"spec": {"containers": [container]}})).unwrap();
         let echo = command(&pod(json!({"name": "c"})), &record, &around);
         assert_eq!(echo, ("/o".into(), ["lab-echo", "--name", "web"].map(str::to_owned).to_vec()));
-        let own = pod(json!({"name": "c", "command": ["sh", "-c"], "args": ["true"], "env": [{"name": "A", "value": "b"}]}));
+        let own =
+            pod(json!({"name": "c", "command": ["sh", "-c"], "args": ["true"], "env": [{"name": "A", "value": "b"}]}));
         assert_eq!(command(&own, &record, &around), ("sh".into(), vec!["-c".to_owned(), "true".to_owned()]));
         let env = environment(&own, &record, &around);
         assert_eq!((env["A"].as_str(), env["POD_IP"].as_str(), env["NODE_NAME"].as_str()), ("b", "10.0.0.2", "node-0"));

@@ -22,7 +22,13 @@ pub struct Readiness {
 }
 
 /// Creates the Node object, unless there is one of that name, and brings it up to date.
-pub async fn register(client: &Client, lab: &str, node: &NodeRecord, max_pods: u32, readiness: &Readiness) -> Result<()> {
+pub async fn register(
+    client: &Client,
+    lab: &str,
+    node: &NodeRecord,
+    max_pods: u32,
+    readiness: &Readiness,
+) -> Result<()> {
     let api: Api<Node> = Api::all(client.clone());
     let wanted: Node = serde_json::from_value(object(lab, node, max_pods)).context("make the Node object")?;
     match api.create(&PostParams::default(), &wanted).await {
@@ -89,7 +95,10 @@ fn set(conditions: &mut Vec<NodeCondition>, kind: &str, status: &str, reason: &s
         reason: Some(reason.to_owned()),
         message: Some(message.to_owned()),
         last_transition_time: Some(since.unwrap_or_else(|| now.clone())),
-        last_heartbeat_time: old.as_ref().filter(|_| unchanged).map_or(Some(now), |old| old.last_heartbeat_time.clone()),
+        last_heartbeat_time: old
+            .as_ref()
+            .filter(|_| unchanged)
+            .map_or(Some(now), |old| old.last_heartbeat_time.clone()),
     };
     conditions.insert(known.unwrap_or(conditions.len()), condition);
     !unchanged

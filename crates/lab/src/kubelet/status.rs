@@ -43,11 +43,8 @@ pub fn of(record: &PodRecord, pod: &Pod, node_addresses: &[IpAddr], moment: &Mom
         status.insert("hostIP".into(), first.to_string().into());
         status.insert("hostIPs".into(), node_addresses.iter().map(|ip| json!({"ip": ip.to_string()})).collect());
     }
-    let own: Vec<String> = if record.host_network {
-        node_addresses.iter().map(IpAddr::to_string).collect()
-    } else {
-        record.ips.clone()
-    };
+    let own: Vec<String> =
+        if record.host_network { node_addresses.iter().map(IpAddr::to_string).collect() } else { record.ips.clone() };
     // A finished pod goes on showing the addresses that it had.
     if let Some(first) = own.first() {
         status.insert("podIP".into(), first.clone().into());
