@@ -2,6 +2,9 @@
 
 use crate::world::{Objects, Pod, World, eventually, reaches, sh};
 
+/// What drifts, the command that makes it drift, and whether it is right again.
+type Case<'a> = (&'static str, String, Box<dyn Fn() -> bool + 'a>);
+
 #[test]
 fn what_drifts_is_repaired_and_counted() {
     let mut objects = Objects::dual();
@@ -14,7 +17,7 @@ fn what_drifts_is_repaired_and_counted() {
     let link = &endpoint.host_ifname;
     let has = |command: &str, part: &str| world.run(command).contains(part);
 
-    let cases: Vec<(&str, String, Box<dyn Fn() -> bool>)> = vec![
+    let cases: Vec<Case> = vec![
         (
             "route",
             format!("ip -n {ns} route del 10.244.2.0/24 table 28534"),

@@ -1,7 +1,7 @@
 //! A plugin in a few lines: sends a call with a namespace's descriptor, reads the answer.
 
 use std::fs::File;
-use std::io::{IoSlice, Read as _};
+use std::io::{IoSlice, Read, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixStream;
@@ -120,6 +120,14 @@ impl Client {
 
     pub fn status(&self) -> Result<(), Failure> {
         done(self.call(Call::Status, None))
+    }
+
+    /// `None` where the agent went away meanwhile, or says no.
+    pub fn status_of_living(&self) -> Option<()> {
+        let mut stream = UnixStream::connect(&self.socket).ok()?;
+        let request = Request { protocol: PROTOCOL, plugin_version: "test".into(), call: Call::Status };
+        stream.write_all(&frame(&request).unwrap()).ok()?;
+        done(Pending(stream).try_answer().ok()?).ok()
     }
 }
 

@@ -241,10 +241,7 @@ impl World {
 
     /// Waits until an ADD would be served.
     pub fn ready(&self) {
-        eventually("the agent is ready", || {
-            std::os::unix::net::UnixStream::connect(&self.client.socket).ok()?;
-            self.client.status().ok()
-        });
+        eventually("the agent is ready", || self.client.status_of_living());
     }
 
     pub fn restart(&mut self) {

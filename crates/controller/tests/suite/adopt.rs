@@ -40,7 +40,7 @@ async fn taken_as_they_are_and_never_written() {
         ];
         for (index, both) in all.iter().enumerate() {
             let of = |cidr: &&str| *both.iter().find(|block| block.contains(':') == cidr.contains(':')).unwrap();
-            let mine: Vec<&str> = pod_cidrs.iter().map(|cidr| of(cidr)).collect();
+            let mine: Vec<&str> = pod_cidrs.iter().map(of).collect();
             let name = format!("n{index}");
             join(&cluster, &name, &mine).await;
             assert_eq!(cluster.until_announced(&name, mine.len()).await, mine);

@@ -65,7 +65,7 @@ async fn told_once_others_unharmed_and_on_by_itself_once_there_is_room() {
         let freed = cluster.announced("n2").await;
         cluster.delete_node("n2").await;
         let given = cluster.until_announced("n4", pod_cidrs.len()).await;
-        assert_eq!(given.iter().any(|block| freed.contains(block)), true, "{given:?} {freed:?}");
+        assert!(given.iter().any(|block| freed.contains(block)), "{given:?} {freed:?}");
         cluster.until_node("n4", "NetworkUnavailable", "False", "OverlaneIsUp").await;
         assert!(cluster.announced("n5").await.is_empty());
         // More room: a pod CIDR that contains the former.

@@ -218,7 +218,11 @@ fn repair_host(socket: &mut Socket, spec: &PodSpec) -> Result<(), WireError> {
     };
     let v6_file = format!("/proc/sys/net/ipv6/conf/{}/disable_ipv6", spec.link);
     with_ipv6(&spec.link, &v6_file, || {
-        let mut requests = vec![link::set_mac_and_mtu(found.index, &spec.link, owned::HOST_MAC, found.mtu)];
+        let mut requests = vec![
+            link::set_mac_and_mtu(found.index, &spec.link, owned::HOST_MAC, found.mtu),
+            link::set_identity(found.index, &spec.link, Some(&spec.alias)),
+            link::set_up(found.index, &spec.link),
+        ];
         requests.extend(requests::host(spec, found.index));
         socket.batch(requests)
     })
