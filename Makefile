@@ -4,6 +4,8 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 HOST := $(shell rustc -vV | sed -n 's/^host: //p')
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
+# The same packages and features everywhere: else every command builds the dependencies anew.
+ALL := --workspace --all-features
 # Static binaries: the CNI plugin must run in any node's root file system, and starts faster without a dynamic linker.
 RELEASE := env RUSTFLAGS="-C target-feature=+crt-static" cargo build --locked --release --target $(HOST)
 RELEASE_BIN := $(TARGET_DIR)/$(HOST)/release
@@ -22,18 +24,22 @@ setup: ## install the Debian packages that the commands below use
 
 .PHONY: build
 build: ## build all programs
-	cargo build --locked --workspace --bins
+	cargo build --locked $(ALL) --bins
 
 .PHONY: release
 release: ## static release binaries
 	$(RELEASE) --workspace --bins
 
 .PHONY: test
-test: setup test-rootless test-root ## every test
+test: setup build test-crates test-root ## every test; root
 
 .PHONY: test-rootless
 test-rootless: ## tests that need no privileges
 	cargo test --locked --workspace
+
+.PHONY: test-crates
+test-crates: ## the crates' own tests, those that need root among them
+	cargo test --locked $(ALL) --exclude overlane-suites
 
 .PHONY: test-root
 test-root: build ## suites with real namespaces and real binaries; root
@@ -50,7 +56,7 @@ test-mutants: build ## plant faults in the product; fails if a suite lets one th
 .PHONY: check
 check: ## format, lints, documentation, generated files, dependency rules
 	cargo fmt --all --check
-	cargo clippy --locked --workspace --all-targets --all-features -- -D warnings
+	cargo clippy --locked $(ALL) --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --quiet
 	scripts/check-deps.sh
 	scripts/check-tree.sh
