@@ -31,6 +31,7 @@ impl Lab {
         let output = Command::new(self.bin.join("overlane"))
             .args(["lab", verb, "--name", &self.name])
             .args(rest)
+            .stdin(std::process::Stdio::null())
             .output()
             .with_context(|| format!("run overlane lab {verb}"))?;
         if !output.status.success() {

@@ -75,9 +75,18 @@ fn find<'a>(list: &'a Value, name: &str) -> Result<&'a Value> {
     items.iter().find(|p| p["name"] == name).with_context(|| format!("{name} is not listed"))
 }
 
+/// The namespace that a program in the pod finds itself in, by its inode.
 fn pod_ns(lab: &Lab, pod: &str) -> Result<String> {
-    let pods = lab.json("pods")?;
-    Ok(find(&pods, pod)?["netns"].as_str().context("pod without netns")?.to_owned())
+    use std::os::unix::fs::MetadataExt;
+    let inode = lab.overlane(&["exec", pod, "--", "stat", "-Lc", "%i", "/proc/self/ns/net"])?;
+    let inode: u64 = inode.trim().parse().with_context(|| format!("inode of pod {pod}'s namespace: {inode}"))?;
+    for entry in std::fs::read_dir("/run/netns").context("list /run/netns")? {
+        let path = entry?.path();
+        if std::fs::metadata(&path).is_ok_and(|m| m.ino() == inode) {
+            return Ok(path.display().to_string());
+        }
+    }
+    anyhow::bail!("no namespace in /run/netns is pod {pod}'s")
 }
 
 fn pick(addresses: &Value, family: &str) -> Result<IpAddr> {
