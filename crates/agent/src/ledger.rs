@@ -47,6 +47,18 @@ struct Inner {
 }
 
 impl Inner {
+    /// A call that is at work on the same interface of the same namespace for another container. Whether it stays or
+    /// is undone is not known yet, so the newcomer waits.
+    fn contender(&self, req: &AddRequest) -> Option<Refusal> {
+        let same_place = |lease: &&Lease| {
+            lease.attachment != req.attachment
+                && lease.attachment.ifname == req.attachment.ifname
+                && lease.netns.inode == req.netns.inode
+        };
+        let lease = self.running.iter().filter_map(|id| self.ipam.lease(*id)).find(same_place)?;
+        Some(Refusal::Busy { attachment: lease.attachment.clone(), lease: lease.id })
+    }
+
     fn record(&mut self, event: &Event) -> Result<(), LedgerError> {
         self.store.append(event)?;
         self.ipam.apply(event)?;
@@ -88,7 +100,11 @@ impl Ledger {
     pub fn begin(&self, req: &AddRequest, deadline_ns: u64, gone: impl Fn() -> bool) -> Result<Lease, BeginError> {
         let mut inner = self.lock();
         loop {
-            let refusal = match inner.ipam.add(req, clock::boot_ms()) {
+            let answer = match inner.contender(req) {
+                Some(refusal) => Err(refusal),
+                None => inner.ipam.add(req, clock::boot_ms()),
+            };
+            let refusal = match answer {
                 Ok(event) => {
                     inner.record(&event)?;
                     let Event::Began(lease) = event else { return Err(Refusal::NoBlock.into()) };
