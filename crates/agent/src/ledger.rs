@@ -76,6 +76,8 @@ pub struct Ended {
     pub ours: Vec<Lease>,
     /// In the hands of an ADD that is still running; it sees that it is superseded.
     pub running: Vec<u64>,
+    /// Why the rest was not ended.
+    pub failed: Option<LedgerError>,
 }
 
 /// The leases.
@@ -137,7 +139,7 @@ impl Ledger {
     }
 
     /// Ends what a DEL ends.
-    pub fn del(&self, attachment: &Attachment, began_ns: u64) -> Result<Ended, LedgerError> {
+    pub fn del(&self, attachment: &Attachment, began_ns: u64) -> Ended {
         let mut inner = self.lock();
         let events = inner.ipam.del(attachment, began_ns, clock::boot_ms());
         let ended = end(&mut inner, &events);
@@ -147,7 +149,7 @@ impl Ledger {
     }
 
     /// Ends what a GC ends.
-    pub fn gc(&self, network: &str, valid: &BTreeSet<Attachment>, began_ns: u64) -> Result<Ended, LedgerError> {
+    pub fn gc(&self, network: &str, valid: &BTreeSet<Attachment>, began_ns: u64) -> Ended {
         let mut inner = self.lock();
         let events = inner.ipam.gc(network, valid, began_ns, clock::boot_ms());
         let ended = end(&mut inner, &events);
@@ -312,10 +314,14 @@ impl Ledger {
     }
 }
 
-fn end(inner: &mut Inner, events: &[Event]) -> Result<Ended, LedgerError> {
+fn end(inner: &mut Inner, events: &[Event]) -> Ended {
     let mut ended = Ended::default();
     for event in events {
-        inner.record(event)?;
+        // What is on record as ended must be taken out of service also if the next one cannot be recorded.
+        if let Err(error) = inner.record(event) {
+            ended.failed = Some(error);
+            break;
+        }
         let Event::Draining { id, .. } = event else { continue };
         if inner.running.contains(id) {
             ended.running.push(*id);
@@ -323,5 +329,5 @@ fn end(inner: &mut Inner, events: &[Event]) -> Result<Ended, LedgerError> {
             ended.ours.extend(inner.ipam.lease(*id).cloned());
         }
     }
-    Ok(ended)
+    ended
 }

@@ -10,6 +10,7 @@ use kube::{Api, Client};
 use overlane_api::convert::mac_text;
 use overlane_api::crd::{NodeState, NodeStateSpec};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::clock;
 use crate::node::Node;
@@ -29,6 +30,7 @@ pub async fn keep(node: Arc<Node>, client: Client, mut in_api: watch::Receiver<S
     let mut known: StateInApi = None;
     let mut pause = FIRST_PAUSE;
     let mut wait = SPACING;
+    let mut not_before = Instant::now();
     loop {
         tokio::select! {
             changed = in_api.changed() => {
@@ -41,6 +43,8 @@ pub async fn keep(node: Arc<Node>, client: Client, mut in_api: watch::Receiver<S
             () = node.changed.notified() => tokio::time::sleep(SPACING).await,
             () = tokio::time::sleep(wait) => {}
         }
+        // News is no reason to hurry an API server that just refused.
+        tokio::time::sleep_until(not_before).await;
         wait = LOOK;
         let (Some(present), Some(mut wanted)) = (&known, wanted(&node)) else { continue };
         let before = present.as_ref().map(|spec| spec.conditions.as_slice()).unwrap_or_default();
@@ -62,6 +66,7 @@ pub async fn keep(node: Arc<Node>, client: Client, mut in_api: watch::Receiver<S
                     _ => {}
                 }
                 wait = pause / 2 + jitter(pause);
+                not_before = Instant::now() + wait;
                 pause = (pause * 2).min(LONGEST_PAUSE);
             }
         }

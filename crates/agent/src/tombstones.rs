@@ -63,10 +63,10 @@ impl Graveyard {
         };
         let attachment =
             Attachment { container_id: tombstone.attachment.container_id, ifname: tombstone.attachment.ifname };
-        match node.ledger.del(&attachment, tombstone.began_ns) {
-            Ok(ended) => {
+        let ended = node.ledger.del(&attachment, tombstone.began_ns);
+        match finish(node, ended) {
+            Ok(()) => {
                 tracing::info!(%attachment, "a DEL came while no agent answered");
-                finish(node, ended);
                 if let Err(error) = std::fs::remove_file(&path) {
                     tracing::warn!(%error, file = %path.display(), "remove a tombstone");
                 }

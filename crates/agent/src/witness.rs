@@ -37,10 +37,10 @@ pub fn addresses() -> Result<BTreeMap<u32, Vec<IpAddr>>, NetlinkError> {
     Ok(found)
 }
 
-/// Our routes of a family, in our table.
+/// Our routes of a family.
 pub fn our_routes(socket: &mut Socket, family: Family) -> Result<Vec<Route>, NetlinkError> {
     match socket.dump(route::list(family, owned::ROUTE_TABLE, owned::PROTOCOL, 0)) {
-        Ok(messages) => Ok(messages.iter().filter_map(Route::read).collect()),
+        Ok(messages) => Ok(messages.iter().filter_map(Route::read).filter(Route::is_ours).collect()),
         // The kernel's word for a table that nobody has used.
         Err(error) if error.errno().is_some_and(|errno| errno as i32 == ENOENT) => Ok(Vec::new()),
         Err(error) => Err(error),

@@ -100,7 +100,11 @@ impl Plugin {
                     let mut child = command.spawn().with_context(|| format!("exec {}", self.binary.display()))?;
                     if let Some(mut stdin) = child.stdin.take() {
                         use std::io::Write;
-                        stdin.write_all(self.config.to_string().as_bytes())?;
+                        // The floor reads nothing, and may be through already.
+                        match stdin.write_all(self.config.to_string().as_bytes()) {
+                            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {}
+                            other => other?,
+                        }
                     }
                     Ok(child)
                 })

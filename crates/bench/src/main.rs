@@ -14,6 +14,7 @@ mod scale;
 mod stats;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -50,6 +51,9 @@ enum What {
         /// Length of one run, milliseconds
         #[arg(long, default_value_t = 1000)]
         millis: u64,
+        /// Only loads whose name holds this; may be given again
+        #[arg(long)]
+        only: Vec<String>,
     },
     /// Nodes joining: time until all are bound, API writes, memory of controller and agent
     Scale {
@@ -64,7 +68,10 @@ fn main() -> Result<()> {
     std::fs::create_dir_all(&args.out)?;
     match args.what {
         What::Cni { rounds, burst } => calls::run(&args.bin, &args.out, rounds, burst),
-        What::Packets { pairs, millis } => packets::run(&args.bin, &args.out, pairs, millis),
+        What::Packets { pairs, millis, only } => {
+            let plan = packets::Plan { pairs, time: Duration::from_millis(millis), only: &only };
+            packets::run(&args.bin, &args.out, &plan)
+        }
         What::Scale { nodes } => scale::run(&args.bin, &args.out, nodes),
     }
 }

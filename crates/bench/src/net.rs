@@ -12,6 +12,7 @@ use anyhow::{Context, Result, anyhow};
 use nix::sched::{CloneFlags, CpuSet, sched_setaffinity, setns};
 use nix::unistd::Pid;
 use serde::Serialize;
+use socket2::{Domain, SockRef, Socket, Type};
 
 /// Two network namespaces and the address at which the server's side is reached.
 #[derive(Clone, Debug)]
@@ -42,7 +43,7 @@ pub enum Load {
     TcpRoundTrip,
     /// UDP datagrams of 64 bytes, received; packets/s.
     UdpPackets,
-    /// TCP connections opened and closed one after the other; connections/s.
+    /// TCP connections opened, accepted and closed one after the other; connections/s.
     TcpConnects,
 }
 
@@ -107,11 +108,24 @@ fn machine_cpu() -> Result<f64> {
     Ok(busy / 100.0)
 }
 
+/// The same on every machine: paces nothing by a clock of its own, as BBR does.
+pub const CONGESTION: &str = "cubic";
+
 fn listen(ends: &Ends, cpu: usize) -> Result<TcpListener> {
     let address = SocketAddr::new(ends.server, 0);
     join(inside(&ends.server_ns, cpu, move || {
-        TcpListener::bind(address).with_context(|| format!("listen on {address}"))
+        let listener = TcpListener::bind(address).with_context(|| format!("listen on {address}"))?;
+        // What it accepts inherits it.
+        SockRef::from(&listener).set_tcp_congestion(CONGESTION.as_bytes()).context("set congestion control")?;
+        Ok(listener)
     }))
+}
+
+fn connect(to: SocketAddr) -> Result<TcpStream> {
+    let socket = Socket::new(Domain::for_address(to), Type::STREAM, None)?;
+    socket.set_tcp_congestion(CONGESTION.as_bytes()).context("set congestion control")?;
+    socket.connect_timeout(&to.into(), Duration::from_secs(5)).with_context(|| format!("connect to {to}"))?;
+    Ok(socket.into())
 }
 
 fn tcp_stream(ends: &Ends, time: Duration) -> Result<Sample> {
@@ -131,7 +145,7 @@ fn tcp_stream(ends: &Ends, time: Duration) -> Result<Sample> {
     });
     let before = machine_cpu()?;
     let client = inside(&ends.client_ns, 0, move || {
-        let mut stream = TcpStream::connect_timeout(&to, Duration::from_secs(5))?;
+        let mut stream = connect(to)?;
         let buffer = vec![0x5a; 256 << 10];
         let end = Instant::now() + time;
         let mut total = 0u64;
@@ -160,7 +174,7 @@ fn tcp_round_trip(ends: &Ends, time: Duration) -> Result<Sample> {
         Ok(())
     });
     let client = inside(&ends.client_ns, 0, move || {
-        let mut stream = TcpStream::connect_timeout(&to, Duration::from_secs(5))?;
+        let mut stream = connect(to)?;
         stream.set_nodelay(true)?;
         let mut byte = [0; 1];
         let start = Instant::now();
@@ -233,15 +247,17 @@ fn tcp_connects(ends: &Ends, time: Duration) -> Result<Sample> {
         let start = Instant::now();
         let mut connects = 0u64;
         while start.elapsed() < time {
-            let stream = TcpStream::connect_timeout(&to, Duration::from_secs(5))?;
+            let mut stream = connect(to)?;
+            // The server has accepted it and hung up: else its queue overflows, and a lost SYN stands still for a second.
+            let _ = stream.read(&mut [0; 1])?;
             // A reset instead of TIME_WAIT: else the client's ports run out within a run.
-            socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO))?;
+            SockRef::from(&stream).set_linger(Some(Duration::ZERO))?;
             connects += 1;
         }
         let rate = connects as f64 / start.elapsed().as_secs_f64();
         finish.store(true, Ordering::Relaxed);
         // Wakes the server from its last accept; it may have seen the flag and gone already.
-        drop(TcpStream::connect_timeout(&to, Duration::from_secs(5)));
+        drop(connect(to));
         Ok(rate)
     });
     let figure = join(client)?;

@@ -5,69 +5,142 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 use crate::lab::Lab;
-use crate::net::{Ends, Load};
+use crate::net::{self, Ends, Load};
 use crate::report;
 use crate::stats::{ratio, summary};
 
-/// Runs every load in every family and prints; JSON goes to `out`.
-pub fn run(bin: &Path, out: &Path, pairs: usize, millis: u64) -> Result<()> {
-    let lab = Lab::up(bin, "bench", 2, &["--ip-families", "ipv4,ipv6"])?;
-    for (pod, node) in [("a", "node-0"), ("b", "node-1")] {
-        lab.overlane(&["run", pod, "--node", node])?;
-    }
-    let time = Duration::from_millis(millis);
-    let mut rows = Vec::new();
-    let mut results = Vec::new();
-    println!("machine: {}\n{pairs} pairs of {millis} ms a load", report::machine());
-    for family in ["IPv4", "IPv6"] {
-        let pods = Ends {
-            client_ns: pod_ns(&lab, "a")?,
-            server_ns: pod_ns(&lab, "b")?,
-            server: pod_address(&lab, "b", family)?,
-        };
-        let nodes = Ends {
-            client_ns: lab.node_ns("node-0"),
-            server_ns: lab.node_ns("node-1"),
-            server: node_address(&lab, "node-1", family)?,
-        };
-        for load in Load::ALL {
-            let (mut a, mut b, mut cpu_a, mut cpu_b) = (vec![], vec![], vec![], vec![]);
-            load.run(&pods, time / 4)?;
-            load.run(&nodes, time / 4)?;
-            for _ in 0..pairs {
-                let pod = load.run(&pods, time)?;
-                let node = load.run(&nodes, time)?;
-                a.push(pod.figure);
-                b.push(node.figure);
-                cpu_a.push(pod.cpu);
-                cpu_b.push(node.cpu);
-            }
-            // A round trip is a time: the ratio is turned so that 1 means "as fast as the nodes" everywhere.
-            let r = if load == Load::TcpRoundTrip { ratio(&b, &a) } else { ratio(&a, &b) };
-            let r = r.context("no pairs")?;
-            let median = |v: &[f64]| summary(v).map_or(0.0, |s| s.p50);
-            rows.push(vec![
-                format!("{family} {}", load.name()),
-                format!("{:.2}", median(&a)),
-                format!("{:.2}", median(&b)),
-                format!("{:.3}", r.median),
-                format!("{:.3} to {:.3}", r.low, r.high),
-                format!("{:.2} / {:.2}", median(&cpu_a), median(&cpu_b)),
-                if r.conclusive { String::new() } else { "inconclusive".into() },
-            ]);
-            results.push(json!({ "family": family, "load": load.name(), "pods": a, "nodes": b, "ratio": r,
-                                 "cpu_pods": cpu_a, "cpu_nodes": cpu_b }));
+const NODES: [&str; 2] = ["node-0", "node-1"];
+
+/// What is in the nodes' kernels while packets are counted.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// All that the agents put there; conntrack at work.
+    Rules,
+    /// Routes alone: the agents stand still and their table is gone, conntrack with it.
+    Bare,
+}
+
+impl State {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Rules => "with rules and conntrack",
+            Self::Bare => "bare: the same routes, no rule, no conntrack",
         }
     }
-    report::table(
-        "pod to pod across nodes against node to node (1 = as fast; CPU: s a GiB for the stream, else s a second)",
-        &["load", "pods", "nodes", "ratio", "95 % interval", "CPU pods / nodes", ""],
-        &rows,
-    );
+}
+
+/// How much to measure.
+pub struct Plan<'a> {
+    /// Pairs of runs a load.
+    pub pairs: usize,
+    /// Length of one run.
+    pub time: Duration,
+    /// Loads whose name holds one of these; all if empty.
+    pub only: &'a [String],
+}
+
+/// Runs the loads in every family, with rules and bare, and prints; JSON goes to `out`.
+pub fn run(bin: &Path, out: &Path, plan: &Plan<'_>) -> Result<()> {
+    let lab = Lab::up(bin, "bench", NODES.len(), &["--ip-families", "ipv4,ipv6"])?;
+    for (pod, node) in ["a", "b"].into_iter().zip(NODES) {
+        lab.overlane(&["run", pod, "--node", node])?;
+    }
+    let (pairs, millis) = (plan.pairs, plan.time.as_millis());
+    println!("machine: {}\n{pairs} pairs of {millis} ms a load; TCP by {}", report::machine(), net::CONGESTION);
+    let mut all = Vec::new();
+    for family in ["IPv4", "IPv6"] {
+        all.push((family, ends(&lab, family)?));
+    }
+    let mut results = Vec::new();
+    for state in [State::Rules, State::Bare] {
+        if state == State::Bare {
+            strip(&lab)?;
+        }
+        let mut rows = Vec::new();
+        for (family, (pods, nodes)) in &all {
+            let wanted = |load: &Load| plan.only.is_empty() || plan.only.iter().any(|o| load.name().contains(o));
+            for load in Load::ALL.into_iter().filter(wanted) {
+                let (row, result) = measure(load, family, state, pods, nodes, plan)?;
+                rows.push(row);
+                results.push(result);
+            }
+        }
+        let title = format!(
+            "pod to pod across nodes against node to node, {} (1 = as fast; CPU: s a GiB for the stream, else s a second)",
+            state.name()
+        );
+        report::table(&title, &["load", "pods", "nodes", "ratio", "95 % interval", "CPU pods / nodes", ""], &rows);
+    }
     report::json(out, "packets", &json!({ "machine": report::machine(), "results": results }))
+}
+
+fn measure(
+    load: Load,
+    family: &str,
+    state: State,
+    pods: &Ends,
+    nodes: &Ends,
+    plan: &Plan<'_>,
+) -> Result<(Vec<String>, Value)> {
+    let (mut a, mut b, mut cpu_a, mut cpu_b) = (vec![], vec![], vec![], vec![]);
+    load.run(pods, plan.time / 4)?;
+    load.run(nodes, plan.time / 4)?;
+    for _ in 0..plan.pairs {
+        let pod = load.run(pods, plan.time)?;
+        let node = load.run(nodes, plan.time)?;
+        a.push(pod.figure);
+        b.push(node.figure);
+        cpu_a.push(pod.cpu);
+        cpu_b.push(node.cpu);
+    }
+    // A round trip is a time: the ratio is turned so that 1 means "as fast as the nodes" everywhere.
+    let r = if load == Load::TcpRoundTrip { ratio(&b, &a) } else { ratio(&a, &b) };
+    let r = r.context("no pairs")?;
+    let median = |v: &[f64]| summary(v).map_or(0.0, |s| s.p50);
+    let row = vec![
+        format!("{family} {}", load.name()),
+        format!("{:.2}", median(&a)),
+        format!("{:.2}", median(&b)),
+        format!("{:.3}", r.median),
+        format!("{:.3} to {:.3}", r.low, r.high),
+        format!("{:.2} / {:.2}", median(&cpu_a), median(&cpu_b)),
+        if r.conclusive { String::new() } else { "inconclusive".into() },
+    ];
+    let result = json!({ "state": state.name(), "family": family, "load": load.name(), "pods": a, "nodes": b,
+                         "ratio": r, "cpu_pods": cpu_a, "cpu_nodes": cpu_b });
+    Ok((row, result))
+}
+
+/// The pods' ends and the nodes' ends.
+fn ends(lab: &Lab, family: &str) -> Result<(Ends, Ends)> {
+    let pods =
+        Ends { client_ns: pod_ns(lab, "a")?, server_ns: pod_ns(lab, "b")?, server: pod_address(lab, "b", family)? };
+    let [client, server] = NODES;
+    let nodes = Ends {
+        client_ns: lab.node_ns(client),
+        server_ns: lab.node_ns(server),
+        server: node_address(lab, server, family)?,
+    };
+    Ok((pods, nodes))
+}
+
+/// Takes the rules away, and keeps the agents from bringing them back.
+fn strip(lab: &Lab) -> Result<()> {
+    let status = lab.json("status")?;
+    for node in NODES {
+        let name = format!("agent-{node}");
+        let programs = status["programs"].as_array().into_iter().flatten();
+        let pid = programs.filter(|p| p["program"] == name.as_str()).find_map(|p| p["process"]["pid"].as_i64());
+        let pid = pid.and_then(|pid| i32::try_from(pid).ok()).with_context(|| format!("{name} has no pid"))?;
+        kill(Pid::from_raw(pid), Signal::SIGSTOP).with_context(|| format!("stop {name}"))?;
+        lab.overlane(&["node", node, "--", "nft", "delete", "table", "inet", "overlane"])?;
+    }
+    Ok(())
 }
 
 fn find<'a>(list: &'a Value, name: &str) -> Result<&'a Value> {

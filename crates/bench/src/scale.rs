@@ -267,7 +267,7 @@ async fn until_routed(nodes: usize, start: Instant) -> Result<Duration> {
     loop {
         let mut counts = Vec::new();
         for family in ["-4", "-6"] {
-            let output = Command::new("ip").args(["-n", NS, family, "route", "show", "table", "28534"]).output()?;
+            let output = Command::new("ip").args(["-n", NS, family, "route", "show", "proto", "111"]).output()?;
             counts.push(String::from_utf8_lossy(&output.stdout).matches(" via ").count());
         }
         if counts.iter().all(|n| *n == nodes - 1) {

@@ -135,7 +135,7 @@ pub struct UpArgs {
     #[arg(short, long = "filename", value_name = "DIR-OR-FILE")]
     pub filename: Vec<PathBuf>,
     /// Give up after this many seconds
-    #[arg(long, default_value_t = 180, value_name = "SECONDS")]
+    #[arg(long, default_value_t = 180, value_name = "SECONDS", value_parser = seconds())]
     pub timeout: u64,
     /// Leave what was made when it does not get ready
     #[arg(long)]
@@ -191,7 +191,7 @@ pub struct RunArgs {
     #[arg(long)]
     pub no_wait: bool,
     /// Give up after this many seconds
-    #[arg(long, default_value_t = 60, value_name = "SECONDS")]
+    #[arg(long, default_value_t = 60, value_name = "SECONDS", value_parser = seconds())]
     pub timeout: u64,
     /// How to print the pod
     #[command(flatten)]
@@ -216,7 +216,7 @@ pub struct DeleteArgs {
     #[arg(short, long, default_value = "default", value_name = "NS")]
     pub namespace: String,
     /// Give up after this many seconds
-    #[arg(long, default_value_t = 60, value_name = "SECONDS")]
+    #[arg(long, default_value_t = 60, value_name = "SECONDS", value_parser = seconds())]
     pub timeout: u64,
 }
 
@@ -409,6 +409,11 @@ pub struct DoctorArgs {
     /// How to print
     #[command(flatten)]
     pub output: OutputArg,
+}
+
+/// Up to a day: what is added to a time must not overflow it.
+fn seconds() -> clap::builder::RangedU64ValueParser {
+    clap::value_parser!(u64).range(..=86_400)
 }
 
 #[cfg(test)]

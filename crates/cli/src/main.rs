@@ -1,4 +1,4 @@
-//! The `overlane` command. Exit codes: 0 as asked, 1 not so, 2 asked for what cannot be.
+//! The `overlane` command. Exit codes: 0 good, 1 what was looked at is not, 2 it could not be done.
 
 mod args;
 mod demo;
@@ -11,7 +11,6 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Parser as _;
-use overlane_lab::error::LabError;
 
 use args::{Cli, Command};
 
@@ -20,8 +19,7 @@ fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             eprintln!("overlane: {error:#}");
-            let usage = error.downcast_ref::<LabError>().is_some_and(LabError::is_usage);
-            if usage { ExitCode::from(2) } else { ExitCode::FAILURE }
+            ExitCode::from(2)
         }
     }
 }

@@ -23,6 +23,9 @@ const NODES_A_PAGE: u32 = 20;
 /// Objects of ours a page.
 const OURS_A_PAGE: u32 = 200;
 
+/// A watch is asked for anew after this: a server that went silent is not waited for longer.
+const WATCH_SECONDS: u32 = 60;
+
 /// Pauses after errors: they double. One controller is no herd, so there is no jitter.
 const FIRST: Duration = Duration::from_millis(200);
 const LONGEST: Duration = Duration::from_secs(5);
@@ -91,7 +94,7 @@ pub enum Word {
 pub fn start(client: &Client) -> (Receiver<Word>, JoinSet<()>) {
     let (to, from) = channel(1024);
     let mut tasks = JoinSet::new();
-    let paged = |size| watcher::Config::default().page_size(size);
+    let paged = |size| watcher::Config::default().page_size(size).timeout(WATCH_SECONDS);
     let nodes: Api<SlimNode> = Api::all(client.clone());
     tasks.spawn(follow(Source::Nodes, nodes, paged(NODES_A_PAGE), to.clone(), |node, there| {
         let view = node.view(objects::now_ms());

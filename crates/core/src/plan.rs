@@ -106,6 +106,15 @@ pub struct PeerMember {
     pub mac: Option<Mac>,
 }
 
+/// Another node's address, and the MAC that its packets bear where that is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct NodeMember {
+    /// The address.
+    pub address: IpAddr,
+    /// The sender's MAC; `None` where any must be taken.
+    pub mac: Option<Mac>,
+}
+
 /// How packets that leave the pods' space are disguised.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MasqPlan {
@@ -130,8 +139,8 @@ pub struct NodePlan {
     pub node_ips: BTreeMap<Family, IpAddr>,
     /// What this node's pods may send.
     pub pods: BTreeSet<PodMember>,
-    /// Addresses of the cluster's nodes, this one included.
-    pub nodes: BTreeSet<IpAddr>,
+    /// Other nodes of the cluster: what may reach pods of this one. (This node's own packets are never forwarded.)
+    pub nodes: BTreeSet<NodeMember>,
     /// What may come from other nodes' pods.
     pub peers: BTreeSet<PeerMember>,
     /// Masquerade; `None` where it is off.

@@ -152,7 +152,7 @@ fn big_cluster(nodes: u32) -> Outcome<()> {
             "{nodes} nodes, {what}: plan {planned:.1?}, table {elements:.1?} (+{}), routes {:.1?} (+{}, {} refused)",
             members.added,
             started.elapsed(),
-            routes.added,
+            routes.added.len(),
             routes.failed.len()
         );
         if what == "nothing to do" {

@@ -42,15 +42,14 @@ pub fn forget(addresses: &[IpAddr]) -> Result<usize, NetlinkError> {
     // By the entry's own number: one entry may be found by several of its ends.
     let mut entries = std::collections::BTreeMap::new();
     for request in requests(&wanted) {
-        for message in socket.dump(request)? {
+        // The table may hold hundreds of thousands of entries of others.
+        let found = socket.dump_some(request, |message| {
             let attributes = message.after(HEADER_LEN);
-            if names_one(attributes, &wanted)
-                && let Some(deletion) = deletion(&message, attributes)
-            {
-                let id = find(attributes, CTA_ID).unwrap_or(&[]).to_vec();
-                entries.insert((id, find(attributes, CTA_TUPLE_ORIG).unwrap_or(&[]).to_vec()), deletion);
-            }
-        }
+            let named = names_one(attributes, &wanted).then(|| deletion(&message, attributes)).flatten()?;
+            let bytes = |kind| find(attributes, kind).unwrap_or(&[]).to_vec();
+            Some(((bytes(CTA_ID), bytes(CTA_TUPLE_ORIG)), named))
+        })?;
+        entries.extend(found);
     }
     let mut count = 0;
     for answer in socket.batch(entries.into_values().collect())? {

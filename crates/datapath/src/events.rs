@@ -15,7 +15,6 @@ use crate::rtnl::link::{self, Link};
 use crate::rtnl::neighbour::Neighbour;
 use crate::rtnl::nsid;
 use crate::rtnl::route::Route;
-use crate::rtnl::rule::Rule;
 
 /// `RTNLGRP_...`: links, neighbours, addresses, routes and rules of both families, namespaces' numbers.
 const GROUPS: [u32; 9] = [1, 3, 5, 7, 8, 9, 11, 19, 28];
@@ -162,10 +161,7 @@ impl Watcher {
             _ if self.route.is_own(message) => None,
             libc::RTM_NEWADDR | libc::RTM_DELADDR => Some(Event::Addresses),
             libc::RTM_NEWROUTE | libc::RTM_DELROUTE => {
-                Route::read(message).filter(|r| owned::ROUTE_TABLES.contains(&r.table)).map(|_| Event::Routes)
-            }
-            libc::RTM_NEWRULE | libc::RTM_DELRULE => {
-                Rule::read(message).filter(|r| owned::RULE_PREFS.contains(&r.pref)).map(|_| Event::Routes)
+                Route::read(message).filter(Route::is_ours).map(|_| Event::Routes)
             }
             // Neighbours of other links come and go by themselves, and many.
             libc::RTM_DELNEIGH => {

@@ -1,5 +1,7 @@
 //! What others configured on this node that gets in a pod's way: found and named with the remedy, never changed.
 
+mod routes;
+
 use std::process::{Command, Stdio};
 
 use serde_json::Value;
@@ -12,7 +14,7 @@ use crate::rtnl::link::{self, Link};
 /// Something foreign that hinders.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Finding {
-    /// A short name for the kind: `forward-drop`, `bridge-netfilter`, `not-looked-at`.
+    /// A short name for the kind: `forward-drop`, `bridge-netfilter`, `foreign-route`, `not-looked-at`.
     pub kind: &'static str,
     /// What is there, and what it does to pods.
     pub what: String,
@@ -26,6 +28,7 @@ pub fn inspect() -> Vec<Finding> {
     let mut findings = nft_chains();
     findings.extend(legacy_iptables());
     findings.extend(bridge_netfilter());
+    findings.extend(routes::inspect());
     findings.sort();
     findings
 }

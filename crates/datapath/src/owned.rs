@@ -2,7 +2,7 @@
 //!
 //! Two ways of being wrong: to take a foreign object for ours (it would be deleted: the worse one) and to miss one
 //! of ours (a leftover that `doctor` reports). So a link counts as ours only by prefix *and* kind, a route only by
-//! protocol number *and* table, a rule only by protocol *and* priority.
+//! table *and* protocol number *and* metric.
 
 use std::ops::RangeInclusive;
 
@@ -18,20 +18,15 @@ pub const TUNNEL_LINK_PREFIX: &str = "ovlx";
 pub const HOST_MAC: Mac = [0x02, 0x6f, 0x76, 0x6c, 0x00, 0x01];
 /// The nftables table (family `inet`).
 pub const NFT_TABLE: &str = "overlane";
-/// `rtm_protocol` and `FRA_PROTOCOL` of what we add.
+/// `rtm_protocol` of what we add.
 pub const PROTOCOL: u8 = 111;
-/// The route table with pod routes.
-pub const ROUTE_TABLE: u32 = 28534;
-/// Route tables that may be ours.
-pub const ROUTE_TABLES: RangeInclusive<u32> = 28534..=28549;
-/// Metric of a route of ours to somewhere (IPv6 has it by default; said for both families, so that both look alike).
-pub const METRIC: u32 = 1024;
+/// The route table with pod routes: main. A rule that leads to a table of ours would make the kernel walk all rules for
+/// every packet of the node (ADR 8).
+pub const ROUTE_TABLE: u32 = 254;
+/// Metric of a route of ours to somewhere: nobody's default, and before IPv6's of 1024.
+pub const METRIC: u32 = 111;
 /// Metric of a route of ours that answers "unreachable": anything else for the same destination goes first.
 pub const METRIC_UNREACHABLE: u32 = 0x7fff_ffff;
-/// Priority of the rules `to <pod CIDR> lookup 28534`.
-pub const RULE_PREF: u32 = 1110;
-/// Rule priorities that may be ours.
-pub const RULE_PREFS: RangeInclusive<u32> = 1110..=1129;
 /// Bits of the packet mark that are ours.
 pub const MARK_MASK: u32 = 0x0f00_0000;
 /// Conntrack zones that are ours.
@@ -56,6 +51,12 @@ pub const CNI_CONF_NAME: &str = "05-overlane.conflist";
 /// The kernel's IFALIASZ less the final NUL.
 const ALIAS_MAX: usize = 255;
 const BASE32: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
+
+/// Whether a route of the node is ours.
+#[must_use]
+pub const fn is_route(table: u32, protocol: u8, metric: u32) -> bool {
+    table == ROUTE_TABLE && protocol == PROTOCOL && matches!(metric, METRIC | METRIC_UNREACHABLE)
+}
 
 /// The host's link name for an attachment that began at `began_ns`: 15 bytes, the longest that the kernel takes.
 ///

@@ -77,6 +77,32 @@ pub fn wanted(families: &[Family], underlays: &BTreeSet<String>) -> Result<Vec<S
             reason: "packets of pods are forwarded between their links and the node's",
         });
     }
+    for family in families {
+        settings.extend(neighbour_room(*family)?);
+    }
+    Ok(settings)
+}
+
+/// The kernel's own limits of the neighbour table (128, 512, 1024 entries) are less than the nodes that one segment may
+/// hold: beyond the last it refuses to speak to one more. More is left as it is. A network namespace other than the
+/// machine's first has no such keys (neighbour tables are the machine's).
+fn neighbour_room(family: Family) -> Result<Vec<Setting>, SysctlError> {
+    let ip = if family == Family::V4 { "ipv4" } else { "ipv6" };
+    let mut settings = Vec::new();
+    // From the last: each must not be less than the one before it.
+    for (threshold, least) in [(3, 16384_u32), (2, 12288), (1, 8192)] {
+        let key = format!("net/{ip}/neigh/default/gc_thresh{threshold}");
+        match read(&key) {
+            Ok(now) if now.parse::<u32>().is_ok_and(|now| now < least) => settings.push(Setting {
+                key,
+                value: least.to_string(),
+                reason: "the neighbour table has room for 5,000 nodes on one segment",
+            }),
+            Ok(_) => {}
+            Err(error) if error.source.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
     Ok(settings)
 }
 

@@ -9,7 +9,7 @@ use crate::rtnl::link::{self, Link};
 use crate::sysctl::{self, Changed};
 use crate::{nft, node, owned};
 
-/// What to remove besides table, routes and rules.
+/// What to remove besides table and routes.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Removal<'a> {
     /// Pod links too: running pods lose their network.
@@ -37,8 +37,6 @@ pub fn remove_all(removal: &Removal<'_>) -> Removed {
     let mut removed = Removed::default();
     match Socket::route() {
         Ok(mut socket) => {
-            let rules = rules(&mut socket);
-            removed.batch(&mut socket, "rules", rules);
             if removal.links {
                 let links = links(&mut socket);
                 removed.batch(&mut socket, "pod links", links);
@@ -62,16 +60,8 @@ pub fn remove_all(removal: &Removal<'_>) -> Removed {
 
 type Requests = Result<Vec<Request>, NetlinkError>;
 
-fn rules(socket: &mut Socket) -> Requests {
-    Ok(node::observed_rules(socket)?.iter().map(crate::rtnl::rule::Rule::delete).collect())
-}
-
 fn routes(socket: &mut Socket) -> Requests {
-    let mut requests = Vec::new();
-    for table in owned::ROUTE_TABLES {
-        requests.extend(node::observed_routes(socket, table)?.iter().map(crate::rtnl::route::Route::delete));
-    }
-    Ok(requests)
+    Ok(node::observed_routes(socket)?.iter().map(crate::rtnl::route::Route::delete).collect())
 }
 
 /// Moves them to the dying group and deletes that: one wait for all.

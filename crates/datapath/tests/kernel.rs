@@ -165,8 +165,8 @@ fn what_a_foreign_hand_does_is_told() {
     let acts = [
         (format!("ip link set {link} mtu 1400"), Event::LinkChanged { name: link.clone(), ours: true }),
         ("ip addr add 10.224.0.44/32 dev eth0".to_owned(), Event::Addresses),
-        (format!("ip route del 10.244.4.1/32 dev {link} table 28534"), Event::Routes),
-        ("ip -6 rule del pref 1110".to_owned(), Event::Routes),
+        (format!("ip route del 10.244.4.1/32 dev {link} metric 111"), Event::Routes),
+        ("ip -6 route del fd12:3456:789a:0:5::/80 metric 111".to_owned(), Event::Routes),
         (format!("ip neigh del 10.244.4.1 dev {link}"), Event::Neighbours),
         ("nft add rule inet overlane pre accept".to_owned(), Event::Nft),
         ("nft flush set inet overlane pod6".to_owned(), Event::Nft),
@@ -179,7 +179,7 @@ fn what_a_foreign_hand_does_is_told() {
     }
     // Not: what this process does to the table, and other people's tables, routes and rules.
     net.a.allow(&pod);
-    net.a.ns.sh("nft add table inet other; ip route add 192.0.2.0/24 via 10.224.0.1; ip rule add pref 99 lookup main");
+    net.a.ns.sh("nft add table inet other; ip route add 192.0.2.0/24 via 10.224.0.1 metric 111; ip rule add pref 99 lookup main");
     net.a.ns.run(|| node::apply(&net.a.plan(), &net.a.underlays, node::PodRoutes::Planned).unwrap());
     let all = watcher.wait(Duration::from_millis(200)).unwrap();
     assert!(all.iter().all(|event| *event == Event::Routes), "routes alone: their socket is closed again: {all:?}");
@@ -205,8 +205,8 @@ fn a_batch_tells_what_was_refused_and_why() {
         let answers = socket.batch(requests).unwrap();
         assert!(answers[0].is_ok() && answers[2].is_ok(), "{answers:?}");
         let said: Vec<_> = answers.into_iter().filter_map(Result::err).map(|r| r.to_string()).collect();
-        assert!(said[0].starts_with("add route 198.51.100.0/24 dev #99 table 28534: no such device"), "{}", said[0]);
-        assert!(said[1].starts_with("add route 2001:db8:1::/64 dev #99 table 28534: no such device"), "{}", said[1]);
+        assert!(said[0].starts_with("add route 198.51.100.0/24 dev #99 table 254: no such device"), "{}", said[0]);
+        assert!(said[1].starts_with("add route 2001:db8:1::/64 dev #99 table 254: no such device"), "{}", said[1]);
 
         // More than goes into one send, some of it refused.
         let many = |index: u32| {
@@ -262,7 +262,7 @@ fn lost_events_are_told() {
         let route = |n: u32, index| {
             let (table, protocol) = (owned::ROUTE_TABLE, owned::PROTOCOL);
             let destination = cidr(&format!("10.{}.{}.0/24", n >> 8, n & 255));
-            Route { table, protocol, destination, hop: Hop::Link { index }, prefsrc: None, metric: 7 }
+            Route { table, protocol, destination, hop: Hop::Link { index }, prefsrc: None, metric: owned::METRIC }
         };
         for _ in 0..4 {
             assert!(socket.batch((0..4000).map(|n| route(n, 1).set()).collect()).unwrap().iter().all(Result::is_ok));

@@ -129,7 +129,7 @@ fn a_failure_leaves_nothing() {
         assert!(error.to_string().starts_with(&format!("wire pod link {}: add ", spec.link)), "{error}");
         assert_eq!(links(&net.a.ns), before, "{address}");
         assert_eq!(links(&ns), "lo ", "{address}");
-        let routes = net.a.ns.sh("ip route show table 28534; ip -6 route show table 28534");
+        let routes = net.a.ns.sh("ip route show proto 111; ip -6 route show proto 111");
         assert!(!routes.contains("ovlp"), "{routes}");
     }
     // And the wirer still works.
@@ -210,9 +210,9 @@ fn a_check_sees_each_fault() {
             (format!("ip link set {link} mtu 1400"), "has mtu 1400, not 1500"),
             (format!("ip link set {link} alias other"), "has not the alias"),
             (format!("ip link set {link} address 02:00:00:00:00:99"), "has not the address 02:6f:76:6c:00:01"),
-            (format!("ip route del 10.244.4.1/32 dev {link} table 28534"), "route to 10.244.4.1/32 is missing"),
+            (format!("ip route del 10.244.4.1/32 dev {link} metric 111"), "route to 10.244.4.1/32 is missing"),
             (
-                format!("ip -6 route del fd12:3456:789a:0:4::1/128 dev {link} table 28534"),
+                format!("ip -6 route del fd12:3456:789a:0:4::1/128 dev {link} metric 111"),
                 "route to fd12:3456:789a:0:4::1/128 is missing",
             ),
             (format!("ip neigh del 10.244.4.1 dev {link}"), "neighbour 10.244.4.1 is missing"),
@@ -266,30 +266,28 @@ fn routes_agree_with_the_plan_and_then_rest() {
     };
     net.a.input.endpoints = vec![endpoint(&one), endpoint(&two)];
     let apply = |net: &Net, pods| net.a.ns.run(|| node::apply(&net.a.plan(), &net.a.underlays, pods).unwrap());
-    let rest = node::Applied::default();
-    assert_eq!(apply(&net, PodRoutes::Planned), rest, "wire makes the very routes of the plan");
+    assert!(apply(&net, PodRoutes::Planned).changed_nothing(), "wire makes the very routes of the plan");
 
-    let routes = net.a.ns.sh("ip route show table 28534; ip -6 route show table 28534; ip rule; ip -6 rule");
+    let routes = net.a.ns.sh("ip route show proto 111; ip -6 route show proto 111");
     let faults = [
-        "ip route flush table 28534; ip -6 route flush table 28534",
-        "ip rule del pref 1110; ip -6 rule del pref 1110",
-        "ip route replace 10.244.5.0/24 via 10.224.0.9 dev eth0 table 28534 proto 111 metric 1024",
-        "ip -6 route replace fd12:3456:789a:0:5::/80 via fd10:224::9 dev eth0 table 28534 proto 111 metric 1024",
-        "ip route add 10.244.77.0/24 via 10.224.0.9 dev eth0 table 28534 proto 111; ip rule add to 192.0.2.0/24 lookup 28534 pref 1110 protocol 111",
-        "ip route add unreachable 10.244.4.9/32 table 28534 proto 111",
+        "ip route flush proto 111; ip -6 route flush proto 111",
+        "ip route replace 10.244.5.0/24 via 10.224.0.9 dev eth0 proto 111 metric 111",
+        "ip -6 route replace fd12:3456:789a:0:5::/80 via fd10:224::9 dev eth0 proto 111 metric 111",
+        "ip route add 10.244.77.0/24 via 10.224.0.9 dev eth0 proto 111 metric 111",
+        "ip route add unreachable 10.244.4.9/32 proto 111 metric 111",
     ];
     for fault in faults {
         net.a.ns.sh(fault);
         let applied = apply(&net, PodRoutes::Planned);
-        assert!(applied.failed.is_empty() && applied.added + applied.removed > 0, "{fault}: {applied:?}");
-        assert_eq!(apply(&net, PodRoutes::Planned), rest, "{fault}");
-        let now = net.a.ns.sh("ip route show table 28534; ip -6 route show table 28534; ip rule; ip -6 rule");
+        assert!(applied.failed.is_empty() && !applied.changed_nothing(), "{fault}: {applied:?}");
+        assert!(apply(&net, PodRoutes::Planned).changed_nothing(), "{fault}");
+        let now = net.a.ns.sh("ip route show proto 111; ip -6 route show proto 111");
         assert_eq!(now, routes, "{fault}");
     }
     // A plan that does not know of the pods yet leaves their routes alone.
     net.a.input.endpoints.clear();
-    assert_eq!(apply(&net, PodRoutes::LeftAlone), rest);
-    assert_eq!(apply(&net, PodRoutes::Planned).removed, 4);
+    assert!(apply(&net, PodRoutes::LeftAlone).changed_nothing());
+    assert_eq!(apply(&net, PodRoutes::Planned).removed.len(), 4);
     // A peer that is not on the link, and a pod whose link is gone.
     net.a.input.peers[0].node_ips = [(V4, ip("10.99.0.5")), (V6, ip("fd99::5"))].into();
     net.a.input.endpoints = vec![endpoint(&one)];
@@ -298,7 +296,7 @@ fn routes_agree_with_the_plan_and_then_rest() {
     let blocks: Vec<_> = applied.not_on_link.iter().map(|n| n.block.to_string()).collect();
     assert_eq!(blocks, ["10.244.5.0/24", "fd12:3456:789a:0:5::/80"]);
     assert!(applied.without_link.iter().all(|link| *link == one.spec.link) && !applied.without_link.is_empty());
-    assert!(!net.a.ns.sh("ip route show table 28534").contains("10.244.5.0/24"));
+    assert!(!net.a.ns.sh("ip route show proto 111").contains("10.244.5.0/24"));
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use expect_test::expect_file;
 use overlane_core::cidr::Cidr;
 use overlane_core::family::Family;
-use overlane_core::plan::{MasqPlan, NodePlan, PeerMember, PodMember};
+use overlane_core::plan::{MasqPlan, NodeMember, NodePlan, PeerMember, PodMember};
 use overlane_datapath::render::element::{self, Element};
 use overlane_datapath::render::nft::{Objects, Structure, mark};
 
@@ -31,10 +31,13 @@ fn plan(families: &[Family], masquerade: bool) -> NodePlan {
     let mac = Some([2, 0, 0x5e, 0, 0x53, 5]);
     let peers = known.iter().map(|block| PeerMember { block: *block, mac });
     let peers = peers.chain(unknown.iter().map(|block| PeerMember { block: *block, mac: None }));
+    let strangers = ips("10.224.0.6", "fd10:224::6");
+    let nodes = peer_ips.values().map(|ip| NodeMember { address: *ip, mac });
+    let nodes = nodes.chain(strangers.values().map(|ip| NodeMember { address: *ip, mac: None }));
     let masquerade = masquerade.then(|| MasqPlan { sources: own, except: space.clone(), node_ips: node_ips.clone() });
     NodePlan {
         pod_space: space,
-        nodes: node_ips.values().chain(peer_ips.values()).copied().collect(),
+        nodes: BTreeSet::from_iter(nodes),
         node_ips,
         peers: peers.collect(),
         masquerade,
@@ -92,7 +95,7 @@ fn an_update_keeps_sets_and_removes_what_is_not_wanted() {
     let structure = Structure::of(&plan, &primary());
     let mut existing = Objects::default();
     existing.chains.extend(["pre", "post", "about"].map(str::to_owned));
-    existing.sets.extend(["pod4", "node4", "masq_source4"].map(str::to_owned));
+    existing.sets.extend(["pod4", "node4_any", "masq_source4"].map(str::to_owned));
     existing.counters.extend(["spoofed", "gone"].map(str::to_owned));
     expect_file!["snapshots/update.nft"].assert_eq(&structure.update(&members(&plan), &existing));
 }

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 use common::*;
 use overlane_core::masq::MasqConfig;
-use overlane_core::plan::{NodePlan, PeerMember, PodMember};
+use overlane_core::plan::{NodeMember, NodePlan, PeerMember, PodMember};
 use overlane_datapath::nft::{Applied, Audit, NftError, PodChange, Table};
 use overlane_datapath::render::element::{Element, of_plan};
 use overlane_datapath::render::nft::Structure;
@@ -31,7 +31,7 @@ fn plan() -> NodePlan {
     NodePlan {
         pod_space: ["10.244.0.0/16", "fd12:3456:789a::/64"].map(cidr).into(),
         node_ips: [(V4, ip("10.224.0.4")), (V6, ip("fd10:224::4"))].into(),
-        nodes: ["10.224.0.4", "10.224.0.5", "fd10:224::4"].map(ip).into(),
+        nodes: ["10.224.0.4", "10.224.0.5", "fd10:224::4"].map(|a| NodeMember { address: ip(a), mac: None }).into(),
         peers: [
             peer("10.244.5.0/24", mac),
             peer("10.244.6.0/24", mac),
@@ -244,7 +244,10 @@ fn an_audit_sees_and_repairs_each_fault() {
         ("nft add chain inet overlane mine; nft add set inet overlane s '{ type ipv4_addr; }'".to_owned(), structure),
         (format!("nft delete element inet overlane pod4 '{{ \"{link}\" . {mac} . {} }}'", pod.address(V4)), missing(1)),
         ("nft flush set inet overlane peer4_24; nft flush set inet overlane masq_except6".to_owned(), missing(3)),
-        ("nft add element inet overlane node4 '{ 203.0.113.9 }'".to_owned(), Audit { surplus: 1, ..Audit::default() }),
+        (
+            "nft add element inet overlane node4_any '{ 203.0.113.9 }'".to_owned(),
+            Audit { surplus: 1, ..Audit::default() },
+        ),
     ];
     for (fault, repaired) in faults {
         net.a.ns.sh(&fault);

@@ -10,6 +10,7 @@ use nix::sys::signal::Signal;
 
 use crate::daemon::supervise::ProgramState;
 use crate::files;
+use crate::kubelet::sandbox::PodRecord;
 use crate::names::{LabName, Part};
 use crate::netns;
 use crate::paths::{LabPaths, ROOT};
@@ -54,6 +55,10 @@ pub fn down_locked(name: &LabName) -> Result<Ended> {
 
     // First what would start others again.
     let mut known: Vec<ProcessId> = record.as_ref().and_then(|record| record.daemon).into_iter().collect();
+    // One that is on no record: just started, or its record was lost.
+    known.extend(process::with_arguments(&crate::up::daemon_arguments(name)));
+    known.sort();
+    known.dedup();
     ended.processes += kill(&known)?;
     known.clear();
     for file in files::names(&paths.dir().join("processes")) {
@@ -61,6 +66,9 @@ pub fn down_locked(name: &LabName) -> Result<Ended> {
         known.extend(state.and_then(|state| state.process));
     }
     ended.processes += kill(&known)?;
+    for node in files::names(&paths.dir().join("nodes")) {
+        ended.processes += end_pods(&paths.node(&node).pods())?;
+    }
 
     let own = |owner: &LabName, part: &Part| owner == name && !part.is_vnet();
     let mut spaces: Vec<PathBuf> =
@@ -121,6 +129,16 @@ fn kill(processes: &[ProcessId]) -> Result<usize> {
     running.iter().for_each(|process| process.signal(Signal::SIGKILL));
     let left = process::wait_gone(&running, KILL_PATIENCE);
     if left.is_empty() { Ok(running.len()) } else { bail!("processes do not end: {left:?}") }
+}
+
+/// Kills the programs of the pods on record in a directory, with their process groups: one may have left its pod's
+/// namespace.
+pub fn end_pods(dir: &Path) -> Result<usize> {
+    let record = |file: String| files::read_json::<PodRecord>(&dir.join(file)).ok().flatten();
+    let programs: Vec<ProcessId> =
+        files::names(dir).into_iter().filter_map(record).filter_map(|pod| pod.process).collect();
+    programs.iter().for_each(|program| program.signal_group(Signal::SIGKILL));
+    kill(&programs)
 }
 
 /// Kills every process in the namespaces, and removes them.

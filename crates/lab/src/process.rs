@@ -93,6 +93,19 @@ pub fn in_namespaces(inodes: &std::collections::BTreeSet<u64>) -> Vec<ProcessId>
     found
 }
 
+/// Every process that was started with exactly these arguments, whatever its program's path, without this one.
+pub fn with_arguments(arguments: &[&str]) -> Vec<ProcessId> {
+    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
+    let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    let is_one = |pid: &i32| {
+        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let mut words = line.strip_suffix(b"\0").unwrap_or(&line).split(|byte| *byte == 0);
+        words.next().is_some() && words.eq(arguments.iter().map(|word| word.as_bytes()))
+    };
+    let own = std::process::id().try_into().unwrap_or(0);
+    pids.filter(|pid| *pid != own).filter(is_one).filter_map(ProcessId::of).collect()
+}
+
 /// Makes this process the leader of a session of its own, without a terminal.
 pub fn new_session() -> Result<()> {
     nix::unistd::setsid().map(drop).context("start a session")

@@ -126,7 +126,9 @@ pub async fn of(lab: &LabClient) -> Result<LabStatus> {
         daemon: true,
         api_up: daemon.api_up,
         api: lab.record.api.as_ref().map(|api| api.vnet_url.clone()).unwrap_or_default(),
-        ready: daemon.phase == Phase::Running && rows.iter().all(|node| node.ready && !node.blocks.is_empty()),
+        ready: daemon.phase == Phase::Running
+            && daemon.nodes.iter().all(|machine| rows.iter().any(|node| node.name == machine.name))
+            && rows.iter().all(|node| node.ready && !node.blocks.is_empty()),
         nodes: rows,
         programs: daemon.programs,
     })

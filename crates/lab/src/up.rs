@@ -144,11 +144,16 @@ fn refuse_leftovers(record: &LabRecord) -> Result<()> {
     Ok(())
 }
 
+/// By these a lab's daemon is known, whatever became of its record.
+pub fn daemon_arguments(name: &LabName) -> [&str; 3] {
+    ["lab-daemon", "--name", name.as_str()]
+}
+
 fn start_daemon(name: &LabName) -> Result<Child> {
     let log = open_log(&LabPaths::of(name).log("daemon"))?;
     let own: PathBuf = std::env::current_exe().context("find this program's own path")?;
     Command::new(&own)
-        .args(["lab-daemon", "--name", name.as_str()])
+        .args(daemon_arguments(name))
         .current_dir("/")
         .stdin(Stdio::null())
         .stdout(log.try_clone()?)

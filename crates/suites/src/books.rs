@@ -80,7 +80,7 @@ fn compare(what: &str, has: &BTreeSet<IpAddr>, wanted: &BTreeSet<IpAddr>, found:
 
 fn routes(node: &Ns, wanted: &BTreeSet<IpAddr>, found: &mut Vec<String>) {
     let routes = ip::routes(node, ip::TABLE);
-    let to_pods = routes.iter().filter(|r| r.dev.starts_with(ip::POD_LINK));
+    let to_pods = routes.iter().filter(|r| r.dev.starts_with(ip::POD_LINK) && r.proto == ip::PROTO);
     let list: Vec<IpAddr> = to_pods.filter_map(|r| r.dst.split('/').next()?.parse().ok()).collect();
     let set: BTreeSet<IpAddr> = list.iter().copied().collect();
     if set.len() != list.len() {

@@ -8,12 +8,12 @@ use crate::ns::Ns;
 
 /// Host-side name prefix of a pod's link.
 pub const POD_LINK: &str = "ovlp";
-/// The product's route table.
-pub const TABLE: &str = "28534";
+/// The table with the product's routes.
+pub const TABLE: &str = "main";
 /// The product's route protocol number, as `ip` prints it.
 pub const PROTO: &str = "111";
-/// The product's rule priority.
-pub const RULE: u64 = 1110;
+/// The product's route metric.
+pub const METRIC: &str = "111";
 
 /// `ip -j WORDS` as a list of objects.
 pub fn json(ns: &Ns, line: &str) -> Vec<Value> {

@@ -155,7 +155,7 @@ fn books_see_what_does_not_fit() {
     node.ns.must("ip link set ovlpaaaaaaaaaaa up");
     pod.ns.must("ip link set eth0 up");
     pod.ns.must("ip address add 10.244.0.9/32 dev eth0");
-    let route = "ip route add 10.244.0.9/32 dev ovlpaaaaaaaaaaa table 28534 proto 111";
+    let route = "ip route add 10.244.0.9/32 dev ovlpaaaaaaaaaaa proto 111 metric 111";
     let neighbour = "ip neigh add 10.244.0.9 lladdr 02:00:00:00:00:09 dev ovlpaaaaaaaaaaa nud permanent";
     let element = "nft add element inet overlane pod4 { \"ovlpaaaaaaaaaaa\" . 02:00:00:00:00:09 . 10.244.0.9 }";
     node.ns.must(route);

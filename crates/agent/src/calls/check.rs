@@ -4,12 +4,8 @@ use std::os::fd::OwnedFd;
 
 use overlane_api::cni::code;
 use overlane_api::socket::{CheckCall, Failure, Outcome};
-use overlane_core::family::Family;
 use overlane_core::ipam::{Lease, LeaseState};
-use overlane_datapath::netlink::{NetlinkError, Socket};
 use overlane_datapath::netns::Netns;
-use overlane_datapath::owned;
-use overlane_datapath::rtnl::rule::{self, Rule};
 
 use super::{attachment, failure, namespace, pod_members, pod_spec};
 use crate::node::Node;
@@ -64,24 +60,12 @@ fn faults(node: &Node, call: &CheckCall, lease: &Lease, ns: &Netns) -> Result<Ve
     let Some(table) = node.members.table() else {
         return Err(failure(code::TRY_AGAIN_LATER, "the packet filter was not looked at yet"));
     };
+    if !table.is_as_written().map_err(|error| kernel(&error))? {
+        faults.push("the rules of nft table inet overlane are not as they were written".to_owned());
+    }
     let missing = table.missing(&pod_members(lease)).map_err(|error| kernel(&error))?;
     faults.extend(
         missing.iter().map(|member| format!("nft element of {} on {} is missing", member.address, member.link)),
     );
-    faults.extend(rule_faults(lease).map_err(|error| kernel(&error))?);
-    Ok(faults)
-}
-
-/// Whether packets to each address are routed by our table.
-fn rule_faults(lease: &Lease) -> Result<Vec<String>, NetlinkError> {
-    let mut socket = Socket::route()?;
-    let mut faults = Vec::new();
-    for address in &lease.addresses {
-        let rules = socket.dump(rule::list(Family::of(address)))?;
-        let leads = |rule: Rule| rule.destination.contains(*address) && rule.table == owned::ROUTE_TABLE;
-        if !rules.iter().filter_map(Rule::read).any(leads) {
-            faults.push(format!("the rule that routes {address} by table {} is missing", owned::ROUTE_TABLE));
-        }
-    }
     Ok(faults)
 }

@@ -6,7 +6,7 @@ use overlane_api::cni::code;
 use overlane_api::socket::{DelCall, Failure, Outcome};
 
 use super::{attachment, failure};
-use crate::ledger::Ended;
+use crate::ledger::{Ended, LedgerError};
 use crate::node::Node;
 
 /// How long a DEL waits for an ADD of the same attachment to see that it is superseded.
@@ -14,19 +14,20 @@ const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Ends the attachment, if it began before this DEL; says yes to what is not there.
 pub fn serve(node: &Node, call: &DelCall) -> Result<Outcome, Failure> {
-    let ended = node
-        .ledger
-        .del(&attachment(&call.attachment), call.began_ns)
-        .map_err(|error| failure(code::IO_FAILURE, error.to_string()))?;
-    finish(node, ended);
+    let ended = node.ledger.del(&attachment(&call.attachment), call.began_ns);
+    finish(node, ended).map_err(|error| failure(code::IO_FAILURE, error.to_string()))?;
     Ok(Outcome::Done)
 }
 
 /// Takes what a DEL or a GC ended out of service.
-pub fn finish(node: &Node, ended: Ended) {
+///
+/// # Errors
+/// Why it did not end all that it should.
+pub fn finish(node: &Node, ended: Ended) -> Result<(), LedgerError> {
+    let result = ended.failed.map_or(Ok(()), Err);
     if ended.ours.is_empty() && ended.running.is_empty() {
         tracing::debug!("nothing to end");
-        return;
+        return result;
     }
     for lease in &ended.ours {
         tracing::info!(attachment = %lease.attachment, addresses = ?lease.addresses, link = %lease.link, "ended");
@@ -35,4 +36,5 @@ pub fn finish(node: &Node, ended: Ended) {
     if !ended.running.is_empty() && !node.ledger.wait_left(&ended.running, PATIENCE) {
         tracing::warn!(leases = ?ended.running, "an ADD that was superseded is still undoing itself");
     }
+    result
 }

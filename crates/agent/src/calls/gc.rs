@@ -11,10 +11,7 @@ use crate::node::Node;
 /// Serves a GC.
 pub fn serve(node: &Node, call: &GcCall) -> Result<Outcome, Failure> {
     let valid: BTreeSet<_> = call.valid.iter().map(attachment).collect();
-    let ended = node
-        .ledger
-        .gc(&call.network, &valid, call.began_ns)
-        .map_err(|error| failure(code::IO_FAILURE, error.to_string()))?;
-    del::finish(node, ended);
+    let ended = node.ledger.gc(&call.network, &valid, call.began_ns);
+    del::finish(node, ended).map_err(|error| failure(code::IO_FAILURE, error.to_string()))?;
     Ok(Outcome::Done)
 }

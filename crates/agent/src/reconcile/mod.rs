@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 use overlane_core::family::Family;
 use overlane_datapath::events::Event;
 use overlane_datapath::node::{Segment, Underlay};
+use overlane_datapath::rtnl::route::Route;
 
 use crate::node::Node;
 use crate::watch::view::View;
@@ -38,7 +39,7 @@ pub enum Wake {
 const SETTLE: Duration = Duration::from_millis(200);
 /// Audits for the kernel's news are no closer than this: our own changes are news too.
 const SPACING: Duration = Duration::from_secs(2);
-/// A pass that failed is tried again after this.
+/// A pass that failed is tried again after this; each time in a row the pause doubles, up to the audits' interval.
 const RETRY: Duration = Duration::from_secs(1);
 
 /// The reconciler shows that it lives at least this often.
@@ -54,15 +55,19 @@ pub struct Reconciler {
     underlays: BTreeMap<Family, Underlay>,
     /// Whether a node is to be told by the MAC of its frames.
     segment: Segment,
+    /// How often peers were looked up to learn that.
+    asked: usize,
     sysctls: Sysctls,
     /// Links whose pods are off the network because their block is another node's, with that node.
     cut: BTreeMap<String, String>,
     /// What was wrong with the store when it was opened.
     store_fault: Option<String>,
-    /// Routes were written once.
-    started: bool,
+    /// The routes, but for pods', as the last pass left them; `None` before the first.
+    routes: Option<BTreeSet<Route>>,
     audited: Option<Instant>,
     audit_at: Instant,
+    /// The pause after the next pass that fails.
+    retry: Duration,
 }
 
 impl Reconciler {
@@ -75,12 +80,14 @@ impl Reconciler {
             view: None,
             underlays: BTreeMap::new(),
             segment: Segment::default(),
+            asked: 0,
             sysctls,
             cut: BTreeMap::new(),
             store_fault,
-            started: false,
+            routes: None,
             audited: None,
             audit_at,
+            retry: RETRY,
         }
     }
 
@@ -125,8 +132,11 @@ impl Reconciler {
             self.audited = Some(now);
             self.audit_at = now + self.node.config.audit_interval;
         }
-        if !done {
-            self.audit_at = self.audit_at.min(now + RETRY);
+        if done {
+            self.retry = RETRY;
+        } else {
+            self.audit_at = self.audit_at.min(now + self.retry);
+            self.retry = (self.retry * 2).min(self.node.config.audit_interval.max(RETRY));
         }
     }
 

@@ -6,15 +6,15 @@ use std::net::IpAddr;
 use overlane_core::cluster::ClusterPlan;
 use overlane_core::family::Family;
 use overlane_core::ipam::{Lease, LeaseState};
-use overlane_core::plan::{NodePlan, Note, plan};
+use overlane_core::plan::{Mac, NodePlan, Note, plan};
 use overlane_datapath::netlink::Socket;
-use overlane_datapath::nft::{PodChange, Table};
-use overlane_datapath::node::{self, PodRoutes, Underlay};
+use overlane_datapath::nft::Table;
+use overlane_datapath::node::{self, Applied, PodRoutes, Underlay};
 
 use super::input::{node_input, own_blocks, witnessed};
 use super::status::{Problem, Reason, Status};
 use super::{Reconciler, audit};
-use crate::calls::{added, removed, retiring};
+use crate::calls::{added, pod_spec, removed, retiring};
 use crate::conflist;
 use crate::gate::Env;
 use crate::watch::view::View;
@@ -47,7 +47,7 @@ impl Reconciler {
         if let Some(fault) = &self.store_fault {
             outcome.problems.insert((Reason::StoreDamaged, fault.clone()));
         }
-        speak_of(&view, &mut outcome);
+        speak_of(&view, &self.node.ledger.holding(&view.lost.keys().copied().collect()), &mut outcome);
         let held = match view.cluster.clone() {
             Some(cluster) => self.apply(&view, &cluster, audit, &mut outcome),
             None => {
@@ -59,8 +59,7 @@ impl Reconciler {
             }
         };
         self.view = Some(view);
-        let mac = self.underlays.values().find_map(|underlay| underlay.mac);
-        self.node.set_status(Status { problems: outcome.problems, underlay_mac: mac, held });
+        self.node.set_status(Status { problems: outcome.problems, underlay_mac: self.mac(), held });
         conflist::keep(&self.node);
         !outcome.again
     }
@@ -92,19 +91,14 @@ impl Reconciler {
         note(&plan, outcome);
 
         let links = self.underlays.values().map(|underlay| underlay.link.clone()).collect();
-        let (changed, result) = self.sysctls.keep(cluster.families(), &links);
-        if audit {
-            node.metrics.repaired("sysctl", changed);
-        }
+        let (drifted, result) = self.sysctls.keep(cluster.families(), &links);
+        node.metrics.repaired("sysctl", drifted);
         if let Err(error) = result {
             outcome.failed("set the node's sysctls", &error);
         }
         let written = self.apply_nft(&plan, &leases, outcome);
         self.cut_off(&plan, &leases, outcome);
-        self.apply_routes(&plan, audit, outcome);
-        if audit && written {
-            audit::run(&node, outcome_failed(outcome));
-        }
+        self.apply_routes(&plan, outcome);
         let env = Env {
             mtu: self.underlays.values().map(|underlay| underlay.mtu).min().unwrap_or_default(),
             // An address that no link has cannot be a route's source.
@@ -112,7 +106,11 @@ impl Reconciler {
             families: cluster.families().to_vec(),
             cut: self.cut.clone(),
         };
+        // An audit must know which pods are to stay off the network.
         node.gate.set(env, self.closed(view, &blocks, written));
+        if audit && written {
+            audit::run(&node, outcome_failed(outcome));
+        }
         own
     }
 
@@ -129,6 +127,12 @@ impl Reconciler {
             return contested.or_else(|| view.own.missing.clone()).or_else(|| Some("there is no block".to_owned()));
         }
         None
+    }
+
+    /// What peers may tell this node by; nothing where the families have different links.
+    fn mac(&self) -> Option<Mac> {
+        let macs: BTreeSet<_> = self.underlays.values().map(|underlay| underlay.mac).collect();
+        if macs.len() == 1 { macs.into_iter().next().flatten() } else { None }
     }
 
     fn find_underlays(&mut self, node_ips: &BTreeMap<Family, IpAddr>, outcome: &mut Outcome) {
@@ -209,35 +213,42 @@ impl Reconciler {
         };
         let off = pick(&|lease| cut.contains_key(&lease.link) && !self.cut.contains_key(&lease.link));
         let on = pick(&|lease| !cut.contains_key(&lease.link) && self.cut.contains_key(&lease.link));
+        // An ADD that is still at work has the link in hands: it is cut off once it is through.
+        outcome.again |= leases.iter().any(|l| l.state == LeaseState::Wiring && cut.contains_key(&l.link));
+        self.cut.retain(|link, _| leases.iter().any(|lease| lease.link == *link));
         for lease in &off {
             tracing::error!(attachment = %lease.attachment, addresses = ?lease.addresses, link = %lease.link, given_to = ?cut.get(&lease.link), "the pod's block was given to another node; it is taken off the network");
         }
-        let back: Vec<PodChange> = on.iter().flat_map(added).collect();
-        let changes = removed(&off).into_iter().chain(back).collect();
-        if let Err(error) = self.node.members.change(changes) {
-            outcome.failed("take pods of a lost block off the network", &error);
+        // Only what was done counts as done: the rest is tried again.
+        let gone = self.node.members.change(removed(&off)).map_err(|error| error.to_string());
+        match gone.and_then(|()| self.node.wirer.retire(&retiring(&off)).map_err(|error| error.to_string())) {
+            Ok(()) => self.cut.extend(off.iter().filter_map(|l| Some((l.link.clone(), cut.get(&l.link)?.clone())))),
+            Err(error) => outcome.failed("take pods of a lost block off the network", &error),
         }
-        if let Err(error) = self.node.wirer.retire(&retiring(&off)) {
-            outcome.failed("take pods of a lost block off the network", &error);
+        for lease in &on {
+            match self.put_back(lease) {
+                Ok(()) => _ = self.cut.remove(&lease.link),
+                Err(error) => outcome.failed("put a pod back on the network", &error),
+            }
         }
-        self.node.metrics.leases_cut.set(i64::try_from(cut.len()).unwrap_or(i64::MAX));
-        self.cut = cut;
+        self.node.metrics.leases_cut.set(i64::try_from(self.cut.len()).unwrap_or(i64::MAX));
     }
 
-    fn apply_routes(&mut self, plan: &NodePlan, audit: bool, outcome: &mut Outcome) {
+    fn put_back(&self, lease: &Lease) -> Result<(), String> {
+        self.node.members.change(added(lease)).map_err(|error| error.to_string())?;
+        self.node.wirer.repair_host(&pod_spec(lease, &self.node.gate.env())).map_err(|error| error.to_string())
+    }
+
+    fn apply_routes(&mut self, plan: &NodePlan, outcome: &mut Outcome) {
         // At the start pods are held back by the gate; later their routes come and go with ADD and DEL, and audits look
         // at them pod by pod.
-        let pods = if self.started { PodRoutes::LeftAlone } else { PodRoutes::Planned };
+        let pods = if self.routes.is_some() { PodRoutes::LeftAlone } else { PodRoutes::Planned };
         let applied = match node::apply(plan, &self.underlays, pods) {
             Ok(applied) => applied,
-            Err(error) => return outcome.failed("read routes and rules", &error),
+            Err(error) => return outcome.failed("read routes", &error),
         };
-        if audit {
-            self.node.metrics.repaired("route", applied.added + applied.removed);
-        }
-        self.started = true;
-        if applied.added + applied.removed > 0 {
-            tracing::debug!(added = applied.added, removed = applied.removed, audit, "routes and rules");
+        if !applied.added.is_empty() || !applied.removed.is_empty() {
+            tracing::debug!(added = applied.added.len(), removed = applied.removed.len(), "routes");
         }
         for peer in &applied.not_on_link {
             let text =
@@ -245,8 +256,19 @@ impl Reconciler {
             outcome.problems.insert((Reason::PeerNotOnLink, text));
         }
         for refused in &applied.failed {
-            outcome.failed("write routes and rules", refused);
+            outcome.failed("write routes", refused);
         }
+        self.count_repairs(applied);
+    }
+
+    /// What was there after the last pass and had to be written again drifted; so did what came from elsewhere.
+    fn count_repairs(&mut self, applied: Applied) {
+        if let Some(routes) = &self.routes {
+            let lost = applied.added.iter().filter(|route| routes.contains(route)).count();
+            let strange = applied.removed.iter().filter(|route| !routes.contains(route)).count();
+            self.node.metrics.repaired("route", lost + strange);
+        }
+        self.routes = Some(applied.desired);
     }
 }
 
@@ -255,9 +277,10 @@ fn outcome_failed(outcome: &mut Outcome) -> impl FnMut(&str, &dyn std::fmt::Disp
 }
 
 /// What the view itself says is wrong.
-fn speak_of(view: &View, outcome: &mut Outcome) {
+fn speak_of(view: &View, in_use: &BTreeSet<overlane_core::cidr::Cidr>, outcome: &mut Outcome) {
     let problems = &mut outcome.problems;
-    for (block, peer) in &view.lost {
+    // A block of long ago that no pod is in any more is nobody's trouble.
+    for (block, peer) in view.lost.iter().filter(|(block, _)| in_use.contains(block)) {
         problems.insert((Reason::BlockLost, format!("block {block} was given to node {peer}")));
     }
     for (block, peer) in &view.contested {

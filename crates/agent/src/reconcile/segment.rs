@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::time::Instant;
 
 use overlane_core::family::Family;
 use overlane_core::plan::{Mac, Peer};
@@ -12,6 +13,8 @@ use super::pass::Outcome;
 
 /// So many peers of a family are looked up to learn what kind of segment it is.
 const SAMPLE: usize = 3;
+/// So often the answer is looked for soon after.
+const MOST_ASKED: usize = 20;
 
 impl Reconciler {
     /// Strikes the MACs of peers that cannot be told by them: all, unless the segment keeps MACs, else those that are
@@ -37,8 +40,12 @@ impl Reconciler {
             }
         }
         if self.segment == Segment::Unknown {
-            // The kernel tells of the answer, which leads to the next pass.
             self.look_up(&told);
+            // The answer is there in a moment; where nobody answers, the clock's audits ask again.
+            if !told.is_empty() && self.asked < MOST_ASKED {
+                self.asked += 1;
+                self.audit_at = self.audit_at.min(Instant::now() + super::SETTLE);
+            }
         }
         for peer in peers {
             let known = peer.node_ips.values().all(|ip| told.contains_key(ip));

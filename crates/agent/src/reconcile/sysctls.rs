@@ -21,6 +21,8 @@ struct Value {
 pub struct Sysctls {
     path: PathBuf,
     changed: BTreeMap<String, Value>,
+    /// What had the right value after the last look.
+    held: BTreeSet<String>,
 }
 
 impl Sysctls {
@@ -28,18 +30,21 @@ impl Sysctls {
     pub fn new(run_dir: &Path) -> Self {
         let path = run_dir.join(FILE);
         let changed = std::fs::read(&path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
-        Self { path, changed: changed.unwrap_or_default() }
+        Self { path, changed: changed.unwrap_or_default(), held: BTreeSet::new() }
     }
 
-    /// Sets what differs; gives how many were changed.
+    /// Sets what differs; gives how many had been right before.
     pub fn keep(&mut self, families: &[Family], underlays: &BTreeSet<String>) -> (usize, Result<(), SysctlError>) {
-        let (changed, result) = match sysctl::wanted(families, underlays) {
-            Ok(wanted) => match sysctl::apply(&wanted) {
-                Ok(changed) => (changed, Ok(())),
-                Err((changed, error)) => (changed, Err(error)),
-            },
-            Err(error) => (Vec::new(), Err(error)),
+        let wanted = match sysctl::wanted(families, underlays) {
+            Ok(wanted) => wanted,
+            Err(error) => return (0, Err(error)),
         };
+        let (changed, result) = match sysctl::apply(&wanted) {
+            Ok(changed) => (changed, Ok(())),
+            Err((changed, error)) => (changed, Err(error)),
+        };
+        let drifted = changed.iter().filter(|change| self.held.contains(&change.key)).count();
+        self.held = wanted.into_iter().map(|setting| setting.key).collect();
         for Changed { key, before, after } in &changed {
             tracing::info!(key, before, after, "sysctl set");
             // The value before the first change is the one to go back to.
@@ -52,7 +57,7 @@ impl Sysctls {
         {
             tracing::warn!(%error, file = %self.path.display(), "note which sysctls were changed");
         }
-        (changed.len(), result)
+        (drifted, result)
     }
 
     fn write(&self) -> std::io::Result<()> {

@@ -8,11 +8,11 @@ use std::pin::pin;
 use std::time::Duration;
 
 use futures::StreamExt as _;
-use kube::runtime::utils::{Backoff, StreamBackoff};
 use kube::runtime::watcher::{self, Event};
 use kube::{Api, Resource};
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc::Sender;
+use tokio::time::sleep;
 
 /// A word from one of the watches.
 #[derive(Debug)]
@@ -32,19 +32,11 @@ struct Pauses {
 const FIRST: Duration = Duration::from_millis(250);
 const LONGEST: Duration = Duration::from_secs(10);
 
-impl Iterator for Pauses {
-    type Item = Duration;
-
-    fn next(&mut self) -> Option<Duration> {
+impl Pauses {
+    fn pause(&mut self) -> Duration {
         let pause = self.next / 4 + jitter(self.next * 3 / 4);
         self.next = (self.next * 2).min(LONGEST);
-        Some(pause)
-    }
-}
-
-impl Backoff for Pauses {
-    fn reset(&mut self) {
-        self.next = FIRST;
+        pause
     }
 }
 
@@ -66,8 +58,14 @@ pub async fn follow<K, T>(
 ) where
     K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
 {
-    let mut events = pin!(StreamBackoff::new(watcher::watcher(api, config), Pauses { next: FIRST }));
+    let mut events = pin!(watcher::watcher(api, config));
+    let mut pauses = Pauses { next: FIRST };
     while let Some(event) = events.next().await {
+        let failed = event.is_err();
+        // That a list begins is no sign that the server answers.
+        if !matches!(event, Err(_) | Ok(Event::Init)) {
+            pauses.next = FIRST;
+        }
         let said = match event {
             Ok(event) => match fold(event) {
                 Some(folded) => Ok(folded),
@@ -78,6 +76,9 @@ pub async fn follow<K, T>(
         let word = Word { what, said };
         if to.send(word).await.is_err() {
             return;
+        }
+        if failed {
+            sleep(pauses.pause()).await;
         }
     }
 }

@@ -141,7 +141,7 @@ fn a_node_joins_serves_without_api_and_comes_back() {
     let since = Instant::now();
     cluster.give("n2", 1, "02:00:00:00:00:02");
     let ns = world.ns.clone();
-    let routes = || sh(&format!("ip -n {ns} route show table 28534 2>/dev/null || true"));
+    let routes = || sh(&format!("ip -n {ns} route show proto 111 2>/dev/null || true"));
     while !routes().contains("10.128.1.0/24 via 10.224.0.5") {
         assert!(since.elapsed() < Duration::from_secs(5), "{}", routes());
     }

@@ -20,15 +20,14 @@ fn what_drifts_is_repaired_and_counted() {
     let cases: Vec<Case> = vec![
         (
             "route",
-            format!("ip -n {ns} route del 10.244.2.0/24 table 28534"),
-            Box::new(|| has("ip route show table 28534", "10.244.2.0/24 via")),
+            format!("ip -n {ns} route del 10.244.2.0/24 metric 111"),
+            Box::new(|| has("ip route show proto 111", "10.244.2.0/24 via")),
         ),
         (
             "route",
-            format!("ip -n {ns} route del {v4} table 28534"),
-            Box::new(|| has("ip route show table 28534", &v4.to_string())),
+            format!("ip -n {ns} route del {v4} metric 111"),
+            Box::new(|| has("ip route show proto 111", &v4.to_string())),
         ),
-        ("route", format!("ip -n {ns} rule del pref 1110"), Box::new(|| has("ip rule", "lookup 28534"))),
         (
             "neighbour",
             format!("ip -n {ns} neigh del {v4} dev {link}"),
@@ -100,8 +99,8 @@ fn foreign_things_are_left_alone() {
         "ip link add ovlpabc type veth peer name theirs",
         "ip link add ovlpaaaaaaaaaaa type bridge",
         "ip route add 10.99.0.0/16 dev under",
-        "ip route add 10.98.0.0/16 dev under table 28534 proto 4",
-        "ip rule add to 10.97.0.0/16 lookup 28534 pref 1200",
+        "ip route add 10.98.0.0/16 dev under proto 4 metric 111",
+        "ip route add 10.97.0.0/16 dev under proto 111 metric 5",
         "nft add table inet docker",
         "nft add chain inet docker keep",
     ] {
@@ -111,8 +110,8 @@ fn foreign_things_are_left_alone() {
         [
             world.run("ip -br link show ovlpaaaaaaaaaaa") + &world.run("ip -br link show ovlpabc"),
             world.run("ip route show 10.99.0.0/16"),
-            world.run("ip route show table 28534 10.98.0.0/16"),
-            world.run("ip rule show pref 1200"),
+            world.run("ip route show 10.98.0.0/16"),
+            world.run("ip route show 10.97.0.0/16"),
             world.run("nft list table inet docker"),
         ]
     };

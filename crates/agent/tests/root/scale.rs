@@ -46,7 +46,7 @@ fn five_thousand_nodes() {
     let since = Instant::now();
     cluster.give("late", NODES, "02:00:00:00:ff:ff");
     let (high, low) = (NODES >> 8, NODES & 255);
-    let look = format!("ip -n {} route show table 28534 10.{}.{low}.0/24", world.ns, 128 + high);
+    let look = format!("ip -n {} route show proto 111 10.{}.{low}.0/24", world.ns, 128 + high);
     while sh(&look).is_empty() {
         assert!(since.elapsed() < Duration::from_secs(10));
     }

@@ -292,9 +292,9 @@ impl World {
         names.filter(|name| name.starts_with("ovlp")).collect()
     }
 
-    /// Our route table, both families. A table that was never used does not exist, says the kernel.
+    /// Our routes, both families.
     pub fn routes(&self) -> String {
-        sh(&format!("for v in 4 6; do ip -n {} -$v route show table 28534 2>/dev/null || true; done", self.ns))
+        sh(&format!("for v in 4 6; do ip -n {} -$v route show proto 111 2>/dev/null || true; done", self.ns))
     }
 
     /// Waits until nothing of any pod is left, and the addresses are free.

@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use overlane_core::family::Family;
-use overlane_datapath::{foreign, owned, sysctl};
+use overlane_datapath::{foreign, node, owned, sysctl};
+use overlane_lab::names::LabName;
 use overlane_lab::state::LabRecord;
 use overlane_lab::{down, netns};
 
@@ -20,10 +21,10 @@ const CAPABILITIES: [(u32, &str, &str); 3] = [
 pub const AGENT_PORT: u16 = 9470;
 
 /// What holds for the machine as a whole.
-pub fn examine() -> Vec<Finding> {
+pub fn examine(lab: Option<&LabName>) -> Vec<Finding> {
     let mut findings = rights();
     findings.extend(features::examine(MACHINE));
-    findings.extend(leftovers());
+    findings.extend(leftovers(lab));
     findings
 }
 
@@ -51,7 +52,7 @@ fn effective(status: &str) -> u64 {
 }
 
 /// Labs whose daemon is dead.
-fn leftovers() -> Vec<Finding> {
+fn leftovers(of: Option<&LabName>) -> Vec<Finding> {
     let mut findings = Vec::new();
     for name in down::all() {
         let record = LabRecord::find(&name).ok().flatten();
@@ -69,7 +70,9 @@ fn leftovers() -> Vec<Finding> {
             String::new()
         };
         let remedy = format!("`overlane lab down --name {name}` removes it{again}");
-        findings.push(Finding::bad(MACHINE, "leftovers", what, remedy));
+        let finding = Finding::bad(MACHINE, "leftovers", what, remedy);
+        // What is wrong with another lab is none of this one's fault.
+        findings.push(if of.is_none_or(|lab| *lab == name) { finding } else { finding.note() });
     }
     if findings.is_empty() {
         findings.push(Finding::good(MACHINE, "leftovers", "of no dead lab"));
@@ -84,7 +87,10 @@ pub fn examine_here() -> Vec<Finding> {
     let conflist = Path::new(owned::CNI_CONF_DIR).join(owned::CNI_CONF_NAME).exists();
     if agent || conflist {
         findings.push(agent_ready(MACHINE));
-        findings.extend(sysctls(MACHINE, &Family::ALL));
+        match node::routed_families() {
+            Ok(families) => findings.extend(sysctls(MACHINE, &families)),
+            Err(error) => findings.push(Finding::bad(MACHINE, "routes", error.to_string(), "run as root")),
+        }
         return findings;
     }
     let links: Vec<String> = overlane_lab::files::names(Path::new("/sys/class/net"));

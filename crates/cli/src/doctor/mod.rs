@@ -63,9 +63,9 @@ impl Finding {
 
 /// Runs the command: 1 if something is wrong.
 pub fn run(args: &DoctorArgs) -> Result<ExitCode> {
-    let mut findings = machine::examine();
-    if let Some(name) = &args.lab {
-        let name: LabName = name.parse().map_err(LabError::from)?;
+    let lab: Option<LabName> = args.lab.as_ref().map(|name| name.parse()).transpose().map_err(LabError::from)?;
+    let mut findings = machine::examine(lab.as_ref());
+    if let Some(name) = lab {
         let lab = LabClient::open(&name)?;
         findings.extend(lab::examine(&lab, args.node.as_deref())?);
     } else {

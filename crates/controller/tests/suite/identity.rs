@@ -141,6 +141,8 @@ async fn never_used_first_then_the_longest_free_after_its_hold_down_also_after_a
         cluster.delete_node(name).await;
         until("released", async || cluster.live_blocks_of(name).await.is_empty().then_some(())).await;
         gone.push(Instant::now());
+        // Objects tell milliseconds: no two were given back in the same one.
+        tokio::time::sleep(Duration::from_millis(10)).await;
     }
     // By then its hold-down has passed, and yet one that was never used goes first.
     controller.stop().await;

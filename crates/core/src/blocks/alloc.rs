@@ -15,6 +15,8 @@ use crate::cluster::{ClusterPlan, Pool};
 /// Most blocks of one agent's word that are believed: no node has that many, and an agent that lies must not be able to
 /// keep a cluster from its addresses.
 const MOST_HELD: usize = 16;
+/// A held block may be so many bits shorter than the pool's: adopted ones have any mask, and masks change.
+const WIDEST_HELD: u8 = 4;
 
 /// A block that may be claimed, and the object to replace for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -138,16 +140,26 @@ impl Allocator {
 
     /// Replaces what a node's agent says that it holds.
     pub(super) fn set_held(&mut self, node: &str, before: &[Cidr], after: &[Cidr]) {
-        let after = after.get(..MOST_HELD).unwrap_or(after);
-        for block in before.iter().take(MOST_HELD).filter(|block| !after.contains(block)) {
+        let believed = |list: &[Cidr]| -> Vec<Cidr> {
+            list.iter().filter(|block| self.is_node_sized(block)).take(MOST_HELD).copied().collect()
+        };
+        let after = believed(after);
+        for block in before.iter().filter(|block| !after.contains(block)) {
             self.held.clear(block, node);
             self.give(block);
         }
-        for block in after {
+        for block in &after {
             self.held.set(*block, node);
             self.quiet.remove(block);
             self.take(block);
         }
+    }
+
+    /// Whether a node may have a block of this size: none is given one that is larger than sixteen of the pool's.
+    fn is_node_sized(&self, block: &Cidr) -> bool {
+        self.pools
+            .iter()
+            .all(|index| !index.pool.cidr.overlaps(block) || block.prefix_len() + WIDEST_HELD >= index.pool.node_mask)
     }
 
     /// Replaces what is announced for a node.

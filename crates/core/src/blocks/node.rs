@@ -29,7 +29,9 @@ impl Slot {
     pub(super) fn keep(given: &Given<'_>, claim: &Claim) -> Self {
         let current = Holdings::is_current(given, claim);
         let write = if current { Write::No } else { Write::Replace(claim.object.clone()) };
-        Self { block: claim.cidr, pool: claim.pool, write }
+        // A pod CIDR that was made larger is told as it is now.
+        let pool = given.alloc.pool_around(&claim.cidr).or(claim.pool);
+        Self { block: claim.cidr, pool, write }
     }
 
     /// A block that is not this machine's yet.

@@ -5,7 +5,8 @@ use std::net::IpAddr;
 
 use super::conflict::disputed;
 use super::{
-    EndpointSpec, MasqConfig, MasqPlan, NodeInput, NodePlan, Note, Peer, PeerMember, PodMember, RouteAction, RouteSpec,
+    EndpointSpec, MasqConfig, MasqPlan, NodeInput, NodeMember, NodePlan, Note, Peer, PeerMember, PodMember,
+    RouteAction, RouteSpec,
 };
 use crate::cidr::{Cidr, outermost};
 use crate::cluster::Routing;
@@ -28,7 +29,7 @@ pub(super) fn build(input: &NodeInput) -> NodePlan {
         pods: pods(&endpoints),
         peers: routed.iter().map(|(block, (peer, _))| PeerMember { block: *block, mac: peer.mac }).collect(),
         node_ips: input.node_ips.clone(),
-        nodes,
+        nodes: others(input),
         pod_space,
         masquerade,
         notes,
@@ -38,6 +39,14 @@ pub(super) fn build(input: &NodeInput) -> NodePlan {
 fn nodes(input: &NodeInput) -> BTreeSet<IpAddr> {
     let peers = input.peers.iter().flat_map(|peer| peer.node_ips.values());
     input.node_ips.values().chain(peers).copied().collect()
+}
+
+/// What another node's own packets look like. An address that is this node's too is nobody else's.
+fn others(input: &NodeInput) -> BTreeSet<NodeMember> {
+    let own = |address: &IpAddr| input.node_ips.values().any(|ip| ip == address);
+    let of =
+        |peer: &Peer| peer.node_ips.values().map(|ip| NodeMember { address: *ip, mac: peer.mac }).collect::<Vec<_>>();
+    input.peers.iter().flat_map(of).filter(|node| !own(&node.address)).collect()
 }
 
 /// This node's blocks, but for those that cannot be taken.

@@ -14,7 +14,8 @@ use overlane_core::cluster::Routing;
 use overlane_core::family::Family;
 use overlane_core::masq::MasqConfig;
 use overlane_core::plan::{
-    EndpointSpec, MasqPlan, NodeInput, NodePlan, Note, Peer, PeerMember, PodMember, RouteAction, RouteSpec, plan,
+    EndpointSpec, MasqPlan, NodeInput, NodeMember, NodePlan, Note, Peer, PeerMember, PodMember, RouteAction, RouteSpec,
+    plan,
 };
 
 const MAC: [u8; 6] = [2, 0, 0, 0, 0, 7];
@@ -107,7 +108,7 @@ fn a_dual_stack_node() {
         via("fd12:3456:789a:0:2::/80", "fd10:224::6"),
     ]);
     let space = cidrs(&["10.244.0.0/16", "fd12:3456:789a::/64"]);
-    let nodes = ["10.224.0.4", "10.224.0.5", "10.224.0.6", "fd10:224::4", "fd10:224::5", "fd10:224::6"];
+    let nodes = [("10.224.0.5", Some(MAC)), ("fd10:224::5", Some(MAC)), ("10.224.0.6", None), ("fd10:224::6", None)];
     let peers = [
         ("10.244.1.0/24", Some(MAC)),
         ("fd12:3456:789a:0:1::/80", Some(MAC)),
@@ -120,7 +121,7 @@ fn a_dual_stack_node() {
         pod_space: space.clone(),
         node_ips: ips(&["10.224.0.4", "fd10:224::4"]),
         pods: BTreeSet::from([pod("10.244.0.1"), pod("fd12:3456:789a::1")]),
-        nodes: nodes.iter().map(|text| ip(text)).collect(),
+        nodes: nodes.iter().map(|(address, mac)| NodeMember { address: ip(address), mac: *mac }).collect(),
         peers: peers.iter().map(|(block, mac)| PeerMember { block: cidr(block), mac: *mac }).collect(),
         masquerade: Some(MasqPlan {
             sources: cidrs(&["10.244.0.0/24", "fd12:3456:789a::/80"]),
@@ -141,7 +142,7 @@ fn one_family_is_the_same_with_less() {
             whole.routes.iter().filter(|route| families.contains(&route.destination.family())).cloned().collect();
         assert_eq!(part.routes, expected, "{families:?}");
         assert!(part.notes.is_empty());
-        assert!(part.nodes.iter().all(|node| families.contains(&Family::of(node))));
+        assert!(part.nodes.iter().all(|node| families.contains(&Family::of(&node.address))));
         assert!(part.pods.iter().all(|pod| families.contains(&Family::of(&pod.address))));
     }
 }

@@ -161,10 +161,22 @@ impl Socket {
     /// # Errors
     /// The list could not be read whole; there is no partial result.
     pub fn dump(&mut self, request: Request) -> Result<Vec<Message>, NetlinkError> {
+        self.dump_some(request, Some)
+    }
+
+    /// Reads a whole list and keeps what `keep` makes of its messages: for lists that are longer than what is wanted.
+    ///
+    /// # Errors
+    /// See [`Self::dump`].
+    pub fn dump_some<T>(
+        &mut self,
+        request: Request,
+        mut keep: impl FnMut(Message) -> Option<T>,
+    ) -> Result<Vec<T>, NetlinkError> {
         let what = request.what.clone();
         for _ in 0..DUMP_TRIES {
             let mut request = request.clone();
-            if let Some(list) = self.dump_once(&mut request)? {
+            if let Some(list) = self.dump_once(&mut request, &mut keep)? {
                 return Ok(list);
             }
         }
@@ -300,7 +312,11 @@ impl Socket {
     }
 
     /// `None`: the list changed while it was read.
-    fn dump_once(&mut self, request: &mut Request) -> Result<Option<Vec<Message>>, NetlinkError> {
+    fn dump_once<T>(
+        &mut self,
+        request: &mut Request,
+        keep: &mut impl FnMut(Message) -> Option<T>,
+    ) -> Result<Option<Vec<T>>, NetlinkError> {
         if request.too_long {
             return Err(NetlinkError::TooLong { what: request.what.clone() });
         }
@@ -323,7 +339,7 @@ impl Socket {
                 match i32::from(message.kind) {
                     libc::NLMSG_DONE | libc::NLMSG_ERROR => ended = Some(message.refusal()),
                     libc::NLMSG_NOOP => {}
-                    _ => list.push(message.to_owned()),
+                    _ => list.extend(keep(message.to_owned())),
                 }
             })?;
         }

@@ -11,7 +11,7 @@ use super::program::{self, Listing};
 use super::{Applied, NftError, PodChange};
 use crate::netlink::NetlinkError;
 use crate::render::element::{Element, RawElement, Set};
-use crate::render::nft::{Structure, mark, marker};
+use crate::render::nft::{Objects, Structure, mark, marker};
 
 /// What the plan says: all but the pods.
 #[derive(Debug)]
@@ -168,6 +168,20 @@ impl State {
         Ok((add.len(), remove.len()))
     }
 
+    /// Adds what is missing in sets that are there, before rules change: a peer that goes from one set to another must be
+    /// in the new one before the old one is gone. What cannot be added now is added after it.
+    fn fill_before(&mut self, planned: &Planned, existing: &Objects) {
+        for (set, wanted) in planned.by_set() {
+            if !existing.sets.contains(&set.to_string()) {
+                continue;
+            }
+            let _ = self.with_members(|members| {
+                let (held, wanted) = (units(&members.list(set)?), units(&wanted));
+                members.change(&[], &wanted.difference(&held).flatten().copied().collect::<Vec<_>>())
+            });
+        }
+    }
+
     fn agree_on_structure(&mut self, planned: &Planned) -> Result<Written, NftError> {
         let structure = &planned.structure;
         let found = program::list()?;
@@ -180,16 +194,19 @@ impl State {
                 program::run("write the table", &structure.create(&elements))?;
                 Written::Everything
             }
-            Some(found) => match program::run("change the table", &structure.update(&elements, &found.objects)) {
-                Ok(()) => Written::Structure,
-                // An object of the same name and another kind is in the way (an older version's, or a foreign hand's).
-                Err(NftError::Refused { .. }) => {
-                    let counters = self.counters()?;
-                    program::run("replace the table", &structure.replace(&elements, &counters))?;
-                    Written::Everything
+            Some(found) => {
+                self.fill_before(planned, &found.objects);
+                match program::run("change the table", &structure.update(&elements, &found.objects)) {
+                    Ok(()) => Written::Structure,
+                    // An object of the same name and another kind is in the way (an older version's, or a foreign hand's).
+                    Err(NftError::Refused { .. }) => {
+                        let counters = self.counters()?;
+                        program::run("replace the table", &structure.replace(&elements, &counters))?;
+                        Written::Everything
+                    }
+                    Err(error) => return Err(error),
                 }
-                Err(error) => return Err(error),
-            },
+            }
         };
         if let Some(listed) = program::list()? {
             program::run("mark the table", &mark(&structure.revision(), &listed.hash))?;

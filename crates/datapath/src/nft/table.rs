@@ -79,6 +79,15 @@ impl Table {
         self.lock().change_pods(changes)
     }
 
+    /// Whether sets, chains and rules are as they were written; elements are not looked at.
+    ///
+    /// # Errors
+    /// See [`NftError`].
+    pub fn is_as_written(&self) -> Result<bool, NftError> {
+        let planned = self.lock().planned()?;
+        Ok(is_as_written(program::list()?.as_ref(), &planned.structure))
+    }
+
     /// Those of `wanted` that the kernel does not hold.
     ///
     /// # Errors

@@ -4,8 +4,8 @@ mod routes;
 mod segment;
 mod underlay;
 
-pub use routes::{Applied, PodRoutes, apply};
-pub(crate) use routes::{observed_routes, observed_rules};
+pub(crate) use routes::observed_routes;
+pub use routes::{Applied, PodRoutes, apply, routed_families};
 pub use segment::{Segment, look_up, segment};
 pub use underlay::{Underlay, UnderlayError, underlay};
 

@@ -1,4 +1,4 @@
-//! Our routes and rules made to agree with the plan.
+//! Our routes made to agree with the plan.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,7 +13,6 @@ use crate::render::routes::{NotOnLink, render};
 use crate::rtnl::link::{self, Link};
 use crate::rtnl::none_if_absent;
 use crate::rtnl::route::{self, Hop, Route};
-use crate::rtnl::rule::{self, Rule};
 
 /// What becomes of the routes to this node's pods. `wire` and `retire` make and remove them; a plan made a moment
 /// ago must not undo that.
@@ -28,19 +27,29 @@ pub enum PodRoutes {
 /// What [`apply`] did and what it could not do.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Applied {
-    /// Routes and rules added.
-    pub added: usize,
-    /// Routes and rules removed.
-    pub removed: usize,
+    /// Routes added.
+    pub added: Vec<Route>,
+    /// Routes removed.
+    pub removed: Vec<Route>,
     /// Blocks without a route because the peer's node is not on this node's link.
     pub not_on_link: Vec<NotOnLink>,
     /// Pods' routes left out because their link is not there.
     pub without_link: Vec<String>,
     /// What the kernel refused; the rest was done.
     pub failed: Vec<Refused>,
+    /// What was to be there, without pods' routes.
+    pub desired: BTreeSet<Route>,
 }
 
-/// Makes our routes and rules agree with the plan, in the calling thread's namespace: what is ours and not planned
+impl Applied {
+    /// Whether all was as planned.
+    #[must_use]
+    pub const fn changed_nothing(&self) -> bool {
+        self.added.is_empty() && self.removed.is_empty() && self.failed.is_empty()
+    }
+}
+
+/// Makes our routes agree with the plan, in the calling thread's namespace: what is ours and not planned
 /// goes, what is planned and absent comes. A second call changes nothing.
 ///
 /// # Errors
@@ -57,41 +66,46 @@ pub fn apply(
     let grounds = underlays.iter().map(|(family, underlay)| (*family, underlay.ground())).collect();
     let rendered = render(plan, &grounds, &links);
 
-    let mut observed = observed_routes(&mut socket, owned::ROUTE_TABLE)?;
+    let mut observed = observed_routes(&mut socket)?;
     let mut desired = rendered.routes;
     let mut without_link = rendered.without_link;
     match pods {
         PodRoutes::LeftAlone => {
-            observed.retain(|route| !matches!(route.hop, Hop::Link { .. }));
+            observed.retain(|route| !is_pod_route(route));
             without_link.clear();
         }
         PodRoutes::Planned => desired.extend(rendered.pod_routes),
     }
     let routes = diff(&desired, &observed);
-    let rules = diff(&rendered.rules, &observed_rules(&mut socket)?);
     let mut applied = Applied { not_on_link: rendered.not_on_link, without_link, ..Applied::default() };
 
-    // A rule leads nowhere before its routes are there: routes come first and go last.
+    // What an addition replaces is gone: a deletion could hit what came in its place. What is not ours is not replaced.
+    let ours: BTreeSet<_> = observed.iter().map(place).collect();
     let replaced: BTreeSet<_> = routes.add.iter().map(place).collect();
-    let adds = routes.add.iter().map(Route::set).chain(rules.add.iter().map(Rule::add)).collect();
-    // What an addition has replaced is gone; a deletion could hit what came in its place.
-    let gone: Vec<_> = routes.remove.iter().filter(|route| !replaced.contains(&place(route))).collect();
-    let removals = rules.remove.iter().map(Rule::delete).chain(gone.into_iter().map(Route::delete)).collect();
-    for answer in socket.batch(adds)? {
+    let add = |route: &Route| if ours.contains(&place(route)) { route.set() } else { route.add() };
+    let adds = routes.add.iter().map(add).collect();
+    let gone: Vec<_> = routes.remove.into_iter().filter(|route| !replaced.contains(&place(route))).collect();
+    let removals = gone.iter().map(Route::delete).collect();
+    for (route, answer) in routes.add.into_iter().zip(socket.batch(adds)?) {
         match answer {
-            Ok(()) => applied.added += 1,
-            Err(refused) if refused.errno == Errno::EEXIST => {}
+            Ok(()) => applied.added.push(route),
             Err(refused) => applied.failed.push(refused),
         }
     }
-    for answer in socket.batch(removals)? {
+    for (route, answer) in gone.into_iter().zip(socket.batch(removals)?) {
         match answer {
-            Ok(()) => applied.removed += 1,
+            Ok(()) => applied.removed.push(route),
             Err(refused) if matches!(refused.errno, Errno::ESRCH | Errno::ENOENT) => {}
             Err(refused) => applied.failed.push(refused),
         }
     }
-    Ok(applied)
+    desired.retain(|route| !is_pod_route(route));
+    Ok(Applied { desired, ..applied })
+}
+
+/// Whether it leads to a pod of this node.
+fn is_pod_route(route: &Route) -> bool {
+    matches!(route.hop, Hop::Link { .. })
 }
 
 /// What the kernel takes for "the same route" when it replaces one.
@@ -99,26 +113,24 @@ fn place(route: &Route) -> (u32, overlane_core::cidr::Cidr, u32) {
     (route.table, route.destination, route.metric)
 }
 
-/// Our routes of a table, both families.
-pub(crate) fn observed_routes(socket: &mut Socket, table: u32) -> Result<BTreeSet<Route>, NetlinkError> {
-    let mut routes = BTreeSet::new();
-    for family in Family::ALL {
-        let list = none_if_absent(socket.dump(route::list(family, table, owned::PROTOCOL, 0)))?;
-        let ours = |r: &Route| r.protocol == owned::PROTOCOL && r.table == table;
-        routes.extend(list.iter().filter_map(Route::read).filter(ours));
-    }
-    Ok(routes)
+/// The families that have routes of ours: those of the cluster, once an agent has been here.
+///
+/// # Errors
+/// The kernel could not be read.
+pub fn routed_families() -> Result<Vec<Family>, NetlinkError> {
+    let routes = observed_routes(&mut Socket::route()?)?;
+    let has = |family: &Family| routes.iter().any(|route| route.destination.family() == *family);
+    Ok(Family::ALL.into_iter().filter(has).collect())
 }
 
-/// Our rules, both families.
-pub(crate) fn observed_rules(socket: &mut Socket) -> Result<BTreeSet<Rule>, NetlinkError> {
-    let mut rules = BTreeSet::new();
+/// Our routes, both families.
+pub(crate) fn observed_routes(socket: &mut Socket) -> Result<BTreeSet<Route>, NetlinkError> {
+    let mut routes = BTreeSet::new();
     for family in Family::ALL {
-        let list = none_if_absent(socket.dump(rule::list(family)))?;
-        let ours = |r: &Rule| r.protocol == owned::PROTOCOL && owned::RULE_PREFS.contains(&r.pref);
-        rules.extend(list.iter().filter_map(Rule::read).filter(ours));
+        let list = none_if_absent(socket.dump(route::list(family, owned::ROUTE_TABLE, owned::PROTOCOL, 0)))?;
+        routes.extend(list.iter().filter_map(Route::read).filter(Route::is_ours));
     }
-    Ok(rules)
+    Ok(routes)
 }
 
 fn pod_links(socket: &mut Socket) -> Result<BTreeMap<String, u32>, NetlinkError> {

@@ -1,6 +1,7 @@
 //! Which requests make a pod's network. Pure.
 
 use std::net::IpAddr;
+use std::sync::LazyLock;
 
 use overlane_core::cidr::Cidr;
 use overlane_core::family::Family;
@@ -12,7 +13,6 @@ use crate::rtnl::route::{Hop, Route};
 use crate::rtnl::{address, link, neighbour};
 
 const LOOPBACK_INDEX: u32 = 1;
-const RT_TABLE_MAIN: u32 = 254;
 
 /// What goes to the host's namespace once the link is there.
 pub(super) fn host(spec: &PodSpec, index: u32) -> Vec<Request> {
@@ -43,7 +43,7 @@ pub(super) fn bare_host_route(address: IpAddr, index: u32) -> Route {
 pub(super) fn pod(spec: &PodSpec, index: u32) -> Vec<Request> {
     let mut requests = vec![
         link::set_up(LOOPBACK_INDEX, "lo"),
-        link::set_identity(index, &spec.ifname, None),
+        link::set_identity(index, &spec.ifname, None, has_ipv6()),
         link::set_up(index, &spec.ifname),
     ];
     for pod_address in &spec.addresses {
@@ -53,6 +53,12 @@ pub(super) fn pod(spec: &PodSpec, index: u32) -> Vec<Request> {
         requests.extend(pod_routes(Family::of(pod_address), index).iter().map(Route::set));
     }
     requests
+}
+
+/// Whether the kernel runs with IPv6 at all (not so after `ipv6.disable=1`).
+pub(super) fn has_ipv6() -> bool {
+    static HAS: LazyLock<bool> = LazyLock::new(|| std::path::Path::new("/proc/sys/net/ipv6").exists());
+    *HAS
 }
 
 /// The gateway that a pod sees.
@@ -67,7 +73,7 @@ pub(super) fn gateway(family: Family) -> IpAddr {
 pub(super) fn pod_routes(family: Family, index: u32) -> Vec<Route> {
     let gateway = gateway(family);
     let route = |destination, hop| Route {
-        table: RT_TABLE_MAIN,
+        table: owned::ROUTE_TABLE,
         protocol: owned::PROTOCOL,
         destination,
         hop,

@@ -158,7 +158,7 @@ fn make_link(socket: &mut Socket, ns: &Netns, spec: &PodSpec) -> Result<Wired, W
 
 fn host_side(socket: &mut Socket, spec: &PodSpec, made: Wired, tell: &SyncSender<u32>) -> Result<(), WireError> {
     // Before the other end is up: with a carrier the kernel would give the link a link-local address.
-    let identity = link::set_identity(made.host_index, &spec.link, Some(&spec.alias));
+    let identity = link::set_identity(made.host_index, &spec.link, Some(&spec.alias), requests::has_ipv6());
     socket.request(identity).map_err(|error| step(spec, error))?;
     // If the other thread is gone it has failed, and its join says why.
     let _ = tell.send(made.pod_index);
@@ -220,7 +220,7 @@ fn repair_host(socket: &mut Socket, spec: &PodSpec) -> Result<(), WireError> {
     with_ipv6(&spec.link, &v6_file, || {
         let mut requests = vec![
             link::set_mac_and_mtu(found.index, &spec.link, owned::HOST_MAC, found.mtu),
-            link::set_identity(found.index, &spec.link, Some(&spec.alias)),
+            link::set_identity(found.index, &spec.link, Some(&spec.alias), requests::has_ipv6()),
             link::set_up(found.index, &spec.link),
         ];
         requests.extend(requests::host(spec, found.index));

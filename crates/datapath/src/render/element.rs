@@ -15,8 +15,10 @@ use crate::mac::{self, Mac};
 pub enum Element {
     /// What a pod may send from.
     Pod(PodMember),
-    /// A node's address.
-    Node(IpAddr),
+    /// Another node's address, and its Ethernet address.
+    Node(IpAddr, Mac),
+    /// The same where the Ethernet address is not known.
+    NodeAnyMac(IpAddr),
     /// What another node's pods may come from, and the node's Ethernet address.
     Peer(Cidr, Mac),
     /// The same where the Ethernet address is not known.
@@ -34,8 +36,10 @@ pub enum Set {
     MasqueradeExcept(Family),
     /// Sources that are masqueraded: ranges.
     MasqueradeSource(Family),
-    /// Addresses of nodes.
+    /// Other nodes: address, Ethernet address.
     Node(Family),
+    /// Other nodes whose Ethernet address is not known.
+    NodeAnyMac(Family),
     /// Peers with blocks of this length: first address of the block, Ethernet address.
     Peer(Family, u8),
     /// Peers whose Ethernet address is not known: ranges.
@@ -53,8 +57,8 @@ impl Set {
             Self::MasqueradeExcept(f) | Self::MasqueradeSource(f) | Self::PeerAnyMac(f) => {
                 format!("type {}; flags interval", address(f))
             }
-            Self::Node(f) => format!("type {}", address(f)),
-            Self::Peer(f, _) => format!("type {} . ether_addr", address(f)),
+            Self::NodeAnyMac(f) => format!("type {}", address(f)),
+            Self::Node(f) | Self::Peer(f, _) => format!("type {} . ether_addr", address(f)),
             Self::Pod(f) => format!("type ifname . ether_addr . {}", address(f)),
         }
     }
@@ -65,7 +69,8 @@ impl fmt::Display for Set {
         match *self {
             Self::MasqueradeExcept(family) => write!(f, "masq_except{}", digit(family)),
             Self::MasqueradeSource(family) => write!(f, "masq_source{}", digit(family)),
-            Self::Node(family) => write!(f, "node{}", digit(family)),
+            Self::Node(family) => write!(f, "node{}_mac", digit(family)),
+            Self::NodeAnyMac(family) => write!(f, "node{}_any", digit(family)),
             Self::Peer(family, prefix_len) => write!(f, "peer{}_{prefix_len}", digit(family)),
             Self::PeerAnyMac(family) => write!(f, "peer{}_any", digit(family)),
             Self::Pod(family) => write!(f, "pod{}", digit(family)),
@@ -106,7 +111,14 @@ pub(super) fn digit(family: Family) -> char {
 /// Everything of a plan that is membership, but the pods.
 #[must_use]
 pub fn of_plan(plan: &NodePlan) -> BTreeSet<Element> {
-    let mut all: BTreeSet<_> = plan.nodes.iter().copied().map(Element::Node).collect();
+    let mut all: BTreeSet<_> = plan
+        .nodes
+        .iter()
+        .map(|node| match node.mac {
+            Some(mac) => Element::Node(node.address, mac),
+            None => Element::NodeAnyMac(node.address),
+        })
+        .collect();
     all.extend(plan.peers.iter().map(|peer| match peer.mac {
         Some(mac) => Element::Peer(peer.block, mac),
         None => Element::PeerAnyMac(peer.block),
@@ -136,7 +148,8 @@ impl Element {
     pub fn set(&self) -> Set {
         match self {
             Self::Pod(pod) => Set::Pod(Family::of(&pod.address)),
-            Self::Node(address) => Set::Node(Family::of(address)),
+            Self::Node(address, _) => Set::Node(Family::of(address)),
+            Self::NodeAnyMac(address) => Set::NodeAnyMac(Family::of(address)),
             Self::Peer(block, _) => Set::Peer(block.family(), block.prefix_len()),
             Self::PeerAnyMac(block) => Set::PeerAnyMac(block.family()),
             Self::MasqueradeSource(cidr) => Set::MasqueradeSource(cidr.family()),
@@ -149,7 +162,8 @@ impl Element {
     pub fn text(&self) -> String {
         match self {
             Self::Pod(pod) => format!("\"{}\" . {} . {}", pod.link, mac::text(pod.mac), pod.address),
-            Self::Node(address) => address.to_string(),
+            Self::Node(address, mac) => format!("{address} . {}", mac::text(*mac)),
+            Self::NodeAnyMac(address) => address.to_string(),
             Self::Peer(block, mac) => format!("{} . {}", block.network(), mac::text(*mac)),
             Self::PeerAnyMac(cidr) | Self::MasqueradeSource(cidr) | Self::MasqueradeExcept(cidr) => cidr.to_string(),
         }
@@ -161,7 +175,8 @@ impl Element {
         let set = self.set();
         let key = match self {
             Self::Pod(pod) => Key::EMPTY.link(&pod.link).part(&pod.mac).address(pod.address),
-            Self::Node(address) => Key::EMPTY.address(*address),
+            Self::Node(address, mac) => Key::EMPTY.address(*address).part(mac),
+            Self::NodeAnyMac(address) => Key::EMPTY.address(*address),
             Self::Peer(block, mac) => Key::EMPTY.address(block.network()).part(mac),
             Self::PeerAnyMac(cidr) | Self::MasqueradeSource(cidr) | Self::MasqueradeExcept(cidr) => {
                 return range(set, cidr);

@@ -57,7 +57,7 @@ impl Structure {
         let mut sets: BTreeSet<Set> =
             masks.iter().map(|(family, prefix_len)| Set::Peer(*family, *prefix_len)).collect();
         for family in Family::ALL {
-            sets.extend([Set::Pod(family), Set::Node(family), Set::PeerAnyMac(family)]);
+            sets.extend([Set::Pod(family), Set::Node(family), Set::NodeAnyMac(family), Set::PeerAnyMac(family)]);
             if plan.masquerade.is_some() {
                 sets.extend([Set::MasqueradeSource(family), Set::MasqueradeExcept(family)]);
             }
@@ -284,8 +284,13 @@ fn to_pod(space: &BTreeSet<Cidr>) -> Chain {
         "ct state invalid counter name invalid drop comment \"no way in: belongs to no flow\"".to_owned(),
     ];
     rules.extend(source_in(space).map(|source| format!("{source} goto policy_in comment \"no way in: pods\"")));
-    rules.push("ip saddr @node4 return comment \"no way in: nodes of this cluster\"".to_owned());
-    rules.push("ip6 saddr @node6 return comment \"no way in: nodes of this cluster\"".to_owned());
+    for family in Family::ALL {
+        let (ip, digit) = (protocol(family), digit(family));
+        rules.push(format!(
+            "{ip} saddr . ether saddr @node{digit}_mac return comment \"no way in: nodes of this cluster, by ethernet address\""
+        ));
+        rules.push(format!("{ip} saddr @node{digit}_any return comment \"no way in: nodes of this cluster\""));
+    }
     rules.push("counter name no_way_in drop comment \"no way in: all else\"".to_owned());
     Chain { name: "to_pod", hook: None, rules }
 }

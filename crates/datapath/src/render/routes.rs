@@ -1,4 +1,4 @@
-//! Routes and rules of a plan, for the links that a node has. Pure.
+//! Routes of a plan, for the links that a node has. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -9,7 +9,6 @@ use overlane_core::plan::{NodePlan, RouteAction, RouteSpec};
 
 use crate::owned;
 use crate::rtnl::route::{Hop, Route};
-use crate::rtnl::rule::Rule;
 
 /// Where a node stands in one family.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,8 +35,6 @@ pub struct Rendered {
     pub routes: BTreeSet<Route>,
     /// Routes to pods of this node.
     pub pod_routes: BTreeSet<Route>,
-    /// Rules that lead to them.
-    pub rules: BTreeSet<Rule>,
     /// Blocks without a route because their node is not on this node's link.
     pub not_on_link: Vec<NotOnLink>,
     /// Pod links that are not there.
@@ -47,7 +44,7 @@ pub struct Rendered {
 /// Renders; `links` are the indexes of the pod links that are there.
 #[must_use]
 pub fn render(plan: &NodePlan, grounds: &BTreeMap<Family, Ground>, links: &BTreeMap<String, u32>) -> Rendered {
-    let mut rendered = Rendered { rules: plan.pod_space.iter().map(rule).collect(), ..Rendered::default() };
+    let mut rendered = Rendered::default();
     for RouteSpec { destination, action } in &plan.routes {
         let family = destination.family();
         let route = |hop, prefsrc, metric| Route {
@@ -83,10 +80,6 @@ pub fn render(plan: &NodePlan, grounds: &BTreeMap<Family, Ground>, links: &BTree
     rendered
 }
 
-fn rule(destination: &Cidr) -> Rule {
-    Rule { destination: *destination, table: owned::ROUTE_TABLE, pref: owned::RULE_PREF, protocol: owned::PROTOCOL }
-}
-
 #[cfg(test)]
 mod tests {
     //! Must catch: a route by a gateway that is not on the link (the kernel would refuse it, or follow the default).
@@ -105,7 +98,6 @@ mod tests {
                 spec("10.244.3.0/24", RouteAction::Via("10.225.0.5".parse().unwrap())),
                 spec("fd12::/80", RouteAction::Via("fd10::5".parse().unwrap())),
             ]),
-            pod_space: BTreeSet::from(["10.244.0.0/16".parse().unwrap()]),
             node_ips: BTreeMap::from([(Family::V4, "10.224.0.4".parse().unwrap())]),
             ..NodePlan::default()
         };
@@ -129,6 +121,5 @@ mod tests {
         assert_eq!(rendered.without_link, ["ovlpb"]);
         let left_out: Vec<_> = rendered.not_on_link.iter().map(|n| n.block.to_string()).collect();
         assert_eq!(left_out, ["10.244.3.0/24", "fd12::/80"]);
-        assert_eq!(rendered.rules.len(), 1);
     }
 }

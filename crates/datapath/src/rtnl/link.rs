@@ -143,10 +143,12 @@ pub fn set_up(index: u32, name: &str) -> Request {
     Request::new(libc::RTM_NEWLINK, 0, format!("set link {name} up")).body(&header(index, UP, UP))
 }
 
-/// Sets alias and "no IPv6 link-local address by itself", by index.
+/// Sets alias and "no IPv6 link-local address by itself", by index. A kernel that has no IPv6 (`ipv6.disable=1`) refuses
+/// to hear of it, and makes no such address.
 #[must_use]
-pub fn set_identity(index: u32, name: &str, alias: Option<&str>) -> Request {
-    let request = no_link_local(Request::new(libc::RTM_NEWLINK, 0, format!("set alias of link {name}")), index);
+pub fn set_identity(index: u32, name: &str, alias: Option<&str>, has_ipv6: bool) -> Request {
+    let request = Request::new(libc::RTM_NEWLINK, 0, format!("set alias of link {name}")).body(&header(index, 0, 0));
+    let request = if has_ipv6 { no_link_local(request) } else { request };
     match alias {
         // Not NUL-terminated: the kernel counts the attribute's length.
         Some(alias) => request.attr(IFLA_IFALIAS, alias.as_bytes()),
@@ -154,10 +156,8 @@ pub fn set_identity(index: u32, name: &str, alias: Option<&str>) -> Request {
     }
 }
 
-fn no_link_local(request: Request, index: u32) -> Request {
-    request
-        .body(&header(index, 0, 0))
-        .nest(IFLA_AF_SPEC, |r| r.nest(AF_INET6, |r| r.u8(IFLA_INET6_ADDR_GEN_MODE, IN6_ADDR_GEN_MODE_NONE)))
+fn no_link_local(request: Request) -> Request {
+    request.nest(IFLA_AF_SPEC, |r| r.nest(AF_INET6, |r| r.u8(IFLA_INET6_ADDR_GEN_MODE, IN6_ADDR_GEN_MODE_NONE)))
 }
 
 /// Sets MAC address and MTU of an existing link.

@@ -9,8 +9,6 @@ pub mod neighbour;
 pub mod nsid;
 #[cfg(feature = "node")]
 pub mod route;
-#[cfg(feature = "node")]
-pub mod rule;
 
 /// `AF_...` of an address.
 #[cfg(feature = "node")]

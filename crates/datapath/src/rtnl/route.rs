@@ -7,6 +7,7 @@ use overlane_core::cidr::Cidr;
 
 use super::number;
 use crate::netlink::{Message, Request, attrs, ip_of, u32_of};
+use crate::owned;
 
 const RTA_DST: u16 = 1;
 const RTA_OIF: u16 = 4;
@@ -98,7 +99,6 @@ impl Route {
             Hop::Gateway { onlink: true, .. } => (RTN_UNICAST, RTNH_F_ONLINK),
             Hop::Gateway { .. } | Hop::Link { .. } => (RTN_UNICAST, 0),
         };
-        // The table goes into an attribute: ours does not fit into the header's 8 bits.
         let family = number(self.destination.family());
         let mut header = [family, self.destination.prefix_len(), 0, 0, 0, self.protocol, scope, kind, 0, 0, 0, 0];
         header[8..12].copy_from_slice(&flags.to_ne_bytes());
@@ -130,16 +130,31 @@ impl Route {
         }
     }
 
+    /// Whether it is one of ours on a node.
+    #[must_use]
+    pub const fn is_ours(&self) -> bool {
+        owned::is_route(self.table, self.protocol, self.metric)
+    }
+
+    /// Writes the route; refused if there is one with the same destination, metric and table.
+    #[must_use]
+    pub fn add(&self) -> Request {
+        self.write(libc::NLM_F_EXCL)
+    }
+
     /// Writes the route, over one with the same destination, metric and table.
     #[must_use]
     pub fn set(&self) -> Request {
+        self.write(libc::NLM_F_REPLACE)
+    }
+
+    fn write(&self, how: i32) -> Request {
         let scope = match self.hop {
             // The kernel wants it so for IPv4 destinations that are on the link; IPv6 has no scopes.
             Hop::Link { .. } => RT_SCOPE_LINK,
             _ => RT_SCOPE_UNIVERSE,
         };
-        let flags = libc::NLM_F_CREATE | libc::NLM_F_REPLACE;
-        self.put(Request::new(libc::RTM_NEWROUTE, flags, format!("add {}", self.words())), scope)
+        self.put(Request::new(libc::RTM_NEWROUTE, libc::NLM_F_CREATE | how, format!("add {}", self.words())), scope)
     }
 
     /// Removes exactly this route.

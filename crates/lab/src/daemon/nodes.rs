@@ -235,6 +235,7 @@ impl Cluster {
                     bin_dirs: self.programs.plugins.clone(),
                 },
                 dir: dir.pods(),
+                gc: Arc::default(),
             },
             around: kubelet::Environment {
                 node: record.name.clone(),
@@ -276,5 +277,6 @@ fn end_machine(lab: &names::LabName, record: &NodeRecord, dir: &crate::paths::No
         let pod = files::read_json::<kubelet::sandbox::PodRecord>(&dir.pods().join(file)).ok().flatten();
         paths.extend(pod.filter(|pod| !pod.netns.is_empty()).map(|pod| pod.netns.into()));
     }
+    down::end_pods(&dir.pods())?;
     down::end_namespaces(&paths)
 }

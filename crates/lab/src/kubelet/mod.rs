@@ -169,6 +169,7 @@ async fn readiness(context: &Context) -> Readiness {
 
 /// CNI GC: every sandbox that is on record may stay.
 async fn collect(context: &Context) {
+    let _no_adds = context.sandboxes.gc.write().await;
     let valid: Vec<(String, String)> = context
         .sandboxes
         .records()

@@ -91,6 +91,8 @@ pub struct Sandboxes {
     pub runtime: Runtime,
     /// Where records are kept.
     pub dir: PathBuf,
+    /// GC keeps what is on record: while it runs, no sandbox may come that its list does not show.
+    pub gc: std::sync::Arc<tokio::sync::RwLock<()>>,
 }
 
 /// Why a sandbox could not be made.
@@ -126,6 +128,7 @@ impl Sandboxes {
 
     /// Makes the namespace and asks for its network. What a failed attempt left is taken away again, as containerd does.
     pub async fn make(&self, record: &mut PodRecord, pod: &Pod) -> Result<(), SandboxError> {
+        let _no_gc = self.gc.read().await;
         let list = NetworkList::find(&self.runtime.conf_dir)?.ok_or(SandboxError::NoNetwork)?;
         let path = netns::path(&self.lab, &pod_part(&record.uid));
         record.container_id = process::random_hex()? + &process::random_hex()?;

@@ -66,6 +66,32 @@ fn a_pod_cannot_use_a_foreign_address() {
     }
 }
 
+/// From the segment that it shares with the nodes, with its own MAC.
+#[test]
+fn a_vm_cannot_use_a_nodes_address() {
+    let (_turn, stage) = shared();
+    let (vm, node, other) = (stage.lab.vm(), stage.lab.node(0), stage.lab.node(1));
+    let a = &stage.pods[0];
+    let like = |to: &IpAddr| node.ips().into_iter().find(|ip| ip.is_ipv4() == to.is_ipv4()).unwrap();
+    let _routes: Vec<_> = a.ips.iter().map(|to| ForeignRoute::new(&vm, &to.to_string(), like(to))).collect();
+    // It forges packets and no more: nobody's neighbour table is to learn of its address.
+    vm.set_sysctl("net/ipv4/conf/all/arp_ignore", "1");
+    vm.set_sysctl("net/ipv4/conf/all/arp_announce", "2");
+    for ip in node.ips() {
+        packet::ping(&vm, ip, 56, LIMIT).unwrap();
+    }
+    for source in other.ips() {
+        let bits = if source.is_ipv4() { 32 } else { 128 };
+        vm.must(&format!("ip address add {source}/{bits} dev lo {}", if bits == 128 { "nodad" } else { "" }));
+        forged_is_dropped(&vm, source, a, &node.ns, "no_way_in");
+        vm.must(&format!("ip address del {source}/{bits} dev lo"));
+    }
+    // The node itself is still let in.
+    for to in &a.ips {
+        eventually(secs(5), "the node whose address was taken", || packet::ping(&other.ns, *to, 56, LIMIT).map(|_| ()));
+    }
+}
+
 #[test]
 fn a_pod_cannot_use_a_foreign_mac() {
     let (_turn, stage) = shared();

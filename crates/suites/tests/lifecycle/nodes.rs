@@ -35,7 +35,10 @@ fn a_new_machine_under_an_old_name_gets_a_fresh_block() {
         before["node-2"].iter().try_for_each(|block| routed(&lab.node(0), block, None))
     });
     lab.control(&json!({"op": "add-node", "number": 2}));
-    assert_ne!(api::uid_of(&lab.api.node("node-2")), old_uid);
+    eventually(secs(10), "another Node of the name", || {
+        let found = lab.api.find("/api/v1/nodes/node-2");
+        ensure(found.is_some_and(|node| api::uid_of(&node) != old_uid), || "not there".to_owned())
+    });
     let node = lab.node_named("node-2");
     node.agent_ready();
     let after = blocks(&lab);
