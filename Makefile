@@ -60,6 +60,7 @@ check: ## format, lints, documentation, generated files, dependency rules
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --quiet
 	scripts/check-deps.sh
 	scripts/check-tree.sh
+	cargo test --locked $(ALL) --test crds
 
 .PHONY: crds
 crds: ## write deploy/crds from the types

@@ -264,9 +264,7 @@ fn screen(
     for line in [
         format!("{own} lab exec ada --name {name} -- curl -s http://{ip}:8080/"),
         format!("{own} lab check --name {name}"),
-        format!(
-            "{own} lab kubeconfig --name {name} > /tmp/{name}.kubeconfig; kubectl --kubeconfig /tmp/{name}.kubeconfig get pods,nnc -A"
-        ),
+        format!("kubectl --kubeconfig /run/overlane-lab/{name}/kubeconfig get pods,nnc -A"),
         format!("{own} lab down --name {name}     # ends it"),
     ] {
         text.push_str(&format!("  {line}\n"));

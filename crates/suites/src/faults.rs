@@ -107,7 +107,13 @@ pub fn host_side(t: &Target) -> Vec<Fault> {
             still: Box::new(move || !nft::pod_elements(&h).contains(&key)),
         });
     }
-    let (h, l) = (t.host.clone(), t.link.clone());
+    let (h, l, rules) = (t.host.clone(), t.link.clone(), t.host.clone());
+    faults.push(Fault {
+        name: "nft rules".to_owned(),
+        ns: t.host.clone(),
+        line: "nft flush chain inet overlane to_pod".to_owned(),
+        still: Box::new(move || !nft::own_text(&rules).contains("counter name \"no_way_in\" drop")),
+    });
     faults.push(Fault {
         name: "host link down".to_owned(),
         ns: t.host.clone(),

@@ -183,6 +183,14 @@ fn doctor_names_a_foreign_drop() {
     assert_eq!(sick.code, Some(1), "{sick}");
     assert!(sick.all().contains("FORWARD") && sick.all().contains("filter"), "names the chain: {sick}");
     assert!(sick.all().to_lowercase().contains("drop"), "says what it does: {sick}");
+    assert!(sick.all().contains("iptables -I FORWARD -i ovlp+ -j ACCEPT"), "says what to do: {sick}");
+    // A route that goes before ours.
+    let block = lab().api.blocks("node-0").into_iter().find(|block| block.contains('.')).unwrap();
+    let narrower = block.replace("/24", "/25");
+    node.ns.must(&format!("ip route add {narrower} dev eth0"));
+    let astray = doctor();
+    node.ns.must(&format!("ip route del {narrower} dev eth0"));
+    assert!(astray.code == Some(1) && astray.all().contains(&format!("ip route del {narrower}")), "{astray}");
 }
 
 fn repairs(node: &NodeHandle) -> f64 {

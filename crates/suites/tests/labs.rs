@@ -71,12 +71,40 @@ fn processes(name: &str) -> Vec<i32> {
 fn down_leaves_nothing() {
     let mut lab = Lab::up(&["--nodes", "2"]);
     lab.run_pod("a", "node-0");
+    // One that leaves its pod's namespace, and bears the lab's name nowhere.
+    lab.cli("run", &["stray", "--node", "node-1", "--", "unshare", "--net", "sleep", "86399"]).must();
+    let stray = || exec::pids().into_iter().find(|pid| exec::cmdline(*pid).iter().any(|word| word == "86399"));
+    eventually(secs(10), "the stray program", || ensure(stray().is_some(), || "not there".to_owned()));
+    let doctor = overlane(&["doctor", "--lab", &lab.name]).must();
+    assert!(doctor.stdout.contains("nothing is wrong"), "{doctor}");
+    let before = processes(&lab.name);
     assert!(!traces(&lab.name).is_empty(), "this test sees what a lab makes");
     lab.take_down().must();
     assert_eq!(traces(&lab.name), Vec::<String>::new());
+    assert_eq!(stray(), None, "a program that left its pod's namespace");
+    assert_eq!(before.iter().find(|pid| exec::alive(**pid)), None, "of {before:?}");
     // Down again, and a status of what is not there.
     let status = lab.cli("status", &[]);
     assert!(!status.ok() && status.all().contains(&lab.name), "{status}");
+}
+
+#[test]
+fn the_demo_proves_what_it_says() {
+    clean::begin();
+    let name = unique(clean::PREFIX);
+    let mut janitor = clean::Janitor::of_lab(&name);
+    let demo = overlane(&["lab", "demo", "--name", &name]).must();
+    for word in ["node-0", "node-2", "10.244.", "fd12:3456:789a:", "10.224.0.", "internet", "vm", "refused", "lab down"]
+    {
+        assert!(demo.stdout.contains(word), "`{word}` is not in {demo}");
+    }
+    assert!(!demo.stdout.contains("NOT SO") && demo.stdout.matches("ok").count() >= 6, "{demo}");
+    // It goes on running.
+    let status = overlane(&["lab", "status", "--name", &name]).must();
+    assert!(status.stdout.contains("node-2"), "{status}");
+    overlane(&["lab", "down", "--name", &name]).must();
+    janitor.dismiss();
+    assert_eq!(traces(&name), Vec::<String>::new());
 }
 
 #[test]
@@ -90,6 +118,8 @@ fn down_after_kill_9_of_everything_leaves_nothing() {
     all.iter().for_each(|pid| {
         exec::signal(*pid, Signal::SIGKILL);
     });
+    // Nor does it hang on what is on record.
+    std::fs::write(format!("{ROOT}/{}/lab.json", lab.name), "{").unwrap();
     lab.take_down().must();
     assert_eq!(traces(&lab.name), Vec::<String>::new());
 }
@@ -107,11 +137,9 @@ fn up_killed_half_way_is_cleaned_by_down() {
             .stderr(std::process::Stdio::null());
         let mut up = exec::Running::new(command.spawn().unwrap());
         std::thread::sleep(millis(wait));
-        for pid in processes(&name) {
-            exec::signal(pid, Signal::SIGKILL);
-        }
         up.end();
-        overlane(&["lab", "down", "--name", &name]);
+        // The daemon lives on, on record or not yet.
+        overlane(&["lab", "down", "--name", &name]).must();
         janitor.dismiss();
         assert_eq!(traces(&name), Vec::<String>::new(), "killed after {wait} ms");
     }
