@@ -150,6 +150,16 @@ impl Wire {
         Ok(())
     }
 
+    /// MAC of an interface.
+    pub fn mac(&mut self, name: &str) -> Result<Mac> {
+        let found = self.socket.request(link::get(name))?;
+        found
+            .iter()
+            .find_map(Link::read)
+            .and_then(|link| link.mac)
+            .with_context(|| format!("look at {name}: it is not there"))
+    }
+
     /// MTU of an interface, in bytes.
     pub fn mtu(&mut self, name: &str) -> Result<usize> {
         let found = self.socket.request(link::get(name))?;

@@ -46,19 +46,24 @@ impl Cluster {
         Ok(record)
     }
 
-    /// Tells every node of a large lab the MACs of all others. The kernel keeps 1024 learnt neighbours for all namespaces
+    /// Tells every node of a large lab the MACs of all others, and of the VM. The kernel keeps 1024 learnt neighbours for all namespaces
     /// together (`gc_thresh3`, the machine's own to set); a full mesh of some thirty nodes is beyond that.
     pub(super) async fn mesh(&self) -> Result<()> {
         let machines: Vec<NodeRecord> = self.nodes.lock().await.values().map(|machine| machine.record()).collect();
         if machines.len() <= FEW {
             return Ok(());
         }
-        let lab = self.record.name.clone();
+        let (lab, vnet) = (self.record.name.clone(), self.record.vnet.clone());
         let tell = move || {
+            let vm = netns::run(&netns::path(&vnet, &Part::Vm), || Wire::open()?.mac("eth0"))?;
+            let has =
+                |ip: &IpAddr| machines.iter().flat_map(|node| &node.addresses).any(|a| a.is_ipv4() == ip.is_ipv4());
+            let vm_addresses = Family::ALL.map(vnet::vm_address).into_iter().filter(has).map(|ip| (ip, vm));
             let all: Vec<(IpAddr, Mac)> = machines
                 .iter()
                 .filter_map(|node| Some((node, node.mac_bytes()?)))
                 .flat_map(|(node, mac)| node.addresses.iter().map(move |ip| (*ip, mac)))
+                .chain(vm_addresses)
                 .collect();
             machines.iter().try_for_each(|node| {
                 let others: Vec<_> = all.iter().filter(|(ip, _)| !node.addresses.contains(ip)).copied().collect();
