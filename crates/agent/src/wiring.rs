@@ -125,7 +125,7 @@ async fn outside(node: Arc<Node>, fold: Fold, wake: Sender<Wake>, known: bool, l
         }
     }
     if let Some(address) = node.config.metrics {
-        let listener = tokio::net::TcpListener::bind(address).await;
+        let listener = listen(address).await;
         let listener = listener.with_context(|| format!("listen on --metrics-addr {address}"))?;
         tokio::spawn(http::serve(listener, Arc::new(NodePages::new(Arc::clone(&node))), log));
     }
@@ -145,4 +145,18 @@ pub fn boot_id(file: &Path) -> anyhow::Result<String> {
     let id = text.trim();
     anyhow::ensure!(!id.is_empty(), "--boot-id-file {} is empty", file.display());
     Ok(id.to_owned())
+}
+
+/// Listens. The socket of an agent that was killed may be a child's for a moment (see [`RunDirLock::take`]).
+async fn listen(address: std::net::SocketAddr) -> std::io::Result<tokio::net::TcpListener> {
+    let mut tries = 100;
+    loop {
+        match tokio::net::TcpListener::bind(address).await {
+            Err(error) if error.kind() == std::io::ErrorKind::AddrInUse && tries > 0 => {
+                tries -= 1;
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            other => return other,
+        }
+    }
 }

@@ -4,8 +4,13 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
+
+/// How long the lock of an agent that just ended is waited for.
+const PATIENCE: Duration = Duration::from_secs(1);
+const STEP: Duration = Duration::from_millis(10);
 
 /// Holds the run dir until it goes out of scope or the process ends, however it ends.
 #[derive(Debug)]
@@ -35,7 +40,8 @@ pub enum LockError {
 }
 
 impl RunDirLock {
-    /// Takes the lock, or says at once who has it.
+    /// Takes the lock, or says who has it. An agent that was killed while it started a program leaves the lock with the
+    /// child until that is its own program: a moment is waited.
     pub fn take(dir: &Path) -> Result<Self, LockError> {
         let io = |source| LockError::Io { dir: dir.to_owned(), source };
         let path = dir.join("agent.lock");
@@ -47,7 +53,13 @@ impl RunDirLock {
             .mode(0o600)
             .open(path)
             .map_err(io)?;
-        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        let deadline = Instant::now() + PATIENCE;
+        let mut taken = flock(&file, FlockOperation::NonBlockingLockExclusive);
+        while taken == Err(rustix::io::Errno::WOULDBLOCK) && Instant::now() < deadline {
+            std::thread::sleep(STEP);
+            taken = flock(&file, FlockOperation::NonBlockingLockExclusive);
+        }
+        match taken {
             Ok(()) => {}
             Err(rustix::io::Errno::WOULDBLOCK) => {
                 let mut holder = String::new();
