@@ -56,7 +56,7 @@ fi
 programs=(overlane overlane-agent overlane-cni overlane-controller)
 rm -rf "$bin" "$work/healthy"
 mkdir -p "$bin" "$work/healthy"
-for program in "${programs[@]}"; do cp "$target/debug/$program" "$work/healthy/"; cp "$target/debug/$program" "$bin/"; done
+for program in "${programs[@]}"; do cp "$target/debug/$program" "$work/healthy/"; cp --remove-destination "$target/debug/$program" "$bin/"; done
 # A suite that fails without a fault would catch every mutant.
 declare -A healthy
 table=$(printf '%-28s %-14s %-9s %s' mutant suite verdict about)
@@ -85,14 +85,14 @@ for mutant in "${mutants[@]}"; do
     verdict=unbuilt
     tail -30 "$work/build.log" >&2
   else
-    cp "$target/debug/$program" "$bin/"
+    cp --remove-destination "$target/debug/$program" "$bin/"
     read -r ran failed < <(judge "$suite" "$filter" "$work/$name.log")
     [ "$ran" = 0 ] && verdict=no-tests
     [ "$ran" != 0 ] && [ "$failed" = 0 ] && verdict=MISSED
   fi
   # Newer than what was built of the fault: the next build takes it up.
   cp "$work/original" "$tree/$file"
-  cp "$work/healthy/$program" "$bin/"
+  cp --remove-destination "$work/healthy/$program" "$bin/"
   [ "$verdict" = caught ] || bad=1
   table+=$'\n'$(printf '%-28s %-14s %-9s %s' "$name" "$suite" "$verdict" "$about")
   echo "   $verdict"
