@@ -6,45 +6,29 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use overlane_core::family::Family;
 use overlane_core::ipam::{Attachment, Lease, LeaseState, NetnsId, PodName};
 use overlane_datapath::netlink::{NetlinkError, Socket};
-use overlane_datapath::owned;
+use overlane_datapath::node;
 use overlane_datapath::rtnl::link::Link;
-use overlane_datapath::rtnl::route::{self, Hop, Route};
+use overlane_datapath::rtnl::route::Hop;
 
 /// What runtimes call the first interface of a sandbox; the alias does not say it.
 const IFNAME: &str = "eth0";
 /// The network's name in the conflist that we write.
 pub const NETWORK: &str = "overlane";
 
-/// Errno 2.
-const ENOENT: i32 = 2;
-
 /// Addresses that our routes lead to a link, by the link's index, in the order of the families.
 pub fn addresses() -> Result<BTreeMap<u32, Vec<IpAddr>>, NetlinkError> {
     let mut socket = Socket::route()?;
     let mut found: BTreeMap<u32, Vec<IpAddr>> = BTreeMap::new();
-    for family in Family::ALL {
-        for route in our_routes(&mut socket, family)? {
-            if let Hop::Link { index } = route.hop
-                && route.destination.prefix_len() == family.bits()
-            {
-                found.entry(index).or_default().push(route.destination.network());
-            }
+    for route in node::observed_routes(&mut socket)? {
+        if let Hop::Link { index } = route.hop
+            && route.destination.prefix_len() == route.destination.family().bits()
+        {
+            found.entry(index).or_default().push(route.destination.network());
         }
     }
     Ok(found)
-}
-
-/// Our routes of a family.
-pub fn our_routes(socket: &mut Socket, family: Family) -> Result<Vec<Route>, NetlinkError> {
-    match socket.dump(route::list(family, owned::ROUTE_TABLE, owned::PROTOCOL, 0)) {
-        Ok(messages) => Ok(messages.iter().filter_map(Route::read).filter(Route::is_ours).collect()),
-        // The kernel's word for a table that nobody has used.
-        Err(error) if error.errno().is_some_and(|errno| errno as i32 == ENOENT) => Ok(Vec::new()),
-        Err(error) => Err(error),
-    }
 }
 
 /// The lease that a link bears witness of; `None` if it does not name a container.
@@ -80,6 +64,8 @@ fn parse_alias(alias: &str) -> Option<(Option<PodName>, &str)> {
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     //! Must catch: an alias that `owned::pod_alias` writes and that is not understood here.
+
+    use overlane_datapath::owned;
 
     use super::*;
 

@@ -13,6 +13,7 @@ use overlane_lab::check::{Routes, blocks, mtu};
 use overlane_lab::client::LabClient;
 use overlane_lab::echo;
 use overlane_lab::names::{LabName, Part, pod_part};
+use overlane_lab::paths::LabPaths;
 use overlane_lab::spec::{self, UpRequest};
 use overlane_lab::state::LabRecord;
 use overlane_lab::status::{self, LabStatus, PodStatus};
@@ -264,7 +265,7 @@ fn screen(
     for line in [
         format!("{own} lab exec ada --name {name} -- curl -s http://{ip}:8080/"),
         format!("{own} lab check --name {name}"),
-        format!("kubectl --kubeconfig /run/overlane-lab/{name}/kubeconfig get pods,nnc -A"),
+        format!("kubectl --kubeconfig {} get pods,nnc -A", LabPaths::of(name).kubeconfig().display()),
         format!("{own} lab down --name {name}     # ends it"),
     ] {
         text.push_str(&format!("  {line}\n"));

@@ -193,6 +193,23 @@ fn what_an_agent_holds_is_its_own_but_a_lie_is_bounded() {
 }
 
 #[test]
+fn a_word_that_is_too_wide_counts_for_nothing_whether_it_came_before_the_plan_or_after() {
+    for before in [true, false] {
+        let mut world = World::new(Settings::default());
+        let lie = state("liar", &["10.244.0.0/16", "10.244.0.0/24"]);
+        if before {
+            world.upsert_state(lie.clone(), Source::News, 0);
+        }
+        world.set_plan(Some(plan(&[V4])));
+        if !before {
+            world.upsert_state(lie, Source::News, 0);
+        }
+        // What a node may have is believed, the whole pod CIDR is not.
+        assert_eq!(given(&mut world, "n"), [fresh("10.244.1.0/24")], "{before}");
+    }
+}
+
+#[test]
 fn what_an_agent_of_another_boot_says_is_no_word_of_this_machine() {
     let mut world = world(&[V4], &[]);
     world.upsert_state(StateView { boot_id: "of old".into(), ..state("n", &["10.244.2.0/24"]) }, Source::News, 0);

@@ -16,8 +16,8 @@ use crate::rtnl::neighbour::Neighbour;
 use crate::rtnl::nsid;
 use crate::rtnl::route::Route;
 
-/// `RTNLGRP_...`: links, neighbours, addresses, routes and rules of both families, namespaces' numbers.
-const GROUPS: [u32; 9] = [1, 3, 5, 7, 8, 9, 11, 19, 28];
+/// `RTNLGRP_...`: links, neighbours, addresses and routes of both families, namespaces' numbers.
+const GROUPS: [u32; 7] = [1, 3, 5, 7, 9, 11, 28];
 const NFNLGRP_NFTABLES: u32 = 7;
 /// Room for a burst: a few thousand messages.
 const BUFFER: usize = 4 << 20;

@@ -93,12 +93,11 @@ fn neighbour_room(family: Family) -> Result<Vec<Setting>, SysctlError> {
     for (threshold, least) in [(3, 16384_u32), (2, 12288), (1, 8192)] {
         let key = format!("net/{ip}/neigh/default/gc_thresh{threshold}");
         match read(&key) {
-            Ok(now) if now.parse::<u32>().is_ok_and(|now| now < least) => settings.push(Setting {
+            Ok(now) => settings.push(Setting {
                 key,
-                value: least.to_string(),
+                value: now.parse().map_or(least, |now: u32| now.max(least)).to_string(),
                 reason: "the neighbour table has room for 5,000 nodes on one segment",
             }),
-            Ok(_) => {}
             Err(error) if error.source.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),
         }

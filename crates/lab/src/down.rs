@@ -67,7 +67,7 @@ pub fn down_locked(name: &LabName) -> Result<Ended> {
     }
     ended.processes += kill(&known)?;
     for node in files::names(&paths.dir().join("nodes")) {
-        ended.processes += end_pods(&paths.node(&node).pods())?;
+        ended.processes += end_pods(&pod_records(&paths.node(&node).pods()))?;
     }
 
     let own = |owner: &LabName, part: &Part| owner == name && !part.is_vnet();
@@ -131,12 +131,14 @@ fn kill(processes: &[ProcessId]) -> Result<usize> {
     if left.is_empty() { Ok(running.len()) } else { bail!("processes do not end: {left:?}") }
 }
 
-/// Kills the programs of the pods on record in a directory, with their process groups: one may have left its pod's
-/// namespace.
-pub fn end_pods(dir: &Path) -> Result<usize> {
-    let record = |file: String| files::read_json::<PodRecord>(&dir.join(file)).ok().flatten();
-    let programs: Vec<ProcessId> =
-        files::names(dir).into_iter().filter_map(record).filter_map(|pod| pod.process).collect();
+/// The pods on record in a directory. What cannot be read is left out.
+pub fn pod_records(dir: &Path) -> Vec<PodRecord> {
+    files::names(dir).into_iter().filter_map(|file| files::read_json(&dir.join(file)).ok().flatten()).collect()
+}
+
+/// Kills the programs of pods, with their process groups: one may have left its pod's namespace.
+pub fn end_pods(pods: &[PodRecord]) -> Result<usize> {
+    let programs: Vec<ProcessId> = pods.iter().filter_map(|pod| pod.process).collect();
     programs.iter().for_each(|program| program.signal_group(Signal::SIGKILL));
     kill(&programs)
 }

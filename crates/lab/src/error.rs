@@ -54,13 +54,6 @@ pub enum LabError {
     },
 }
 
-impl LabError {
-    /// Whether what was typed is at fault, not what was found.
-    pub fn is_usage(&self) -> bool {
-        matches!(self, Self::Invalid { .. } | Self::Argument { .. } | Self::Name(_))
-    }
-}
-
 fn lines(findings: &[Finding]) -> String {
     let mut text = String::from("the cluster's network cannot be so:");
     for finding in findings {

@@ -74,36 +74,29 @@ pub fn wait_gone(processes: &[ProcessId], patience: Duration) -> Vec<ProcessId> 
     }
 }
 
+/// The pids of all processes but this one.
+fn others() -> impl Iterator<Item = i32> {
+    let own = i32::try_from(std::process::id()).unwrap_or(0);
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(move |pid| *pid != own)
+}
+
 /// Every process whose network namespace is one of `inodes` (of nsfs), without this one.
 pub fn in_namespaces(inodes: &std::collections::BTreeSet<u64>) -> Vec<ProcessId> {
-    let mut found = Vec::new();
-    let Ok(entries) = fs::read_dir("/proc") else { return found };
-    let own = std::process::id();
-    for entry in entries.flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|n| n.parse::<i32>().ok()) else { continue };
-        if u32::try_from(pid).is_ok_and(|pid| pid == own) {
-            continue;
-        }
-        let Ok(meta) = fs::metadata(format!("/proc/{pid}/ns/net")) else { continue };
-        if inodes.contains(&meta.ino()) {
-            found.extend(ProcessId::of(pid));
-        }
-    }
+    let inside = |pid: &i32| fs::metadata(format!("/proc/{pid}/ns/net")).is_ok_and(|meta| inodes.contains(&meta.ino()));
+    let mut found: Vec<ProcessId> = others().filter(inside).filter_map(ProcessId::of).collect();
     found.sort();
     found
 }
 
 /// Every process that was started with exactly these arguments, whatever its program's path, without this one.
 pub fn with_arguments(arguments: &[&str]) -> Vec<ProcessId> {
-    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
-    let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
     let is_one = |pid: &i32| {
         let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         let mut words = line.strip_suffix(b"\0").unwrap_or(&line).split(|byte| *byte == 0);
         words.next().is_some() && words.eq(arguments.iter().map(|word| word.as_bytes()))
     };
-    let own = std::process::id().try_into().unwrap_or(0);
-    pids.filter(|pid| *pid != own).filter(is_one).filter_map(ProcessId::of).collect()
+    others().filter(is_one).filter_map(ProcessId::of).collect()
 }
 
 /// Makes this process the leader of a session of its own, without a terminal.

@@ -47,7 +47,7 @@ pub fn endpoints(leases: &[Lease]) -> Vec<EndpointSpec> {
 
 /// Peers that our own routes bear witness of and that the view does not name. Until every source was heard in full a
 /// view from file may be older than the kernel, and what it lacks must not be taken away.
-pub fn witnessed(routes: &[Route], view: &View, own: &BTreeSet<Cidr>) -> Vec<Peer> {
+pub fn witnessed(routes: &BTreeSet<Route>, view: &View, own: &BTreeSet<Cidr>) -> Vec<Peer> {
     let named: BTreeSet<Cidr> = view.peers.iter().flat_map(|peer| peer.blocks.iter().copied()).collect();
     let mut peers = Vec::new();
     for route in routes {

@@ -18,7 +18,6 @@ use crate::calls::{added, pod_spec, removed, retiring};
 use crate::conflist;
 use crate::gate::Env;
 use crate::watch::view::View;
-use crate::witness;
 
 /// What a pass found out.
 #[derive(Default)]
@@ -157,12 +156,7 @@ impl Reconciler {
         own: &BTreeSet<overlane_core::cidr::Cidr>,
         outcome: &mut Outcome,
     ) -> Vec<overlane_core::plan::Peer> {
-        let routes = Socket::route().and_then(|mut socket| {
-            let mut routes = witness::our_routes(&mut socket, Family::V4)?;
-            routes.extend(witness::our_routes(&mut socket, Family::V6)?);
-            Ok(routes)
-        });
-        match routes {
+        match Socket::route().and_then(|mut socket| node::observed_routes(&mut socket)) {
             Ok(routes) => witnessed(&routes, view, own),
             Err(error) => {
                 outcome.failed("read the routes that are there", &error);

@@ -96,6 +96,10 @@ impl World {
         }
         if let Some(plan) = &plan {
             self.alloc.set_plan(plan);
+            // How much of an agent's word is believed depends on the pools.
+            for state in self.states.values() {
+                self.alloc.set_held(&state.node, &state.held, &state.held);
+            }
         }
         self.plan = plan;
         self.room = true;

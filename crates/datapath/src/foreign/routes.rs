@@ -3,27 +3,16 @@
 use overlane_core::family::Family;
 
 use super::{Finding, not_looked_at};
-use crate::netlink::{NetlinkError, Socket};
-use crate::owned;
-use crate::rtnl::none_if_absent;
-use crate::rtnl::route::{self, Hop, Route};
+use crate::netlink::Socket;
+use crate::node::main_table;
+use crate::rtnl::route::{Hop, Route};
 
 pub(super) fn inspect() -> Vec<Finding> {
-    match main_table() {
+    const ANYBODY: u8 = 0;
+    match Socket::route().and_then(|mut socket| main_table(&mut socket, ANYBODY)) {
         Ok(routes) => shadowing(&routes),
         Err(error) => vec![not_looked_at(error.to_string(), "run as root")],
     }
-}
-
-fn main_table() -> Result<Vec<Route>, NetlinkError> {
-    const ANYBODY: u8 = 0;
-    let mut socket = Socket::route()?;
-    let mut routes = Vec::new();
-    for family in Family::ALL {
-        let list = none_if_absent(socket.dump(route::list(family, owned::ROUTE_TABLE, ANYBODY, 0)))?;
-        routes.extend(list.iter().filter_map(Route::read));
-    }
-    Ok(routes)
 }
 
 /// The longest prefix wins, then the smallest metric.
@@ -57,6 +46,7 @@ fn finding(route: &Route) -> Finding {
 mod tests {
     //! Must catch: a narrower foreign route inside a block that is not named; a harmless one that is.
     use super::*;
+    use crate::owned;
 
     fn route(destination: &str, metric: u32, protocol: u8) -> Route {
         let destination = destination.parse().unwrap();

@@ -4,8 +4,8 @@ mod routes;
 mod segment;
 mod underlay;
 
-pub(crate) use routes::observed_routes;
-pub use routes::{Applied, PodRoutes, apply, routed_families};
+pub(crate) use routes::main_table;
+pub use routes::{Applied, PodRoutes, apply, observed_routes, routed_families};
 pub use segment::{Segment, look_up, segment};
 pub use underlay::{Underlay, UnderlayError, underlay};
 

@@ -123,12 +123,20 @@ pub fn routed_families() -> Result<Vec<Family>, NetlinkError> {
     Ok(Family::ALL.into_iter().filter(has).collect())
 }
 
-/// Our routes, both families.
-pub(crate) fn observed_routes(socket: &mut Socket) -> Result<BTreeSet<Route>, NetlinkError> {
-    let mut routes = BTreeSet::new();
+/// Our routes, IPv4's before IPv6's.
+///
+/// # Errors
+/// The kernel could not be read.
+pub fn observed_routes(socket: &mut Socket) -> Result<BTreeSet<Route>, NetlinkError> {
+    Ok(main_table(socket, owned::PROTOCOL)?.into_iter().filter(Route::is_ours).collect())
+}
+
+/// Routes of table main that were made by `protocol` (0: by anybody), both families.
+pub(crate) fn main_table(socket: &mut Socket, protocol: u8) -> Result<Vec<Route>, NetlinkError> {
+    let mut routes = Vec::new();
     for family in Family::ALL {
-        let list = none_if_absent(socket.dump(route::list(family, owned::ROUTE_TABLE, owned::PROTOCOL, 0)))?;
-        routes.extend(list.iter().filter_map(Route::read).filter(Route::is_ours));
+        let list = none_if_absent(socket.dump(route::list(family, owned::ROUTE_TABLE, protocol, 0)))?;
+        routes.extend(list.iter().filter_map(Route::read));
     }
     Ok(routes)
 }

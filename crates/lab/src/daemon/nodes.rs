@@ -46,8 +46,9 @@ impl Cluster {
         Ok(record)
     }
 
-    /// Tells every node of a large lab the MACs of all others, and of the VM. The kernel keeps 1024 learnt neighbours for all namespaces
-    /// together (`gc_thresh3`, the machine's own to set); a full mesh of some thirty nodes is beyond that.
+    /// Tells every node of a large lab the MACs of all others, and of the VM. The kernel keeps 1024 learnt neighbours
+    /// for all namespaces together (`gc_thresh3`, the machine's own to set); a full mesh of some thirty nodes is beyond
+    /// that.
     pub(super) async fn mesh(&self) -> Result<()> {
         let machines: Vec<NodeRecord> = self.nodes.lock().await.values().map(|machine| machine.record()).collect();
         if machines.len() <= FEW {
@@ -278,10 +279,8 @@ fn gone(deleted: kube::Result<()>) -> kube::Result<()> {
 /// Ends every process of a machine and its pods, and their namespaces.
 fn end_machine(lab: &names::LabName, record: &NodeRecord, dir: &crate::paths::NodePaths) -> Result<()> {
     let mut paths = vec![netns::path(lab, &Part::Node(record.number))];
-    for file in files::names(&dir.pods()) {
-        let pod = files::read_json::<kubelet::sandbox::PodRecord>(&dir.pods().join(file)).ok().flatten();
-        paths.extend(pod.filter(|pod| !pod.netns.is_empty()).map(|pod| pod.netns.into()));
-    }
-    down::end_pods(&dir.pods())?;
+    let pods = down::pod_records(&dir.pods());
+    down::end_pods(&pods)?;
+    paths.extend(pods.into_iter().filter(|pod| !pod.netns.is_empty()).map(|pod| pod.netns.into()));
     down::end_namespaces(&paths)
 }
