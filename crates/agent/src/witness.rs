@@ -1,18 +1,18 @@
 //! Links as witnesses: what the kernel says of pods whose leases the store has lost.
 //!
 //! Each link of ours bears its container in its alias, each of its routes an address, and the kernel knows the number
-//! of the pod's namespace. That is a lease, but for the name of the interface and of the network.
+//! of the pod's namespace and what the interface is called there. That is a lease, but for the name of the network.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use overlane_core::ipam::{Attachment, Lease, LeaseState, NetnsId, PodName};
 use overlane_datapath::netlink::{NetlinkError, Socket};
-use overlane_datapath::node;
 use overlane_datapath::rtnl::link::Link;
 use overlane_datapath::rtnl::route::Hop;
+use overlane_datapath::{node, pod};
 
-/// What runtimes call the first interface of a sandbox; the alias does not say it.
+/// What runtimes call the first interface of a sandbox: for a pod whose namespace cannot be asked.
 const IFNAME: &str = "eth0";
 /// The network's name in the conflist that we write.
 pub const NETWORK: &str = "overlane";
@@ -31,12 +31,24 @@ pub fn addresses() -> Result<BTreeMap<u32, Vec<IpAddr>>, NetlinkError> {
     Ok(found)
 }
 
+/// What the other end of a link is called, where it is.
+fn interface_name(link: &Link) -> String {
+    let name = match (link.peer_nsid, link.peer_index) {
+        (Some(nsid), Some(index)) => pod::interface_name(nsid, index).unwrap_or_else(|error| {
+            tracing::warn!(%error, link = %link.name, "ask what a pod calls its interface");
+            None
+        }),
+        _ => None,
+    };
+    name.unwrap_or_else(|| IFNAME.to_owned())
+}
+
 /// The lease that a link bears witness of; `None` if it does not name a container.
 pub fn lease(link: &Link, addresses: &[IpAddr], id: u64, began_ns: u64) -> Option<Lease> {
     let (pod, container) = parse_alias(link.alias.as_deref()?)?;
     Some(Lease {
         id,
-        attachment: Attachment { container_id: container.to_owned(), ifname: IFNAME.to_owned() },
+        attachment: Attachment { container_id: container.to_owned(), ifname: interface_name(link) },
         network: NETWORK.to_owned(),
         pod,
         addresses: addresses.to_vec(),

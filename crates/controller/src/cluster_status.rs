@@ -20,6 +20,9 @@ pub struct Report {
     pub status: ClusterNetworkStatus,
     /// Bad news.
     pub warnings: Vec<(String, String)>,
+    /// Whether it says more than the same with other words: every agent watches this object, and a count in a message
+    /// is no reason to wake them all.
+    pub urgent: bool,
 }
 
 /// The status, or `None` where the object says so already.
@@ -62,7 +65,16 @@ pub fn report(gate: &Gate, troubles: &BTreeMap<String, Trouble>, usage: &[PoolUs
     let others = before.conditions.iter().filter(|old| conditions.iter().all(|new| new.type_ != old.type_));
     let conditions: Vec<Condition> = conditions.iter().chain(others).cloned().collect();
     let status = ClusterNetworkStatus { observed_generation: generation, conditions, applied: gate.applied().cloned() };
-    (status != before).then_some(Report { status, warnings })
+    let urgent = without_words(&status) != without_words(&before);
+    (status != before).then_some(Report { status, warnings, urgent })
+}
+
+fn without_words(status: &ClusterNetworkStatus) -> ClusterNetworkStatus {
+    let mut bare = status.clone();
+    // What is wrong with a plan is all in the message.
+    let counts = |condition: &&mut Condition| condition.reason != "Invalid" && condition.reason != "Refused";
+    bare.conditions.iter_mut().filter(counts).for_each(|condition| condition.message.clear());
+    bare
 }
 
 /// What the object is known to be after the status was written.

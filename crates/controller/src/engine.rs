@@ -2,7 +2,7 @@
 //!
 //! It owns everything that is known; jobs run beside it and bring back what they learnt. It never waits for the API.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 use kube::api::{Patch, PatchParams};
@@ -12,7 +12,7 @@ use overlane_core::blocks::{Action, Settings, Trouble, World};
 use overlane_core::cidr::Cidr;
 use serde_json::json;
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinSet;
+use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use crate::cluster::Gate;
@@ -34,6 +34,10 @@ const DECISIONS: usize = 512;
 const TICK: Duration = Duration::from_millis(200);
 /// How often status and gauges are brought up to date.
 const REPORT_MS: u64 = 1_000;
+/// How often the ClusterNetwork is written for the sake of its messages' words alone.
+const WORDING_MS: u64 = 10_000;
+/// Longest pause after a failed write of its status.
+const STATUS_PAUSE_MS: u64 = 60_000;
 /// Errors of a watch that are farther apart are two outages.
 const OUTAGE_MS: u64 = 30_000;
 /// How long jobs may take to end once they are to.
@@ -50,8 +54,14 @@ pub struct Engine {
     metrics: Metrics,
     epoch: Epoch,
     jobs: JoinSet<Outcome>,
+    /// Of each job, its node and the blocks that are reserved for it.
+    under_way: HashMap<Id, (String, Vec<Cidr>)>,
     /// The write of the ClusterNetwork's status, if one is under way.
     report: JoinSet<Option<ClusterNetworkStatus>>,
+    /// When it was last written, how often it has failed since, and when it may be tried again.
+    told_ms: u64,
+    tell_failures: u32,
+    tell_at_ms: u64,
     troubles: BTreeMap<String, Trouble>,
     complete: BTreeSet<Source>,
     /// When each last said that the API server cannot be heard.
@@ -85,7 +95,11 @@ impl Engine {
             metrics,
             epoch,
             jobs: JoinSet::new(),
+            under_way: HashMap::new(),
             report: JoinSet::new(),
+            told_ms: 0,
+            tell_failures: 0,
+            tell_at_ms: 0,
             troubles: BTreeMap::new(),
             complete: BTreeSet::new(),
             deaf: BTreeMap::new(),
@@ -107,7 +121,7 @@ impl Engine {
                 biased;
                 _ = stop.wait_for(|stop| *stop) => break,
                 changed = self.lead.changed() => if changed.is_err() { break },
-                Some(outcome) = self.jobs.join_next() => self.finish(outcome),
+                Some(outcome) = self.jobs.join_next_with_id() => self.finish(outcome),
                 Some(status) = self.report.join_next() => self.reported(status),
                 count = words.recv_many(&mut inbox, WORDS) => {
                     if count == 0 {
@@ -241,7 +255,7 @@ impl Engine {
         if !self.leads || self.world.plan().is_none() {
             return;
         }
-        if due && self.report.is_empty() {
+        if due && self.report.is_empty() && now >= self.tell_at_ms {
             self.tell_cluster(now);
         }
         for _ in 0..DECISIONS {
@@ -291,26 +305,27 @@ impl Engine {
         }
         tracing::debug!(node = name, actions = ?verdict.actions, "decided");
         self.queue.begin(&name);
-        self.jobs.spawn(self.executor.clone().run(name, verdict.actions, reserved));
+        let job = self.jobs.spawn(self.executor.clone().run(verdict.actions));
+        self.under_way.insert(job.id(), (name, reserved));
     }
 
-    fn finish(&mut self, outcome: Result<Outcome, tokio::task::JoinError>) {
-        let outcome = match outcome {
-            Ok(outcome) => outcome,
+    fn finish(&mut self, outcome: Result<(Id, Outcome), JoinError>) {
+        let (id, outcome) = match outcome {
+            Ok(done) => done,
+            // A fault of ours. What it wrote the watches tell, and what it has not written is decided anew.
             Err(error) => {
-                // Its node stays busy and its blocks reserved for good; that is safe, and it is a fault of ours.
-                tracing::error!(%error, "a job broke off");
-                return;
+                let end = End::Failed(format!("the job broke off: {error}"));
+                (error.id(), Outcome { facts: Vec::new(), announced: false, end })
             }
         };
+        let Some((node, reserved)) = self.under_way.remove(&id) else { return };
         let now = now_ms();
-        for block in &outcome.reserved {
+        for block in &reserved {
             self.world.alloc_mut().unreserve(block);
         }
         for fact in outcome.facts {
             self.take_in(fact, overlane_core::blocks::Source::News, now);
         }
-        let node = outcome.node;
         if outcome.announced {
             let since = self.world.nodes().get(&node).map_or(now, |view| view.first_seen_ms);
             self.metrics.allocated(now.saturating_sub(since));
@@ -343,6 +358,9 @@ impl Engine {
         self.troubles.retain(|name, _| self.world.nodes().contains_key(name));
         let usage = self.world.alloc().usage();
         let Some(report) = cluster_status::report(&self.gate, &self.troubles, &usage, now) else { return };
+        if !report.urgent && now < self.told_ms.saturating_add(WORDING_MS) {
+            return;
+        }
         let Some(object) = self.gate.object() else { return };
         let uid = object.metadata.uid.clone().unwrap_or_default();
         let (client, events, metrics) = (self.client.clone(), self.events.clone(), self.metrics.clone());
@@ -364,8 +382,15 @@ impl Engine {
         });
     }
 
-    fn reported(&mut self, status: Result<Option<ClusterNetworkStatus>, tokio::task::JoinError>) {
-        let (Ok(Some(status)), Some(object)) = (status, self.gate.object()) else { return };
+    fn reported(&mut self, status: Result<Option<ClusterNetworkStatus>, JoinError>) {
+        let now = now_ms();
+        let (Ok(Some(status)), Some(object)) = (status, self.gate.object()) else {
+            let pause = REPORT_MS.checked_shl(self.tell_failures).unwrap_or(STATUS_PAUSE_MS).min(STATUS_PAUSE_MS);
+            self.tell_failures = (self.tell_failures + 1).min(16);
+            self.tell_at_ms = now.saturating_add(pause);
+            return;
+        };
+        (self.told_ms, self.tell_failures) = (now, 0);
         self.gate.upsert(cluster_status::with_status(object, status));
     }
 }

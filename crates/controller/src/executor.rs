@@ -38,13 +38,9 @@ pub enum End {
 /// What became of a job.
 #[derive(Debug)]
 pub struct Outcome {
-    /// The node.
-    pub node: String,
-    /// The blocks that were reserved for it.
-    pub reserved: Vec<Cidr>,
     /// What was learnt.
     pub facts: Vec<Object>,
-    /// Whether its blocks were announced for the first time.
+    /// Whether the node's blocks were announced for the first time.
     pub announced: bool,
     /// How it ended.
     pub end: End,
@@ -88,9 +84,9 @@ impl Executor {
     }
 
     /// Does a node's actions. Nothing of it is retried here.
-    pub async fn run(self, node: String, actions: Vec<Action>, reserved: Vec<Cidr>) -> Outcome {
+    pub async fn run(self, actions: Vec<Action>) -> Outcome {
         let begun = (self.epoch.now(), Instant::now());
-        let mut outcome = Outcome { node, reserved, facts: Vec::new(), announced: false, end: End::Done };
+        let mut outcome = Outcome { facts: Vec::new(), announced: false, end: End::Done };
         for action in actions {
             if self.epoch.now() != begun.0 || begun.1.elapsed() > DECISION_HOLDS {
                 outcome.end = End::Stopped;
@@ -130,6 +126,13 @@ impl Executor {
                 let patch = writes::release(&object, at_ms);
                 let claim = self.patch_block("release", &block, &patch).await?;
                 facts.extend(claim);
+                Ok(())
+            }
+            Action::DeleteClaim { block, object } => {
+                self.metrics.write("delete-nodeblock");
+                let deleted = self.blocks().delete(&block_name(&block), &writes::delete(&object)).await;
+                self.gone(deleted.map(drop), || self.read_block(&block)).await?;
+                facts.push(Object::BlockGone(block, object.uid));
                 Ok(())
             }
             Action::WriteConfig { node, node_uid, current, rebind, content } => {
@@ -360,6 +363,7 @@ fn kind(action: &Action) -> &'static str {
         Action::DeleteConfig { .. } => "delete-config",
         Action::SetPodCidrs { .. } => "set-pod-cidrs",
         Action::Release { .. } => "release-block",
+        Action::DeleteClaim { .. } => "delete-claim",
         Action::DeleteState { .. } => "delete-state",
         Action::SetConditions { .. } => "set-conditions",
     }

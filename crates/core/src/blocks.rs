@@ -144,6 +144,14 @@ pub enum Action {
         /// When.
         at_ms: u64,
     },
+    /// Delete a released claim that has rested, on a block that no pod CIDR is cut into any more: nobody can get it, and it
+    /// would keep its range from being given for good.
+    DeleteClaim {
+        /// The block.
+        block: Cidr,
+        /// Its object.
+        object: ObjectRef,
+    },
     /// Delete the `NodeState` of a machine that is gone. An agent that lives after all makes it anew, and so proves it.
     DeleteState {
         /// Name of the Node.

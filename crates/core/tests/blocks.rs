@@ -235,6 +235,37 @@ fn a_claim_of_another_size_stands_on_every_block_that_it_overlaps() {
 }
 
 #[test]
+fn a_released_claim_of_a_size_that_is_given_no_more_goes_once_it_has_rested() {
+    let deleted = |verdict: &Verdict| -> Vec<String> {
+        let deletions = verdict.actions.iter().filter_map(|action| match action {
+            Action::DeleteClaim { block, .. } => Some(block.to_string()),
+            _ => None,
+        });
+        deletions.collect()
+    };
+    let rested = Some(LATER - HOLD_DOWN);
+    let claims = [
+        claim("10.244.0.0/25", "gone", rested),
+        claim("10.244.0.128/25", "gone", Some(LATER - HOLD_DOWN + 7)),
+        claim("10.244.1.0/24", "gone", rested),
+        claim("10.244.2.0/25", "n", rested),
+        claim("10.244.2.128/25", "other", None),
+        claim("10.99.0.0/24", "gone", rested),
+    ];
+    let mut world = world(&[V4], &claims);
+    let verdict = world.decide("gone", LATER);
+    assert_eq!(deleted(&verdict), ["10.99.0.0/24", "10.244.0.0/25"]);
+    assert_eq!(verdict.retry_at_ms, Some(LATER + 7));
+    // Under a node that is there, too, and beside what it is given.
+    assert_eq!(given(&mut world, "n"), [fresh("10.244.3.0/24")]);
+    assert_eq!(deleted(&world.decide("n", LATER)), ["10.244.2.0/25"]);
+    world.remove_claim(&"10.244.0.0/25".parse().unwrap(), None);
+    world.remove_claim(&"10.244.0.128/25".parse().unwrap(), None);
+    world.upsert_claim(claim("10.244.3.0/24", "a", None), Source::News);
+    assert_eq!(given(&mut world, "n"), [fresh("10.244.0.0/24")]);
+}
+
+#[test]
 fn no_block_while_a_list_is_fresh() {
     let mut world = world(&[V4], &[]);
     world.upsert_node(node("n"), Source::News, 0);

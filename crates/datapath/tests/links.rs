@@ -137,6 +137,43 @@ fn a_failure_leaves_nothing() {
 }
 
 #[test]
+fn a_foreign_route_to_a_pods_address_is_named_and_left_alone() {
+    let mut net = Net::new(&[V4, V6]);
+    for (family, ip_command, to) in [(V4, "ip", "10.244.4.1"), (V6, "ip -6", "fd12:3456:789a:0:4::1")] {
+        let bits = family.bits();
+        net.a.ns.sh(&format!("{ip_command} route add {to}/{bits} dev eth0 proto 99 metric 111"));
+        let before = net.a.ns.sh(&format!("{ip_command} route show proto 99"));
+        assert!(before.contains(to), "{before}");
+        let spec = net.a.spec(1);
+        let ns = Ns::bare();
+        let error = net.a.ns.run(|| net.a.wirer.wire(&ns.0, &spec).unwrap_err());
+        let said = error.to_string();
+        assert!(said.contains(&format!("foreign route to {to}/{bits} (protocol 99, metric 111)")), "{said}");
+        assert_eq!(net.a.ns.sh(&format!("{ip_command} route show proto 99")), before);
+        assert_eq!(links(&ns), "lo ");
+        net.a.ns.sh(&format!("{ip_command} route del {to}/{bits} proto 99 metric 111"));
+    }
+    // One of ours is written over: here the route of a link that was not retired.
+    let stale = net.a.pod(1);
+    let fresh = Pod { ns: Ns::bare(), spec: net.a.spec(1) };
+    net.a.allow(&fresh);
+    net.a.ns.run(|| {
+        net.a.wirer.wire(&fresh.ns.0, &fresh.spec).unwrap();
+        assert_eq!(net.a.wirer.check_host(&fresh.spec).unwrap(), []);
+        // With nothing to repair, a repair changes nothing.
+        net.a.wirer.repair_host(&fresh.spec).unwrap();
+        assert_eq!(net.a.wirer.check_host(&fresh.spec).unwrap(), []);
+    });
+    drop(stale);
+    // A repair leaves a foreign one alone, too.
+    net.a.ns.sh("ip route replace 10.244.4.1/32 dev eth0 proto 99 metric 111");
+    let error = net.a.ns.run(|| net.a.wirer.repair_host(&fresh.spec).unwrap_err());
+    assert!(matches!(error, WireError::ForeignRoute { .. }), "{error}");
+    let left = net.a.ns.sh("ip route show table main proto 99");
+    assert!(left.contains("10.244.4.1 dev eth0"), "{left}");
+}
+
+#[test]
 fn retired_is_out_of_service_at_once_and_reaped_is_gone() {
     let mut net = Net::new(&[V4, V6]);
     let pods = [net.a.pod(1), net.a.pod(2), net.a.pod(3)];
@@ -297,6 +334,25 @@ fn routes_agree_with_the_plan_and_then_rest() {
     assert_eq!(blocks, ["10.244.5.0/24", "fd12:3456:789a:0:5::/80"]);
     assert!(applied.without_link.iter().all(|link| *link == one.spec.link) && !applied.without_link.is_empty());
     assert!(!net.a.ns.sh("ip route show proto 111").contains("10.244.5.0/24"));
+}
+
+#[test]
+fn the_pods_end_is_known_by_name_from_the_host() {
+    let mut net = Net::new(&[V4, V6]);
+    for ifname in ["eth0", "net1"] {
+        let spec = PodSpec { ifname: ifname.into(), ..net.a.spec(1) };
+        let ns = Ns::bare();
+        let (wired, nsid) = net.a.ns.run(|| {
+            let wired = net.a.wirer.wire(&ns.0, &spec).unwrap();
+            (wired, pod::netnsid_of(&ns.0).unwrap().unwrap())
+        });
+        net.a.ns.run(|| {
+            assert_eq!(pod::interface_name(nsid, wired.pod_index).unwrap().as_deref(), Some(ifname));
+            assert_eq!(pod::interface_name(nsid, wired.pod_index + 1).unwrap(), None);
+            assert_eq!(pod::interface_name(nsid + 1000, wired.pod_index).unwrap(), None);
+            net.a.wirer.reap(std::slice::from_ref(&spec.link)).unwrap();
+        });
+    }
 }
 
 #[test]

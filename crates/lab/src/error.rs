@@ -32,6 +32,18 @@ pub enum LabError {
         /// Its name.
         lab: String,
     },
+    /// The lab is there, without its daemon, and is not what is asked for.
+    #[error(
+        "lab `{lab}` is there with other settings ({}), and its daemon does not run: the same arguments as before start \
+         it again, `overlane lab down --name {lab}` ends it",
+        differences.join("; ")
+    )]
+    OtherSettings {
+        /// Its name.
+        lab: String,
+        /// Which.
+        differences: Vec<String>,
+    },
     /// There is no such lab.
     #[error("lab `{lab}` is not up; {}", others(exist))]
     NotUp {

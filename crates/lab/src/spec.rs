@@ -84,6 +84,7 @@ pub fn resolve(request: &UpRequest) -> Result<Plan> {
         controllers: request.controllers.unwrap_or(1),
         daemon: None,
         api: None,
+        complete: false,
     };
     Ok(Plan { record, joins, manifests })
 }

@@ -48,6 +48,9 @@ pub struct LabRecord {
     pub daemon: Option<ProcessId>,
     /// Where the API is served, once it is.
     pub api: Option<ApiRecord>,
+    /// Whether it has been ready: until then what was asked for is still being made.
+    #[serde(default)]
+    pub complete: bool,
 }
 
 /// Where a lab's API is served.
@@ -65,6 +68,26 @@ impl LabRecord {
     /// The families as values.
     pub fn families(&self) -> Result<Vec<Family>> {
         self.families.iter().map(|text| text.parse().context("read the lab's families")).collect()
+    }
+
+    /// In what this lab is not as `other` is asked for; what only a running lab knows is left out.
+    pub fn differences(&self, other: &Self) -> Result<Vec<String>> {
+        let fields = |record: &Self| -> Result<Value> {
+            let asked = Self { daemon: None, api: None, complete: false, ..record.clone() };
+            serde_json::to_value(asked).context("encode a lab's record")
+        };
+        let (mine, theirs) = (fields(self)?, fields(other)?);
+        let mine =
+            mine.as_object().into_iter().flatten().filter(|(key, value)| theirs.get(key.as_str()) != Some(value));
+        let told = mine.map(|(key, value)| {
+            let name = key.replace('_', "-");
+            match (value, theirs.get(key.as_str())) {
+                // One word says which; a list or an object says too much.
+                (Value::Number(has), Some(asked)) => format!("{name}: {has}, asked for {asked}"),
+                _ => name,
+            }
+        });
+        Ok(told.collect())
     }
 
     /// Reads a lab's record; an error that lists the labs there are if there is none.

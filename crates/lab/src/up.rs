@@ -73,24 +73,32 @@ pub async fn up(plan: &Plan, patience: Duration, keep: bool, mut told: impl FnMu
 
 async fn up_locked(plan: &Plan, patience: Duration, keep: bool, told: &mut impl FnMut(&Progress)) -> Result<LabStatus> {
     let name = &plan.record.name;
+    let deadline = Instant::now() + patience;
     if let Some(record) = LabRecord::find(name)? {
-        return resume(&record, patience, told).await;
+        refuse_other(&record, plan)?;
+        return make(plan, record.complete, deadline, told).await;
     }
     refuse_leftovers(&plan.record)?;
     refuse_foreign_vnet(plan)?;
-    let made = make(plan, Instant::now() + patience, told).await;
+    files::make_dir(LabPaths::of(name).dir())?;
+    plan.record.save()?;
+    let made = make(plan, false, deadline, told).await;
     if made.is_err() && !keep {
         down::down_locked(name)?;
     }
     made
 }
 
-async fn make(plan: &Plan, deadline: Instant, told: &mut impl FnMut(&Progress)) -> Result<LabStatus> {
+/// Starts the daemon of a lab whose record is written, and waits until the lab is as asked for. One that was complete
+/// may have had nodes added and removed since: it is ready as it was.
+async fn make(plan: &Plan, complete: bool, deadline: Instant, told: &mut impl FnMut(&Progress)) -> Result<LabStatus> {
     let name = &plan.record.name;
-    files::make_dir(LabPaths::of(name).dir())?;
-    plan.record.save()?;
     let mut daemon = start_daemon(name)?;
     let lab = follow(name, &mut daemon, deadline, told).await?;
+    if complete {
+        let nodes = lab.status().await?.nodes.len();
+        return wait_ready(&lab, nodes, deadline, told).await;
+    }
     if !plan.manifests.is_empty() {
         let client = lab.kube()?;
         let mut doing = Progress::default();
@@ -100,7 +108,9 @@ async fn make(plan: &Plan, deadline: Instant, told: &mut impl FnMut(&Progress)) 
         })
         .await?;
     }
-    wait_ready(&lab, usize::try_from(plan.record.nodes)?, deadline, told).await
+    let status = wait_ready(&lab, usize::try_from(plan.record.nodes)?, deadline, told).await?;
+    LabRecord { complete: true, ..LabRecord::load(name)? }.save()?;
+    Ok(status)
 }
 
 /// A lab that did not name a VNet has one of its own, not one that others made under its name.
@@ -116,16 +126,14 @@ fn refuse_foreign_vnet(plan: &Plan) -> Result<()> {
     Err(LabError::Argument { argument: format!("--name {vnet}"), reason }.into())
 }
 
-/// A lab that is there: refused if it runs, its daemon started again if only that is gone.
-async fn resume(record: &LabRecord, patience: Duration, told: &mut impl FnMut(&Progress)) -> Result<LabStatus> {
-    let name = &record.name;
+/// A lab that is there goes on only if its daemon is gone and it is what is asked for.
+fn refuse_other(record: &LabRecord, plan: &Plan) -> Result<()> {
+    let lab = record.name.to_string();
     if record.daemon.is_some_and(|daemon| daemon.alive()) {
-        return Err(LabError::AlreadyUp { lab: name.to_string() }.into());
+        return Err(LabError::AlreadyUp { lab }.into());
     }
-    let mut daemon = start_daemon(name)?;
-    let lab = follow(name, &mut daemon, Instant::now() + patience, told).await?;
-    let nodes = lab.status().await?.nodes.len();
-    wait_ready(&lab, nodes, Instant::now() + patience, told).await
+    let differences = record.differences(&plan.record)?;
+    if differences.is_empty() { Ok(()) } else { Err(LabError::OtherSettings { lab, differences }.into()) }
 }
 
 fn refuse_leftovers(record: &LabRecord) -> Result<()> {

@@ -52,6 +52,13 @@ impl Controller {
         self.task.await.unwrap();
     }
 
+    /// How many of its actions of a kind the API has refused because things had changed.
+    pub fn conflicts(&self, kind: &str) -> u64 {
+        let metrics = self.metrics.text().unwrap();
+        let start = format!("overlane_controller_conflicts_total{{kind=\"{kind}\"}} ");
+        metrics.lines().find_map(|line| line.strip_prefix(&start)).map_or(0, |count| count.parse().unwrap())
+    }
+
     /// As by a kill: nothing is ended in order.
     pub async fn kill(self) {
         self.task.abort();

@@ -1,6 +1,7 @@
 //! No block is left.
 //!
-//! Must catch: a node that is not served though there is room again, an event a retry, other nodes that suffer.
+//! Must catch: a node that is not served though there is room again, an event a retry, other nodes that suffer, a write
+//! that wakes every agent for each node that waits.
 
 use k8s_openapi::api::core::v1::Node;
 use kube::Api;
@@ -44,6 +45,13 @@ async fn told_once_others_unharmed_and_on_by_itself_once_there_is_room() {
         assert!(condition.message.contains("4 used"), "{}", condition.message);
         cluster.until_cluster("Ready", "False", "BlocksExhausted").await;
         cluster.settle().await;
+        // One more that waits is told by its own Node; every agent watches the ClusterNetwork.
+        let before = cluster.server.stats().requests;
+        cluster.join("n7", "b7").await;
+        cluster.until_node("n7", "NetworkUnavailable", "True", "NoBlockAvailable").await;
+        cluster.settle().await;
+        let writes = cluster.writes_since(&before);
+        assert!(writes.keys().all(|(_, resource)| !resource.contains("clusternetwork")), "{writes:?}");
         // Whatever is tried again in vain writes and tells nothing.
         let before = cluster.server.stats().requests;
         let api: Api<Node> = Api::all(cluster.client.clone());
@@ -59,7 +67,13 @@ async fn told_once_others_unharmed_and_on_by_itself_once_there_is_room() {
         let told = |kind: &str, name: &str| (kind.to_owned(), name.to_owned(), "NoBlockAvailable".to_owned());
         assert_eq!(
             events,
-            [told("ClusterNetwork", "default"), told("Node", "n4"), told("Node", "n5"), told("Node", "n6")]
+            [
+                told("ClusterNetwork", "default"),
+                told("Node", "n4"),
+                told("Node", "n5"),
+                told("Node", "n6"),
+                told("Node", "n7")
+            ]
         );
         // One goes: after the hold-down the longest waiting has its blocks, the others go on waiting.
         let freed = cluster.announced("n2").await;
@@ -72,7 +86,7 @@ async fn told_once_others_unharmed_and_on_by_itself_once_there_is_room() {
         let larger: Vec<String> =
             pod_cidrs.iter().map(|cidr| cidr.replace("/22", "/20").replace("/78", "/76")).collect();
         cluster.patch_network(json!({ "podCIDRs": larger })).await;
-        for name in ["n5", "n6"] {
+        for name in ["n5", "n6", "n7"] {
             cluster.until_announced(name, pod_cidrs.len()).await;
             cluster.until_node(name, "NetworkUnavailable", "False", "OverlaneIsUp").await;
         }

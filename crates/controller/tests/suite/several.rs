@@ -33,6 +33,8 @@ async fn five_hundred_nodes_and_two_controllers() {
         assert_eq!(cluster.live_blocks_of(&name).await, announced.iter().cloned().collect::<BTreeSet<_>>());
         assert_eq!(cluster.node(&name).await.spec.unwrap().pod_cidrs, Some(announced));
     }
+    let refused = one.conflicts("claim-block") + two.conflicts("claim-block");
+    assert!(refused > 0, "the two never wanted one block: this run shows nothing");
     let events = cluster.events().await;
     assert!(events.is_empty(), "nothing was wrong, yet: {:?}", &events[..events.len().min(3)]);
     one.stop().await;

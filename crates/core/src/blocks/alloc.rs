@@ -286,6 +286,13 @@ impl Allocator {
         self.pools.iter().enumerate().find_map(|(slot, pool)| Some((slot, pool.exact(block)?)))
     }
 
+    /// Released claims under a node's name that nobody can get: no pod CIDR has blocks of their size there.
+    pub(super) fn outgrown<'a>(&'a self, node: &str) -> impl Iterator<Item = (&'a Claim, u64)> + use<'a> {
+        self.of_node(node)
+            .filter(|claim| self.place(&claim.cidr).is_none())
+            .filter_map(|claim| Some((claim, claim.released_ms?)))
+    }
+
     /// How full each pool is.
     #[must_use]
     pub fn usage(&self) -> Vec<PoolUse> {

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::alloc::Allocator;
 use super::given::Given;
 use super::view::{Claim, ConfigView, NodeView, ObjectRef, StateView};
-use super::{Settings, Verdict, absent, node};
+use super::{Action, Settings, Verdict, absent, node};
 use crate::cidr::Cidr;
 use crate::cluster::ClusterPlan;
 
@@ -282,19 +282,38 @@ impl World {
         let Some(plan) = self.plan.as_ref().filter(|_| !name.is_empty()) else { return Verdict::default() };
         let state = self.states.get(name).map(|state| &**state);
         let config = self.configs.get(name).map(|config| &**config);
-        let Some(view) = self.nodes.get(name) else {
-            return absent::decide(name, &self.alloc, state, config, &self.settings, now_ms);
+        let mut verdict = match self.nodes.get(name) {
+            None => absent::decide(name, &self.alloc, state, config, &self.settings, now_ms),
+            Some(view) => node::decide(&Given {
+                plan,
+                alloc: &self.alloc,
+                settings: &self.settings,
+                node: view,
+                state,
+                config,
+                now_ms,
+                settled_ms: self.settled_ms,
+            }),
         };
-        node::decide(&Given {
-            plan,
-            alloc: &self.alloc,
-            settings: &self.settings,
-            node: view,
-            state,
-            config,
-            now_ms,
-            settled_ms: self.settled_ms,
-        })
+        self.clear_outgrown(name, &mut verdict, now_ms);
+        verdict
+    }
+
+    /// Node masks change while no claim is live; the released ones of the old size go once they have rested.
+    fn clear_outgrown(&self, name: &str, verdict: &mut Verdict, now_ms: u64) {
+        for (claim, released_ms) in self.alloc.outgrown(name) {
+            let due = released_ms.saturating_add(self.settings.hold_down_ms);
+            let object = claim.object.clone();
+            let assigned = |action: &Action| matches!(action, Action::Assign { block, .. } if *block == claim.cidr);
+            if verdict.actions.iter().any(assigned) {
+                continue;
+            }
+            if due <= now_ms {
+                verdict.actions.push(Action::DeleteClaim { block: claim.cidr, object });
+            } else {
+                verdict.retry_at_ms = Some(verdict.retry_at_ms.map_or(due, |before| before.min(due)));
+            }
+        }
     }
 
     /// Notes since when an agent's word is of a machine that is gone.

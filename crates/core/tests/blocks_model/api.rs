@@ -182,6 +182,7 @@ impl Api {
                 let object = ObjectRef { resource_version, ..old.object };
                 Ok(vec![self.put_claim(Claim { released_ms: Some(*at_ms), object, ..old })])
             }
+            Action::DeleteClaim { block, .. } => panic!("{block} has the size that this plan gives"),
             Action::WriteConfig { node, node_uid, current, content, .. } => {
                 if self.configs.get(node).map(|config| &config.object) != current.as_ref() {
                     return Err(vec![self.read_config(node)]);

@@ -148,9 +148,6 @@ impl Controller {
             Ok(events) => (events, false),
             Err(events) => (events, true),
         };
-        if std::env::var_os("OVERLANE_TRACE").is_some() {
-            eprintln!("{now_ms} {:p} {} refused={refused} {action:?}", &raw const self.queues, job.node);
-        }
         let over = refused || job.actions.is_empty();
         for event in events {
             self.learn(event, now_ms);

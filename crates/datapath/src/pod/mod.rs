@@ -14,7 +14,7 @@ use std::net::IpAddr;
 use overlane_core::family::Family;
 
 pub use check::Fault;
-pub use nsid::{is_alive, netnsid_assign, netnsid_of};
+pub use nsid::{interface_name, is_alive, netnsid_assign, netnsid_of};
 pub use wirer::Wirer;
 
 use crate::mac::Mac;
@@ -84,6 +84,20 @@ pub enum WireError {
         link: String,
         /// The kernel's answer.
         source: Refused,
+    },
+    /// Somebody else has a route to the pod's address where ours would be.
+    #[error(
+        "wire pod link {link}: there is a foreign route to {destination} (protocol {protocol}, metric {}); \
+         find out who made it (`ip route show {destination}`) and remove it, or take {destination} out of the pod CIDR",
+        crate::owned::METRIC
+    )]
+    ForeignRoute {
+        /// The host's end.
+        link: String,
+        /// The address.
+        destination: overlane_core::cidr::Cidr,
+        /// Who made it (`rtm_protocol`).
+        protocol: u8,
     },
     /// The kernel took an IPv6 address and does not use it.
     #[error("wire pod link {link}: address {address} of the pod does not come into use")]

@@ -7,6 +7,7 @@ use nix::errno::Errno;
 
 use crate::netlink::{NetlinkError, Socket};
 use crate::netns::Netns;
+use crate::rtnl::link::{self, Link};
 use crate::rtnl::nsid;
 
 /// The number that the calling thread's namespace has for `ns`, if it has one.
@@ -45,6 +46,18 @@ pub fn is_alive(number: i32) -> Result<bool, NetlinkError> {
     match Socket::route()?.request(nsid::get_by_number(number)) {
         Ok(answers) => Ok(answers.first().and_then(nsid::read).is_some()),
         Err(error) if error.errno() == Some(Errno::ENOENT) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// The name of an interface in the namespace with this number; `None` if there is no such number, or no such interface.
+///
+/// # Errors
+/// Netlink does not work.
+pub fn interface_name(number: i32, index: u32) -> Result<Option<String>, NetlinkError> {
+    match Socket::route()?.request(link::get_in(number, index)) {
+        Ok(answers) => Ok(answers.iter().find_map(Link::read).map(|link| link.name)),
+        Err(error) if matches!(error.errno(), Some(Errno::ENODEV | Errno::EINVAL)) => Ok(None),
         Err(error) => Err(error),
     }
 }

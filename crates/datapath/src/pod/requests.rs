@@ -14,10 +14,11 @@ use crate::rtnl::{address, link, neighbour};
 
 const LOOPBACK_INDEX: u32 = 1;
 
-/// What goes to the host's namespace once the link is there.
+/// What goes to the host's namespace once the link is there. A route that is there already is refused: it may be
+/// somebody else's.
 pub(super) fn host(spec: &PodSpec, index: u32) -> Vec<Request> {
     let of_address = |address: &IpAddr| {
-        [neighbour::set_permanent(index, &spec.link, *address, spec.mac), host_route(spec, *address, index).set()]
+        [neighbour::set_permanent(index, &spec.link, *address, spec.mac), host_route(spec, *address, index).add()]
     };
     spec.addresses.iter().flat_map(of_address).collect()
 }

@@ -11,8 +11,9 @@ use nix::errno::Errno;
 
 use super::check::{self, Fault};
 use super::{PodSpec, Retiring, WireError, Wired, requests};
-use crate::netlink::{Message, NetlinkError, Refused, Socket};
+use crate::netlink::{Message, NetlinkError, Refused, Request, Socket};
 use crate::netns::{Netns, NetnsError};
+use crate::node::main_table;
 use crate::owned;
 use crate::rtnl::link::{self, Link, VethEnd};
 use crate::rtnl::{neighbour, route};
@@ -162,8 +163,48 @@ fn host_side(socket: &mut Socket, spec: &PodSpec, made: Wired, tell: &SyncSender
     socket.request(identity).map_err(|error| step(spec, error))?;
     // If the other thread is gone it has failed, and its join says why.
     let _ = tell.send(made.pod_index);
+    put_host(socket, spec, made.host_index, &Vec::new)
+}
+
+/// Neighbours and routes of the host's side, after `before`. A route of somebody else's is not written over.
+fn put_host(
+    socket: &mut Socket,
+    spec: &PodSpec,
+    index: u32,
+    before: &dyn Fn() -> Vec<Request>,
+) -> Result<(), WireError> {
     let v6_file = format!("/proc/sys/net/ipv6/conf/{}/disable_ipv6", spec.link);
-    with_ipv6(&spec.link, &v6_file, || socket.batch(requests::host(spec, made.host_index)))
+    let mut in_the_way = false;
+    with_ipv6(&spec.link, &v6_file, || {
+        let mut requests = before();
+        requests.extend(requests::host(spec, index));
+        let mut answers = socket.batch(requests)?;
+        // Only what must be new is refused so: the routes.
+        let taken = |answer: &Result<(), Refused>| answer.as_ref().is_err_and(|r| r.errno == Errno::EEXIST);
+        in_the_way = answers.iter().any(taken);
+        answers.retain(|answer| !taken(answer));
+        Ok(answers)
+    })?;
+    if in_the_way { put_over_own_routes(socket, spec, index) } else { Ok(()) }
+}
+
+/// Writes the routes over those that are ours.
+fn put_over_own_routes(socket: &mut Socket, spec: &PodSpec, index: u32) -> Result<(), WireError> {
+    let all = main_table(socket, 0)?;
+    for address in &spec.addresses {
+        let route = requests::host_route(spec, *address, index);
+        let there = all.iter().find(|other| other.destination == route.destination && other.metric == route.metric);
+        let request = match there {
+            Some(foreign) if !foreign.is_ours() => {
+                let (destination, protocol) = (foreign.destination, foreign.protocol);
+                return Err(WireError::ForeignRoute { link: spec.link.clone(), destination, protocol });
+            }
+            Some(_) => route.set(),
+            None => route.add(),
+        };
+        socket.request(request).map_err(|error| step(spec, error))?;
+    }
+    Ok(())
 }
 
 fn pod_side(ns: &Netns, spec: &PodSpec, told: &Receiver<u32>) -> Result<(), WireError> {
@@ -216,15 +257,12 @@ fn repair_host(socket: &mut Socket, spec: &PodSpec) -> Result<(), WireError> {
     let Some(found) = find_links(socket, std::iter::once(spec.link.as_str()))?.remove(&spec.link) else {
         return Ok(());
     };
-    let v6_file = format!("/proc/sys/net/ipv6/conf/{}/disable_ipv6", spec.link);
-    with_ipv6(&spec.link, &v6_file, || {
-        let mut requests = vec![
+    put_host(socket, spec, found.index, &|| {
+        vec![
             link::set_mac_and_mtu(found.index, &spec.link, owned::HOST_MAC, found.mtu),
             link::set_identity(found.index, &spec.link, Some(&spec.alias), requests::has_ipv6()),
             link::set_up(found.index, &spec.link),
-        ];
-        requests.extend(requests::host(spec, found.index));
-        socket.batch(requests)
+        ]
     })
 }
 

@@ -20,6 +20,7 @@ const IFLA_GROUP: u16 = 27;
 const IFLA_NET_NS_FD: u16 = 28;
 const IFLA_EXT_MASK: u16 = 29;
 const IFLA_LINK_NETNSID: u16 = 37;
+const IFLA_TARGET_NETNSID: u16 = 46;
 const IFLA_INFO_KIND: u16 = 1;
 const IFLA_INFO_DATA: u16 = 2;
 const VETH_INFO_PEER: u16 = 1;
@@ -211,6 +212,15 @@ pub fn get(name: &str) -> Request {
 pub fn get_by_index(index: u32) -> Request {
     Request::new(libc::RTM_GETLINK, 0, format!("look up link {index}"))
         .body(&header(index, 0, 0))
+        .u32(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS)
+}
+
+/// Asks for a link by index in the namespace that has this number here (Linux 4.15).
+#[must_use]
+pub fn get_in(nsid: i32, index: u32) -> Request {
+    Request::new(libc::RTM_GETLINK, 0, format!("look up link {index} of the namespace with number {nsid}"))
+        .body(&header(index, 0, 0))
+        .u32(IFLA_TARGET_NETNSID, nsid.cast_unsigned())
         .u32(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS)
 }
 

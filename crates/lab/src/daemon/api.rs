@@ -26,7 +26,8 @@ use crate::process;
 
 /// The API's port inside the VNet.
 pub const PORT: u16 = 6443;
-const SAVE_EVERY: Duration = Duration::from_secs(1);
+/// What the API was told in the last moment before a daemon is killed is lost.
+const SAVE_EVERY: Duration = Duration::from_millis(500);
 const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
 
 /// The API, and who serves it.

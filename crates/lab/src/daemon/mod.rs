@@ -7,7 +7,7 @@ mod nodes;
 mod schedule;
 pub mod supervise;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -173,14 +173,15 @@ impl Cluster {
         self.apply_cluster_network().await?;
         self.start_controllers();
         let known = NodeRecord::all(&self.paths)?;
-        if known.is_empty() {
-            for number in 0..self.record.nodes {
-                self.set_phase(Phase::Starting(format!("node {} of {}", number + 1, self.record.nodes)));
-                self.add_node(Some(number)).await?;
-            }
-        }
+        let is_known: BTreeSet<u32> = known.iter().map(|node| node.number).collect();
         for node in known {
             self.resume_node(node).await?;
+        }
+        // Once it was complete, nodes come and go by command only.
+        let asked = if self.record.complete { 0 } else { self.record.nodes };
+        for number in (0..asked).filter(|number| !is_known.contains(number)) {
+            self.set_phase(Phase::Starting(format!("node {} of {asked}", number + 1)));
+            self.add_node(Some(number)).await?;
         }
         self.mesh().await
     }

@@ -38,6 +38,16 @@ pub fn start(pod: &Pod, record: &PodRecord, around: &Environment, log: PathBuf) 
     Ok(Running::Child(Box::new(launch.start()?)))
 }
 
+/// Why a pod cannot run in a lab, if it cannot: it is one program there.
+pub fn unfit(pod: &Pod) -> Option<String> {
+    let spec = pod.spec.as_ref()?;
+    let inits = spec.init_containers.as_ref().map_or(0, Vec::len);
+    (spec.containers.len() != 1 || inits > 0).then(|| {
+        let count = spec.containers.len();
+        format!("a lab's pod has one container and no init containers; this one has {count} and {inits}")
+    })
+}
+
 fn first(pod: &Pod) -> Option<&Container> {
     pod.spec.as_ref()?.containers.first()
 }

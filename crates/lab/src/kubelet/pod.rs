@@ -79,6 +79,11 @@ impl Worker {
 
     /// Keeps the pod until it is gone.
     pub async fn run(mut self) {
+        if let Some(why) = container::unfit(&self.pod).filter(|_| !self.gone) {
+            self.context.event(&self.pod, "UnexpectedAdmissionError", &why).await;
+            self.record.finished = Some("Failed".to_owned());
+            self.moment.refused = Some(why);
+        }
         self.save();
         let mut running = self.adopt();
         while !self.ending() {

@@ -22,6 +22,8 @@ pub struct Moment {
     pub waiting: Option<(String, String)>,
     /// Whether the pod is being ended.
     pub ending: bool,
+    /// Why it cannot run here at all.
+    pub refused: Option<String>,
 }
 
 /// The status.
@@ -38,7 +40,15 @@ pub fn of(record: &PodRecord, pod: &Pod, node_addresses: &[IpAddr], moment: &Mom
     status.insert("phase".into(), phase.into());
     status.insert("qosClass".into(), "BestEffort".into());
     status.insert("conditions".into(), conditions(pod, sandboxed, ready, record.finished.as_deref(), at));
-    status.insert("containerStatuses".into(), json!([container(record, pod, running, ready, moment)]));
+    match &moment.refused {
+        Some(message) => {
+            status.insert("reason".into(), "UnexpectedAdmissionError".into());
+            status.insert("message".into(), message.as_str().into());
+        }
+        None => {
+            status.insert("containerStatuses".into(), json!([container(record, pod, running, ready, moment)]));
+        }
+    }
     if let Some(first) = node_addresses.first() {
         status.insert("hostIP".into(), first.to_string().into());
         status.insert("hostIPs".into(), node_addresses.iter().map(|ip| json!({"ip": ip.to_string()})).collect());

@@ -3,6 +3,8 @@
 //! Must catch: an agent that takes packets from any MAC for its peers', so that two clusters with one pod CIDR meet.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
+mod use_it;
+
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Duration;
