@@ -214,6 +214,37 @@ fn a_new_structure_keeps_members_and_counters() {
     assert_eq!(net.a.ns.sh("nft -a list table inet overlane"), before);
 }
 
+/// Whatever a foreign hand does while the structure is written, it is not taken for ours.
+#[test]
+fn what_is_damaged_during_a_repair_is_repaired_in_the_end() {
+    let ns = Ns::new();
+    let table = Table::new(BTreeSet::new());
+    ns.run(|| table.apply(&plan(), &primary()).unwrap());
+    let whole = ns.sh("nft -s -t list table inet overlane");
+    let over = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !over.load(std::sync::atomic::Ordering::Relaxed) {
+                // There is no such chain in the moment in which the table is replaced.
+                ns.run(|| {
+                    drop(
+                        std::process::Command::new("nft")
+                            .args(["flush", "chain", "inet", "overlane", "to_pod"])
+                            .output(),
+                    )
+                });
+            }
+        });
+        for _ in 0..20 {
+            ns.run(|| table.audit().unwrap());
+        }
+        over.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+    ns.run(|| table.audit().unwrap());
+    assert_eq!(ns.sh("nft -s -t list table inet overlane"), whole);
+    ns.run(|| assert_eq!(table.audit().unwrap(), Audit::default()));
+}
+
 #[test]
 fn a_table_of_another_shape_is_replaced_whole() {
     let ns = Ns::new();

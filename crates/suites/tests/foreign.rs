@@ -6,12 +6,13 @@
 use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, OnceLock};
 
+use nix::sys::signal::Signal;
 use overlane_suites::agent::Agent;
 use overlane_suites::books::{self, Live};
 use overlane_suites::faults::{self, Target};
 use overlane_suites::runtime::Sandbox;
 use overlane_suites::wait::{ensure, eventually, holds, millis, secs};
-use overlane_suites::{Lab, NodeHandle, Ns, clean, ip, nft, packet};
+use overlane_suites::{Lab, NodeHandle, Ns, clean, exec, ip, nft, packet};
 
 static NODES: [Mutex<()>; 3] = [Mutex::new(()), Mutex::new(()), Mutex::new(())];
 
@@ -191,6 +192,18 @@ fn doctor_names_a_foreign_drop() {
     let astray = doctor();
     node.ns.must(&format!("ip route del {narrower} dev eth0"));
     assert!(astray.code == Some(1) && astray.all().contains(&format!("ip route del {narrower}")), "{astray}");
+    // An agent that does not answer, and a setting that it cannot put right meanwhile.
+    let agent = node.agent_pid().unwrap();
+    exec::signal(agent, Signal::SIGSTOP);
+    node.ns.set_sysctl("net/ipv4/ip_forward", "0");
+    let deaf = doctor();
+    node.ns.set_sysctl("net/ipv4/ip_forward", "1");
+    exec::signal(agent, Signal::SIGCONT);
+    assert_eq!(deaf.code, Some(1), "{deaf}");
+    for word in ["agent on node-2: does not answer", "look at its log", "net/ipv4/ip_forward is 0, not 1"] {
+        assert!(deaf.all().contains(word), "no `{word}` in {deaf}");
+    }
+    assert_eq!(doctor().code, Some(0));
 }
 
 fn repairs(node: &NodeHandle) -> f64 {

@@ -319,8 +319,47 @@ impl Chance {
     }
 }
 
+/// Who is killed.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Victim {
+    Agent,
+    Plugin,
+}
+
+impl Victim {
+    /// Kills it while a call is under way, somewhere within `usual`; whether the call still ran.
+    fn kill(self, stage: &Stage, call: &std::process::Child, after: Duration) -> bool {
+        std::thread::sleep(after);
+        let pid = i32::try_from(call.id()).unwrap();
+        match self {
+            Victim::Agent => {
+                exec::signal(stage.agent.pid(), nix::sys::signal::Signal::SIGKILL);
+                // Dead while the plugin still waits: the kill landed inside the call.
+                let inside = exec::alive(pid);
+                stage.agent.kill();
+                stage.agent.launch();
+                inside
+            }
+            Victim::Plugin => {
+                let inside = exec::alive(pid);
+                exec::signal(pid, nix::sys::signal::Signal::SIGKILL);
+                inside
+            }
+        }
+    }
+}
+
 #[test]
-fn kills_at_random_moments() {
+fn agent_killed_at_random_moments() {
+    at_random_moments(Victim::Agent);
+}
+
+#[test]
+fn plugin_killed_at_random_moments() {
+    at_random_moments(Victim::Plugin);
+}
+
+fn at_random_moments(victim: Victim) {
     let full = std::env::var_os("OVERLANE_FULL").is_some();
     let (calls, kills) = if full { (500, 200) } else { (50, 20) };
     let stage = Stage::new(1);
@@ -337,46 +376,34 @@ fn kills_at_random_moments() {
         let kill_it = (calls - done.min(calls)) < (kills - landed) * 3 || chance.below(5) < 3;
         let began = Instant::now();
         let call = start(&stage.runtime, verb, &sandbox);
-        let mut inside = false;
-        if kill_it {
-            let span = usual.as_micros().max(500) as u64;
-            std::thread::sleep(Duration::from_micros(chance.below(span)));
-            // Dead while the plugin still waits: the kill landed inside the call.
-            let pid = i32::try_from(call.id()).unwrap();
-            exec::signal(stage.agent.pid(), nix::sys::signal::Signal::SIGKILL);
-            inside = exec::alive(pid);
-            landed += i32::from(inside);
-            stage.agent.kill();
-            stage.agent.launch();
-        }
+        let span = usual.as_micros().max(500) as u64;
+        let after = Duration::from_micros(chance.below(span));
+        let inside = kill_it && victim.kill(&stage, &call, after);
+        landed += i32::from(inside);
         let answer = finish(call, verb, |_| ());
         if !kill_it {
             usual = (usual * 3 + began.elapsed()) / 4;
         }
         let what = format!("call {done}, kill inside: {inside}: {}", answer.out);
         stage.node.agent_ready();
+        // A plugin that died has said nothing, or all that it had to say.
+        let said = answer.out.ok() || answer.code().is_some() || (victim == Victim::Plugin && inside);
+        assert!(said, "{what}");
         match (add, answer.out.ok()) {
             (true, true) => {
                 sandbox.result = answer.json;
                 pods.push(sandbox);
             }
-            (true, false) => {
-                assert!(answer.code().is_some(), "{what}");
-                if chance.below(3) > 0 {
-                    stage.runtime.del(&sandbox).must();
-                }
-            }
-            (false, true) => (),
-            (false, false) => {
-                assert!(answer.code().is_some(), "{what}");
-                stage.runtime.del(&sandbox).must();
-            }
+            // The runtime ends it, or has forgotten it: then the end of its namespace is the proof.
+            (true, false) if chance.below(3) > 0 => drop(stage.runtime.del(&sandbox).must()),
+            (false, false) => drop(stage.runtime.del(&sandbox).must()),
+            _ => (),
         }
         if done % 10 == 0 {
             stage.judge(&pods.iter().collect::<Vec<_>>(), &[], &what);
         }
     }
-    println!("{done} calls, {landed} kills inside a call");
+    println!("{victim:?}: {done} calls, {landed} kills inside a call");
     stage.judge(&pods.iter().collect::<Vec<_>>(), &[], "at the end");
     for sandbox in &pods {
         stage.runtime.del(sandbox).must();

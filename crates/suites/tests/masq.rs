@@ -1,4 +1,4 @@
-//! Masquerade settings in ip-masq-agent's format, from ConfigMaps.
+//! Masquerade: settings in ip-masq-agent's format, from ConfigMaps; and the address that each link gives.
 //!
 //! Must catch: one bad ConfigMap undoing the good ones.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
@@ -7,6 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use overlane_suites::lab::Pod;
+use overlane_suites::ns::OwnNs;
 use overlane_suites::probe::{self, Witness};
 use overlane_suites::wait::{ensure, eventually, millis, secs};
 use overlane_suites::{Lab, Ns, ip};
@@ -114,6 +115,54 @@ fn config_maps_are_merged_applied_at_once_and_bad_ones_named() {
     }
     stage.both(&stage.vm, true, "without ConfigMaps again");
     stage.both(&stage.internet, true, "without ConfigMaps again");
+}
+
+/// What leaves by another link than the node's primary one bears that link's address.
+#[test]
+fn a_second_interface_has_its_own_address() {
+    let lab = Lab::up(&["--nodes", "1"]);
+    let node = lab.node(0);
+    let pod = lab.run_pod("p", &node.name);
+    let own = OwnNs::new();
+    let side = own.ns.clone();
+    let name = own.path();
+    let name = name.file_name().unwrap().to_str().unwrap();
+    node.ns.must(&format!("ip link add side0 type veth peer name eth0 netns {name}"));
+    for line in [
+        "ip address add 198.51.100.1/24 dev side0",
+        "ip address add 2001:db8:51::1/64 dev side0 nodad",
+        "ip link set side0 up",
+    ] {
+        node.ns.must(line);
+    }
+    for line in [
+        "ip address add 198.51.100.2/24 dev eth0",
+        "ip address add 2001:db8:51::2/64 dev eth0 nodad",
+        "ip link set eth0 up",
+    ] {
+        side.must(line);
+    }
+    for (own, want) in pod.ips.iter().map(|ip| (*ip, if ip.is_ipv4() { "198.51.100.1" } else { "2001:db8:51::1" })) {
+        eventually(secs(5), "the leaving link's address", || {
+            let seen = seen_as(&pod, &side, own);
+            ensure(seen == want.parse().ok(), || format!("{own} is seen as {seen:?}, not {want}"))
+        });
+        // Answers find back.
+        let to = ip::global_addresses(&side).into_iter().find(|ip| ip.is_ipv4() == own.is_ipv4()).unwrap();
+        overlane_suites::packet::ping(&pod.ns, to, 1400, secs(2)).unwrap();
+        // And by the primary link it is the node's, as before.
+        let internet = lab.internet();
+        let node_ip = node.ips().into_iter().find(|ip| ip.is_ipv4() == own.is_ipv4());
+        assert_eq!(seen_as(&pod, &internet, own), node_ip);
+    }
+    // Nobody gets in by it.
+    let before = overlane_suites::nft::counter(&node.ns, "no_way_in");
+    for ip in &pod.ips {
+        let (family, via) = if ip.is_ipv4() { ("-4", "198.51.100.1") } else { ("-6", "2001:db8:51::1") };
+        side.must(&format!("ip {family} route add {ip} via {via}"));
+        assert!(overlane_suites::packet::ping(&side, *ip, 56, millis(300)).is_err());
+    }
+    assert!(overlane_suites::nft::counter(&node.ns, "no_way_in") > before);
 }
 
 fn bad_ones(stage: &Stage) {

@@ -34,6 +34,34 @@ fn a_full_block_is_refused_with_the_reason() {
 }
 
 #[test]
+fn more_pods_than_addresses_is_a_condition() {
+    let mut objects = Objects::dual();
+    let node = |max_pods: u32| {
+        format!(
+            "apiVersion: v1\nkind: Node\nmetadata: {{name: n1, uid: u1}}\nstatus: {{capacity: {{pods: '{max_pods}'}}}}\n---\n"
+        )
+    };
+    objects.extra = node(254);
+    let world = World::new(&objects);
+    let told = || {
+        let reasons = world.state()["degraded"].as_array().unwrap().clone();
+        reasons.into_iter().find(|r| r["reason"] == "MaxPodsExceedBlock")
+    };
+    assert_eq!(told(), None, "254 addresses for 254 pods");
+    objects.extra = node(255);
+    world.say(&objects);
+    let message = eventually("told", told).to_string();
+    assert!(message.contains("255 pods") && message.contains("254 IPv4"), "{message}");
+    assert!((world.metric("overlane_degraded{reason=\"MaxPodsExceedBlock\"}") - 1.0).abs() < 0.1);
+    // It serves all the same.
+    let pod = Pod::new();
+    world.client.add("c", &pod.path());
+    objects.extra = node(250);
+    world.say(&objects);
+    eventually("it is over", || told().is_none().then_some(()));
+}
+
+#[test]
 fn a_block_given_to_another_takes_its_pods_off_the_network() {
     let mut objects = Objects::dual();
     let world = World::new(&objects);

@@ -1,5 +1,6 @@
 //! The machine: rights, kernel, leftovers; and this node's own network, where the agent runs without a lab.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use overlane_core::family::Family;
@@ -8,7 +9,7 @@ use overlane_lab::names::LabName;
 use overlane_lab::state::LabRecord;
 use overlane_lab::{down, netns};
 
-use super::{Finding, Verdict, features};
+use super::{Finding, Verdict, features, networkd};
 
 const MACHINE: &str = "this machine";
 /// Bits of `CapEff`, see linux/capability.h.
@@ -87,10 +88,11 @@ pub fn examine_here() -> Vec<Finding> {
     let conflist = Path::new(owned::CNI_CONF_DIR).join(owned::CNI_CONF_NAME).exists();
     if agent || conflist {
         findings.push(agent_ready(MACHINE));
-        match node::routed_families() {
-            Ok(families) => findings.extend(sysctls(MACHINE, &families)),
+        match node::routed() {
+            Ok(routed) => findings.extend(sysctls(MACHINE, &routed.families, &routed.underlays)),
             Err(error) => findings.push(Finding::bad(MACHINE, "routes", error.to_string(), "run as root")),
         }
+        findings.extend(networkd::examine(MACHINE, Path::new("/")));
         return findings;
     }
     let links: Vec<String> = overlane_lab::files::names(Path::new("/sys/class/net"));
@@ -132,8 +134,8 @@ fn has_bridge() -> bool {
 }
 
 /// The sysctls of the namespace that this thread is in, against the list.
-pub fn sysctls(subject: &str, families: &[Family]) -> Vec<Finding> {
-    let wanted = match sysctl::wanted(families, &["eth0".to_owned()].into()) {
+pub fn sysctls(subject: &str, families: &[Family], underlays: &BTreeSet<String>) -> Vec<Finding> {
+    let wanted = match sysctl::wanted(families, underlays) {
         Ok(wanted) => wanted,
         Err(error) => return vec![Finding::bad(subject, "sysctls", error.to_string(), "mount /proc/sys")],
     };
@@ -186,7 +188,7 @@ fn http_get(port: u16, path: &str) -> std::io::Result<(u16, String)> {
 pub fn examine_inside(path: &Path, subject: &str, families: &[Family]) -> Vec<Finding> {
     let looked = netns::run(path, || {
         let mut findings = foreign_chains(subject);
-        findings.extend(sysctls(subject, families));
+        findings.extend(sysctls(subject, families, &["eth0".to_owned()].into()));
         findings.push(agent_ready(subject));
         Ok(findings)
     });

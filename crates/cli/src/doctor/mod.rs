@@ -3,6 +3,7 @@
 mod features;
 mod lab;
 mod machine;
+mod networkd;
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;

@@ -17,6 +17,7 @@ const SUBSYSTEM: u16 = 10 << 8;
 const NEWSETELEM: u16 = SUBSYSTEM | 12;
 const GETSETELEM: u16 = SUBSYSTEM | 13;
 const DELSETELEM: u16 = SUBSYSTEM | 14;
+const GETGEN: u16 = SUBSYSTEM | 16;
 const GETOBJ: u16 = SUBSYSTEM | 19;
 const DESTROYSETELEM: u16 = SUBSYSTEM | 30;
 const LIST_TABLE: u16 = 1;
@@ -32,6 +33,7 @@ const OBJ_NAME: u16 = 2;
 const OBJ_TYPE: u16 = 3;
 const OBJ_DATA: u16 = 4;
 const OBJECT_COUNTER: u32 = 1;
+const GEN_ID: u16 = 1;
 const COUNTER_BYTES: u16 = 1;
 const COUNTER_PACKETS: u16 = 2;
 const HEADER: [u8; 4] = [libc::NFPROTO_INET as u8, 0, 0, 0];
@@ -101,6 +103,13 @@ impl Members {
             elements.extend(attrs(list).filter_map(|(_, element)| read(set, element)));
         }
         Ok(elements)
+    }
+
+    /// The ruleset's generation: how many transactions, anybody's, this namespace has seen.
+    pub(super) fn generation(&mut self) -> Result<u32, NetlinkError> {
+        let answers = self.socket.request(Request::new(GETGEN, 0, "ask for the ruleset's generation").body(&HEADER))?;
+        let id = |message: &Message| find(message.after(HEADER.len()), GEN_ID).and_then(u32_of).map(u32::from_be);
+        answers.iter().find_map(id).ok_or(NetlinkError::Malformed { what: "ask for the ruleset's generation".into() })
     }
 
     /// Packets and bytes of the table's counters.

@@ -13,6 +13,9 @@ use crate::netlink::NetlinkError;
 use crate::render::element::{Element, RawElement, Set};
 use crate::render::nft::{Objects, Structure, mark, marker};
 
+/// How often the structure is written while others change the ruleset at the same time.
+const TRIES: usize = 3;
+
 /// What the plan says: all but the pods.
 #[derive(Debug)]
 pub(super) struct Planned {
@@ -183,35 +186,59 @@ impl State {
     }
 
     fn agree_on_structure(&mut self, planned: &Planned) -> Result<Written, NftError> {
-        let structure = &planned.structure;
-        let found = program::list()?;
-        if is_as_written(found.as_ref(), structure) {
-            return Ok(Written::Nothing);
-        }
-        let elements = planned.elements.iter().cloned().chain(self.pods.iter().cloned().map(Element::Pod)).collect();
-        let written = match found {
-            None => {
-                program::run("write the table", &structure.create(&elements))?;
-                Written::Everything
+        let mut written = Written::Nothing;
+        for _ in 0..TRIES {
+            let found = program::list()?;
+            if is_as_written(found.as_ref(), &planned.structure) {
+                break;
             }
-            Some(found) => {
-                self.fill_before(planned, &found.objects);
-                match program::run("change the table", &structure.update(&elements, &found.objects)) {
-                    Ok(()) => Written::Structure,
-                    // An object of the same name and another kind is in the way (an older version's, or a foreign hand's).
-                    Err(NftError::Refused { .. }) => {
-                        let counters = self.counters()?;
-                        program::run("replace the table", &structure.replace(&elements, &counters))?;
-                        Written::Everything
-                    }
-                    Err(error) => return Err(error),
-                }
+            let (what, generation) = self.write_structure(planned, found)?;
+            written = what;
+            if self.mark(&planned.structure, generation)? {
+                break;
             }
-        };
-        if let Some(listed) = program::list()? {
-            program::run("mark the table", &mark(&structure.revision(), &listed.hash))?;
         }
         Ok(written)
+    }
+
+    /// Writes the structure; what was written, and the generation that this made.
+    fn write_structure(&mut self, planned: &Planned, found: Option<Listing>) -> Result<(Written, u32), NftError> {
+        let structure = &planned.structure;
+        let elements = planned.elements.iter().cloned().chain(self.pods.iter().cloned().map(Element::Pod)).collect();
+        let Some(found) = found else {
+            let generation = self.transact("write the table", &structure.create(&elements))?;
+            return Ok((Written::Everything, generation));
+        };
+        self.fill_before(planned, &found.objects);
+        match self.transact("change the table", &structure.update(&elements, &found.objects)) {
+            Ok(generation) => Ok((Written::Structure, generation)),
+            // An object of the same name and another kind is in the way (an older version's, or a foreign hand's).
+            Err(NftError::Refused { .. }) => {
+                let counters = self.counters()?;
+                let generation = self.transact("replace the table", &structure.replace(&elements, &counters))?;
+                Ok((Written::Everything, generation))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Runs a script as one transaction; the ruleset's generation after it, if nobody else made one meanwhile.
+    fn transact(&mut self, what: &'static str, script: &str) -> Result<u32, NftError> {
+        let before = self.with_members(Members::generation)?;
+        program::run(what, script)?;
+        // The kernel leaves zero out.
+        Ok(before.wrapping_add(1).max(1))
+    }
+
+    /// Notes in the table what nft lists of it, unless anybody changed anything since it was written: a foreign change
+    /// must not be noted as ours. Whether it was noted; without that the next audit writes it again.
+    fn mark(&mut self, structure: &Structure, generation: u32) -> Result<bool, NftError> {
+        let Some(listed) = program::list()? else { return Ok(false) };
+        if self.with_members(Members::generation)? != generation {
+            return Ok(false);
+        }
+        program::run("mark the table", &mark(&structure.revision(), &listed.hash))?;
+        Ok(true)
     }
 
     pub(super) fn counters(&mut self) -> Result<BTreeMap<String, (u64, u64)>, NftError> {

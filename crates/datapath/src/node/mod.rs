@@ -5,7 +5,7 @@ mod segment;
 mod underlay;
 
 pub(crate) use routes::main_table;
-pub use routes::{Applied, PodRoutes, apply, observed_routes, routed_families};
+pub use routes::{Applied, PodRoutes, Routed, apply, observed_routes, routed};
 pub use segment::{Segment, look_up, segment};
 pub use underlay::{Underlay, UnderlayError, underlay};
 

@@ -113,14 +113,33 @@ fn place(route: &Route) -> (u32, overlane_core::cidr::Cidr, u32) {
     (route.table, route.destination, route.metric)
 }
 
-/// The families that have routes of ours: those of the cluster, once an agent has been here.
+/// Where routes of ours lead.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Routed {
+    /// The families that have any: those of the cluster, once an agent has been here.
+    pub families: Vec<Family>,
+    /// Names of the links that lead to other nodes.
+    pub underlays: BTreeSet<String>,
+}
+
+/// Where routes of ours lead in the calling thread's namespace.
 ///
 /// # Errors
 /// The kernel could not be read.
-pub fn routed_families() -> Result<Vec<Family>, NetlinkError> {
-    let routes = observed_routes(&mut Socket::route()?)?;
+pub fn routed() -> Result<Routed, NetlinkError> {
+    let mut socket = Socket::route()?;
+    let routes = observed_routes(&mut socket)?;
     let has = |family: &Family| routes.iter().any(|route| route.destination.family() == *family);
-    Ok(Family::ALL.into_iter().filter(has).collect())
+    let gateways: BTreeSet<u32> = routes
+        .iter()
+        .filter_map(|route| if let Hop::Gateway { index, .. } = route.hop { Some(index) } else { None })
+        .collect();
+    let links = socket.dump(link::list(None))?;
+    let underlays = links.iter().filter_map(Link::read).filter(|link| gateways.contains(&link.index));
+    Ok(Routed {
+        families: Family::ALL.into_iter().filter(has).collect(),
+        underlays: underlays.map(|link| link.name).collect(),
+    })
 }
 
 /// Our routes, IPv4's before IPv6's.

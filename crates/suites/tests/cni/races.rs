@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use nix::sys::signal::Signal;
 use overlane_suites::exec::{self, Running};
+use overlane_suites::monitor::Monitor;
 use overlane_suites::runtime::{Runtime, Sandbox};
 use overlane_suites::wait::{ensure, eventually, millis, secs};
 use overlane_suites::{books, ip, packet};
@@ -50,6 +51,45 @@ fn start_slow(runtime: &Runtime, verb: &str, sandbox: &Sandbox, delay: std::time
 
 fn over(call: &mut Running) {
     eventually(secs(100), "end of a call", || ensure(!call.alive(), || "still runs".into()));
+}
+
+/// Pods are wired side by side: between the making of one pod's link and its last route, another's link is made.
+#[test]
+fn adds_do_not_wait_for_each_other() {
+    let (_lock, node) = node(1);
+    let runtime = node.runtime();
+    let mut overlaps = 0;
+    for _ in 0..10 {
+        let monitor = Monitor::start(&node.ns);
+        let mut sandboxes: Vec<Sandbox> = (0..8).map(|_| Sandbox::new()).collect();
+        std::thread::scope(|scope| {
+            for sandbox in &mut sandboxes {
+                scope.spawn(|| runtime.add(sandbox).must());
+            }
+        });
+        overlaps += overlapping(&monitor.finish(), &sandboxes);
+        for sandbox in &sandboxes {
+            runtime.del(sandbox).must();
+        }
+        if overlaps > 0 {
+            break;
+        }
+    }
+    assert!(overlaps > 0, "of eighty ADDs, eight at a time, no two were at work at once");
+    settled(&node, &[]);
+}
+
+/// How many pods' links were made while another pod was being wired.
+fn overlapping(events: &[String], sandboxes: &[Sandbox]) -> usize {
+    let spans = sandboxes.iter().map(|sandbox| {
+        let link = sandbox.host_link();
+        let of_link: Vec<usize> = (0..events.len()).filter(|at| events[*at].contains(&link)).collect();
+        // The last route: an IPv6 one.
+        let routed = of_link.iter().rev().find(|at| events[**at].contains("metric 111")).copied();
+        (of_link.first().copied().unwrap_or(0), routed.unwrap_or(0))
+    });
+    let spans: Vec<(usize, usize)> = spans.collect();
+    spans.iter().filter(|one| spans.iter().any(|other| other.0 < one.0 && one.0 < other.1)).count()
 }
 
 #[test]

@@ -129,6 +129,34 @@ fn conflist_is_as_promised() {
     assert_eq!(others.len(), 1, "nothing but the conflist, no temporary file: {others:?}");
 }
 
+/// A runtime calls as soon as it sees the file.
+#[test]
+fn the_conflist_is_written_last() {
+    let (_lock, node) = node(0);
+    let runtime = node.runtime();
+    let agent = node.take_agent();
+    let file = node.cni_dir.join("05-overlane.conflist");
+    for _ in 0..5 {
+        agent.kill();
+        std::fs::remove_file(&file).unwrap();
+        // Nothing of an earlier agent may make it look ready.
+        node.ns.must("nft delete table inet overlane");
+        let mut sandbox = Sandbox::new();
+        agent.launch();
+        let began = std::time::Instant::now();
+        while !file.exists() {
+            assert!(began.elapsed() < secs(20), "no conflist: {}", agent.log());
+            std::hint::spin_loop();
+        }
+        runtime.status().must();
+        runtime.add(&mut sandbox).must();
+        books::reachable(&node.ns, &[live(&sandbox)], secs(2));
+        runtime.del(&sandbox).must();
+    }
+    drop(agent);
+    node.agent_ready();
+}
+
 #[test]
 fn del_always_succeeds() {
     let (_lock, node) = node(0);

@@ -114,6 +114,11 @@ fn up_goes_on_with_a_lab_whose_daemon_died_and_with_no_other() {
         ensure([&added, &pod.ips[0].to_string()].iter().all(|word| saved.contains(*word)), || "not yet".to_owned())
     });
     kill_daemon(&lab.name);
+    let doctor = overlane(&["doctor"]);
+    assert_eq!(doctor.code, Some(1), "{doctor}");
+    for word in ["its daemon is dead", &format!("overlane lab down --name {}", lab.name), "takes it over"] {
+        assert!(doctor.all().contains(word), "no `{word}` in {doctor}");
+    }
     let other = up(&words(&["--nodes", "5", "--max-pods", "99"]));
     assert_eq!(other.code, Some(2), "{other}");
     for word in ["other settings", "nodes: 2, asked for 5", "max-pods: 250, asked for 99", "lab down"] {
