@@ -45,9 +45,13 @@ test-crates: ## the crates' own tests, those that need root among them
 test-root: build ## suites with real namespaces and real binaries; root
 	scripts/test-root.sh
 
-.PHONY: test-kill-full
-test-kill-full: build ## 500 ADDs and DELs with 200 kills of the agent inside a call; root
-	OVERLANE_FULL=1 scripts/test-root.sh kill
+.PHONY: test-full
+test-full: build ## the long tests: 500 calls with 200 kills inside, the API away for a minute; root, resumable
+	scripts/test-full.sh
+
+.PHONY: fuzz
+fuzz: setup ## a minute of fuzzing for each target
+	scripts/fuzz.sh
 
 .PHONY: test-mutants
 test-mutants: build ## plant faults in the product; fails if a suite lets one through
@@ -61,6 +65,7 @@ check: ## format, lints, documentation, generated files, dependency rules
 	scripts/check-deps.sh
 	scripts/check-tree.sh
 	cargo test --locked $(ALL) --test crds
+	CARGO_TARGET_DIR=$(TARGET_DIR)/fuzz cargo check --locked --manifest-path fuzz/Cargo.toml
 
 .PHONY: crds
 crds: ## write deploy/crds from the types
