@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use overlane_agent::watch::cache;
 use overlane_agent::watch::fold::{Effect, Fold, KEEP_MS};
-use overlane_agent::watch::item::{Change, Item, NodeConfig, NodeFacts};
+use overlane_agent::watch::item::{Change, ClusterWord, Item, NodeConfig, NodeFacts};
 use overlane_api::crd::ClusterNetworkSpec;
 use overlane_core::family::Family;
 use overlane_core::ipam::Block;
@@ -37,6 +37,10 @@ fn applied(name: &str, config: NodeConfig) -> Item {
     Item::Config(Change::Applied((name.into(), Ok(config))))
 }
 
+fn cluster(asked: ClusterNetworkSpec, in_force: Option<ClusterNetworkSpec>) -> Item {
+    Item::Cluster(Change::Applied(("default".into(), ClusterWord { asked, in_force })))
+}
+
 fn gone(name: &str) -> Item {
     Item::Config(Change::Gone((name.into(), Ok(NodeConfig::default()))))
 }
@@ -52,7 +56,7 @@ fn list(fold: &mut Fold, configs: &[(&str, NodeConfig)], now: u64) {
 /// Everything was heard: own node `n0` with block 0, and the others.
 fn started(others: &[(&str, NodeConfig)]) -> Fold {
     let mut fold = Fold::new("n0", 1);
-    fold.take(Item::Cluster(Change::Listed(("default".into(), spec()))), 0);
+    fold.take(cluster(spec(), None), 0);
     fold.take(Item::Cluster(Change::Done), 0);
     fold.take(Item::Node(Change::Listed(NodeFacts { uid: "u0".into(), ..NodeFacts::default() })), 0);
     fold.take(Item::Node(Change::Done), 0);
@@ -142,10 +146,34 @@ fn what_means_nothing_does_not_take_away_what_was_known() {
     // The same for a ClusterNetwork that is not valid.
     let mut bad = spec();
     bad.pod_cidrs = vec!["10.244.0.1/16".into()];
-    fold.take(Item::Cluster(Change::Applied(("default".into(), bad))), 2);
-    let view = fold.view();
-    assert!(view.cluster.is_some());
-    assert!(!view.findings.is_empty());
+    for in_force in [None, Some(spec())] {
+        fold.take(cluster(bad.clone(), in_force), 2);
+        let view = fold.view();
+        assert!(view.cluster.is_some());
+        assert!(!view.findings.is_empty());
+    }
+    fold.take(cluster(spec(), Some(spec())), 3);
+    assert!(fold.view().findings.is_empty());
+}
+
+#[test]
+fn what_the_controller_has_not_put_in_force_does_not_count() {
+    let mut fold = started(&[]);
+    let pod_cidrs = |fold: &mut Fold| {
+        let plan = fold.view().cluster.clone().unwrap();
+        plan.pod_cidrs().map(|cidr| cidr.to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(pod_cidrs(&mut fold), ["10.244.0.0/16"], "the first is used at once");
+    let other = ClusterNetworkSpec { pod_cidrs: vec!["10.96.0.0/12".into()], ..spec() };
+    for in_force in [None, Some(spec())] {
+        // Not judged yet, then refused.
+        fold.take(cluster(other.clone(), in_force), 1);
+        let view = fold.view();
+        assert!(view.findings.is_empty(), "valid in itself");
+        assert_eq!(pod_cidrs(&mut fold), ["10.244.0.0/16"]);
+    }
+    fold.take(cluster(other.clone(), Some(other)), 2);
+    assert_eq!(pod_cidrs(&mut fold), ["10.96.0.0/12"]);
 }
 
 #[test]

@@ -1,10 +1,10 @@
-//! The CNI table: ADD and DEL, alone, beside a hundred pods and all at once.
+//! The CNI table: ADD and DEL, alone, beside a hundred pods, eight and all at once.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Result, anyhow, bail};
 use serde_json::json;
 
 use crate::cni::{Plugin, Sandbox, floor, ip, overlane, ptp};
@@ -46,6 +46,9 @@ const REST: Duration = Duration::from_millis(60);
 const LONG_REST: Duration = Duration::from_millis(400);
 /// Rounds before those that count.
 const WARM: usize = 5;
+/// Calls under way at a time in the crowd, and how often in a row.
+const CROWD: usize = 8;
+const CROWD_ROUNDS: usize = 25;
 /// Pods on the node that has some.
 const PODS: usize = 100;
 
@@ -84,6 +87,9 @@ pub fn run(bin: &Path, out: &Path, rounds: usize, burst: usize) -> Result<()> {
         full.timed("DEL", sandbox)?;
     }
     drop(hold);
+    for plugin in [&ours, &peer] {
+        times.insert(format!("ADD {}, {CROWD} at once", plugin.name), crowd(plugin)?);
+    }
 
     let all: BTreeMap<&String, Summary> = times.iter().filter_map(|(k, v)| Some((k, summary(v)?))).collect();
     let rows: Vec<Vec<String>> = all
@@ -144,6 +150,23 @@ fn turn(plugin: &Plugin, name: &str, times: &mut Times) -> Result<Sandbox> {
         times.entry(key(plugin, verb)).or_default().push(plugin.timed(verb, &sandbox)?);
     }
     Ok(sandbox)
+}
+
+/// Milliseconds of each ADD while there are always [`CROWD`] under way: each thread begins its next at once.
+fn crowd(plugin: &Plugin) -> Result<Vec<f64>> {
+    let name = |thread: usize, round: usize| format!("ovb-crowd-{thread}-{round}");
+    let rows: Vec<Vec<Sandbox>> = (0..CROWD)
+        .map(|thread| (0..CROWD_ROUNDS).map(|round| Sandbox::new(&name(thread, round))).collect())
+        .collect::<Result<_>>()?;
+    let times: Vec<Result<Vec<f64>>> = std::thread::scope(|scope| {
+        let add = |row: &'_ Vec<Sandbox>| row.iter().map(|sandbox| plugin.timed("ADD", sandbox)).collect();
+        let threads: Vec<_> = rows.iter().map(|row| scope.spawn(move || add(row))).collect();
+        threads.into_iter().map(|t| t.join().map_err(|_| anyhow!("a call's thread panicked"))?).collect()
+    });
+    for sandbox in rows.iter().flatten() {
+        plugin.timed("DEL", sandbox)?;
+    }
+    Ok(times.into_iter().collect::<Result<Vec<_>>>()?.concat())
 }
 
 /// `count` ADDs at once, then as many DELs at once: seconds and successes.

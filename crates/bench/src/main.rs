@@ -37,7 +37,7 @@ enum What {
     /// ADD and DEL against ptp + host-local and against the floor
     Cni {
         /// Counted rounds; a round is one call of each
-        #[arg(long, default_value_t = 100)]
+        #[arg(long, default_value_t = 400)]
         rounds: usize,
         /// Calls at once in the burst
         #[arg(long, default_value_t = 250)]

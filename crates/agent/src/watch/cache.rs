@@ -122,7 +122,7 @@ pub fn load(dir: &Path, boot_id: &str, fold: &mut Fold) -> anyhow::Result<bool> 
         return Ok(false);
     }
     if let Some(spec) = cached.cluster {
-        fold.set_cluster(spec);
+        fold.put_in_force(spec);
     }
     fold.node = cached.node;
     fold.known = cached.known.iter().filter_map(|text| text.parse().ok()).collect();

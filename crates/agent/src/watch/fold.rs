@@ -16,7 +16,7 @@ use overlane_core::family::Family;
 use overlane_core::masq::{MasqFragment, merge};
 use overlane_core::plan::Peer;
 
-use super::item::{Change, Item, Named, NodeConfig, NodeFacts};
+use super::item::{Change, ClusterWord, Item, Named, NodeConfig, NodeFacts};
 use super::view::{Own, View};
 
 /// How long what is missing is kept.
@@ -138,10 +138,10 @@ impl Fold {
         }
     }
 
-    fn take_cluster(&mut self, change: Change<Named<ClusterNetworkSpec>>) -> Effect {
+    fn take_cluster(&mut self, change: Change<Named<ClusterWord>>) -> Effect {
         match change {
-            Change::Listed((name, spec)) | Change::Applied((name, spec)) if name == CLUSTER_NETWORK => {
-                self.set_cluster(spec);
+            Change::Listed((name, word)) | Change::Applied((name, word)) if name == CLUSTER_NETWORK => {
+                self.set_cluster(word);
                 Effect::View
             }
             Change::Done => {
@@ -153,12 +153,21 @@ impl Fold {
         }
     }
 
-    pub(super) fn set_cluster(&mut self, spec: ClusterNetworkSpec) {
+    /// What the controller has put in force counts: it may refuse a spec that is valid in itself, for what nodes have.
+    /// What is asked for counts only where nothing was in force yet: the first nodes do not wait for a status.
+    fn set_cluster(&mut self, word: ClusterWord) {
+        self.findings = validate(&convert::cluster_spec(&word.asked)).err().unwrap_or_default();
+        let first = self.cluster.is_none().then_some(word.asked);
+        if let Some(spec) = word.in_force.or(first) {
+            self.put_in_force(spec);
+        }
+    }
+
+    pub(super) fn put_in_force(&mut self, spec: ClusterNetworkSpec) {
         match validate(&convert::cluster_spec(&spec)) {
             Ok(plan) => {
                 self.plan = Some(Arc::new(plan));
                 self.cluster = Some(spec);
-                self.findings = Vec::new();
             }
             Err(findings) => self.findings = findings,
         }

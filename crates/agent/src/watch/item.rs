@@ -118,6 +118,15 @@ impl NodeFacts {
     }
 }
 
+/// What counts of a ClusterNetwork.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ClusterWord {
+    /// What was asked for.
+    pub asked: ClusterNetworkSpec,
+    /// What the controller has put in force; `None` as long as it has not.
+    pub in_force: Option<ClusterNetworkSpec>,
+}
+
 /// A named thing.
 pub type Named<T> = (String, T);
 
@@ -125,7 +134,7 @@ pub type Named<T> = (String, T);
 #[derive(Clone, Debug, PartialEq)]
 pub enum Item {
     /// The ClusterNetwork.
-    Cluster(Change<Named<ClusterNetworkSpec>>),
+    Cluster(Change<Named<ClusterWord>>),
     /// NodeNetworkConfigs, or why one of them means nothing.
     Config(Change<Named<Result<NodeConfig, ConvertError>>>),
     /// ConfigMaps, as heard by one of several watches: data by key.
@@ -139,7 +148,11 @@ pub enum Item {
 impl Item {
     /// From a ClusterNetwork.
     pub fn cluster(change: Change<ClusterNetwork>) -> Self {
-        Self::Cluster(change.map(|object| (object.name_any(), object.spec)))
+        let word = |object: ClusterNetwork| {
+            let in_force = object.status.as_ref().and_then(|status| status.applied.clone());
+            (object.name_any(), ClusterWord { in_force, asked: object.spec })
+        };
+        Self::Cluster(change.map(word))
     }
 
     /// From a NodeNetworkConfig.

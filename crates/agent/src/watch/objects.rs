@@ -83,7 +83,7 @@ fn item(kind: &str, change: Change<&Value>, own: &str) -> Result<Option<Item>, S
         Change::Begin | Change::Done => true,
     };
     Ok(match kind {
-        "ClusterNetwork" => Some(Item::cluster(with::<ClusterNetwork>(change)?)),
+        "ClusterNetwork" => Some(Item::cluster(with::<ClusterNetwork>(change)?.map(in_force))),
         "NodeNetworkConfig" => Some(Item::config(with::<NodeNetworkConfig>(change)?)),
         "Node" if name_is_own => Some(Item::node(with::<Node>(change)?)),
         "ConfigMap" => {
@@ -96,6 +96,13 @@ fn item(kind: &str, change: Change<&Value>, own: &str) -> Result<Option<Item>, S
         }
         _ => None,
     })
+}
+
+/// No controller judges what files say.
+fn in_force(mut object: ClusterNetwork) -> ClusterNetwork {
+    let status = object.status.get_or_insert_default();
+    status.applied.get_or_insert_with(|| object.spec.clone());
+    object
 }
 
 const KINDS: [&str; 4] = ["ClusterNetwork", "NodeNetworkConfig", "Node", "ConfigMap"];

@@ -5,6 +5,7 @@
 
 mod daemons;
 mod flows;
+mod network;
 mod nodes;
 
 use std::net::IpAddr;
