@@ -5,7 +5,7 @@ cd "$(dirname "$0")/.."
 bad=0
 forbid() { # crate, pattern of crate names, reason
   local found
-  found=$(cargo tree --locked -p "$1" -e normal --prefix none --format '{p}' | awk '{print $1}' | sort -u | grep -xE "$2" || true)
+  found=$(cargo tree --locked -p "$1" -e normal --prefix none --format '{p}' | awk '{print $1}' | sort -u | grep -vx "$1" | grep -xE "$2" || true)
   if [ -n "$found" ]; then
     echo "$1 must not depend on: $(tr '\n' ' ' <<<"$found")($3)" >&2
     bad=1
@@ -16,5 +16,9 @@ forbid overlane-datapath 'tokio|kube.*|k8s-openapi|overlane-api' 'the datapath d
 forbid overlane-cni 'tokio|kube.*|k8s-openapi|hyper.*|clap.*|overlane-core' 'the plugin starts once a pod and must stay small'
 forbid overlane-controller 'netlink-.*|overlane-datapath|overlane-lab|overlane-apiserver' 'the controller has no hands on a kernel'
 forbid overlane-agent 'overlane-lab|overlane-apiserver|overlane-controller' 'nothing of the lab is in the product'
+forbid overlane-suites 'overlane-.*' 'the suites judge from outside'
+for crate in core api datapath cni agent controller apiserver lab cli; do
+  forbid "overlane-$crate" 'overlane-cli|overlane-bench|overlane-suites' 'nothing points into a binary'
+done
 grep -rnE '\b(SystemTime|Instant)::now|thread_rng|std::env::|std::fs::|std::net::(Tcp|Udp)' crates/core/src && { echo "core must not read clock, chance, environment or files" >&2; bad=1; }
 exit $bad

@@ -9,6 +9,7 @@ fi
 declare -A need=(
   [ip]=iproute2 [nft]=nftables [conntrack]=conntrack [strace]=strace [cc]=build-essential [make]=make
   [kubectl]=kubernetes-client [jq]=jq [curl]=curl [/usr/lib/cni/ptp]=containernetworking-plugins
+  [c++]=g++ [python3]=python3 [git]=git [sysctl]=procps [iptables-legacy]=iptables
 )
 missing=()
 for program in "${!need[@]}"; do

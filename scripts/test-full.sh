@@ -9,6 +9,7 @@ tests=(
   "kill plugin_killed_after_each_of_its_calls"
   "kill agent_killed_at_random_moments"
   "kill plugin_killed_at_random_moments"
+  "labs many_nodes_come_up"
   "lifecycle pods_start_and_end_while_the_api_is_away"
 )
 commit=$(git rev-parse --short=12 HEAD)

@@ -194,7 +194,7 @@ impl Ledger {
             Event::NextId { id } => Some(*id),
             _ => None,
         });
-        let above = inner.ipam.leases().map(|lease| lease.id + 1).max().unwrap_or(1);
+        let above = inner.ipam.leases().map(|lease| lease.id.saturating_add(1)).max().unwrap_or(1);
         next.unwrap_or(1).max(above)
     }
 

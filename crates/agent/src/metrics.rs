@@ -78,6 +78,8 @@ pub struct Metrics {
     pub proven_gone: Counter,
     /// Leases whose link somebody removed while its namespace lives, now.
     pub links_missing: Gauge,
+    /// Whether other nodes' packets are told by their MACs.
+    pub sources_by_mac: Gauge,
     /// Leases of blocks that were given to another node, now; these pods are off the network.
     pub leases_cut: Gauge,
     /// Whether the API server is being heard.
@@ -111,6 +113,7 @@ impl Metrics {
             undone: Counter::default(),
             proven_gone: Counter::default(),
             links_missing: Gauge::default(),
+            sources_by_mac: Gauge::default(),
             leases_cut: Gauge::default(),
             api_connected: Gauge::default(),
             ready: Gauge::default(),
@@ -128,6 +131,8 @@ impl Metrics {
         r.register("packets", "Packets that the data path counted, by counter", metrics.packets.clone());
         r.register("adds_undone", "ADDs undone after their wiring had begun", metrics.undone.clone());
         r.register("leases_proven_gone", "Leases given up on the kernel's word", metrics.proven_gone.clone());
+        let help = "Whether other nodes' packets are told by their MACs: the nodes' segment is seen to keep them";
+        r.register("sources_by_mac", help, metrics.sources_by_mac.clone());
         r.register("links_missing", "Links removed by hand in living namespaces", metrics.links_missing.clone());
         r.register("leases_cut", "Leases of blocks that another node was given", metrics.leases_cut.clone());
         r.register("api_connected", "1 while the API server is heard", metrics.api_connected.clone());

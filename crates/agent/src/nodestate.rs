@@ -21,6 +21,8 @@ use crate::watch::task::StateInApi;
 const LOOK: Duration = Duration::from_secs(1);
 /// Two writes are no closer than this.
 const SPACING: Duration = Duration::from_millis(100);
+/// How long the first word waits for what it is to say: the MAC is known with the cluster, and would be a write more.
+const FIRST_WORD: Duration = Duration::from_secs(2);
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
@@ -31,6 +33,7 @@ pub async fn keep(node: Arc<Node>, client: Client, mut in_api: watch::Receiver<S
     let mut pause = FIRST_PAUSE;
     let mut wait = SPACING;
     let mut not_before = Instant::now();
+    let speak_at = Instant::now() + FIRST_WORD;
     loop {
         tokio::select! {
             changed = in_api.changed() => {
@@ -46,6 +49,9 @@ pub async fn keep(node: Arc<Node>, client: Client, mut in_api: watch::Receiver<S
         // News is no reason to hurry an API server that just refused.
         tokio::time::sleep_until(not_before).await;
         wait = LOOK;
+        if node.status().is_none() && Instant::now() < speak_at {
+            continue;
+        }
         let (Some(present), Some(mut wanted)) = (&known, wanted(&node)) else { continue };
         let before = present.as_ref().map(|spec| spec.conditions.as_slice()).unwrap_or_default();
         keep_times(&mut wanted.conditions, before);

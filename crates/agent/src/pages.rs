@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use overlane_core::ipam::LeaseState;
+use overlane_datapath::node::Segment;
 use serde_json::{Value, json};
 
 use crate::clock;
@@ -94,7 +95,9 @@ impl Pages for NodePages {
         let metrics = &self.node.metrics;
         metrics.ready.set(i64::from(self.node.ready().is_ok()));
         metrics.degraded.clear();
-        for (reason, _) in self.node.status().unwrap_or_default().problems {
+        let status = self.node.status().unwrap_or_default();
+        metrics.sources_by_mac.set(i64::from(status.segment == Segment::KeepsMacs));
+        for (reason, _) in status.problems {
             metrics.degraded.get_or_create(&ReasonLabels { reason: reason.text().to_owned() }).set(1);
         }
         Ok(metrics.text()?)
@@ -149,6 +152,7 @@ impl Pages for NodePages {
             "upMs": self.started.get().map(|at| clock::boot_ms().saturating_sub(*at)),
             "ready": node.ready().err().map_or(json!(true), |reason| json!(reason)),
             "degraded": status.problems.iter().map(|(reason, text)| json!({"reason": reason.text(), "message": text})).collect::<Vec<_>>(),
+            "segment": status.segment.text(),
             "nodeIPs": env.node_ips.values().collect::<Vec<_>>(),
             "podMTU": env.mtu,
             "heldBlocks": status.held.iter().map(ToString::to_string).collect::<Vec<_>>(),

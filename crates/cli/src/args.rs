@@ -171,6 +171,9 @@ pub struct DownArgs {
     /// End every lab on this machine
     #[arg(long)]
     pub all: bool,
+    /// How to print what was ended
+    #[command(flatten)]
+    pub output: OutputArg,
 }
 
 /// `overlane lab run`.
@@ -480,6 +483,9 @@ mod tests {
             "overlane lab status -o json",
             "overlane lab pods -o table",
             "overlane lab down",
+            "overlane lab down -o json",
+            "overlane lab kubeconfig -o json",
+            "overlane lab kubeconfig -o table",
             "overlane lab down --all",
             "overlane lab kubeconfig",
             "overlane lab node node-0 -- ip route",

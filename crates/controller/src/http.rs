@@ -9,6 +9,7 @@ use hyper::header::CONTENT_TYPE;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use percent_encoding::percent_decode_str;
 use tokio::net::TcpListener;
 
 use crate::log::LogFilter;
@@ -78,10 +79,10 @@ fn set_log(query: &str, log: Option<&LogFilter>) -> Page {
     let (Some(filter), Some(log)) = (filter, log) else {
         return answer(StatusCode::BAD_REQUEST, TEXT, "PUT /debug/log?filter=LEVEL-OR-FILTER is wanted\n");
     };
-    // A filter has `,`, `=` and `:`, which a query may hold as they are.
-    match log.set(filter) {
+    let filter = percent_decode_str(filter).decode_utf8_lossy();
+    match log.set(&filter) {
         Ok(()) => {
-            tracing::info!(filter, "the log's filter was changed");
+            tracing::info!(%filter, "the log's filter was changed");
             answer(StatusCode::OK, TEXT, "ok\n")
         }
         Err(error) => answer(StatusCode::BAD_REQUEST, TEXT, format!("{error:#}\n")),

@@ -58,6 +58,22 @@ pub fn remove_all(removal: &Removal<'_>) -> Removed {
     removed
 }
 
+/// What of ours is in the calling thread's namespace, in words: `3 pod links`, `12 routes`, `nft table inet overlane`.
+///
+/// # Errors
+/// The kernel could not be read.
+pub fn leftovers() -> Result<Vec<String>, NetlinkError> {
+    let mut socket = Socket::route()?;
+    let links = socket.dump(link::list(Some("veth")))?;
+    let links = links.iter().filter_map(Link::read).filter(|link| owned::is_pod_link(&link.name)).count();
+    let routes = node::observed_routes(&mut socket)?.len();
+    let mut found = Vec::new();
+    found.extend((links > 0).then(|| format!("{links} pod links")));
+    found.extend((routes > 0).then(|| format!("{routes} routes")));
+    found.extend(nft::is_there()?.then(|| format!("nft table inet {}", owned::NFT_TABLE)));
+    Ok(found)
+}
+
 type Requests = Result<Vec<Request>, NetlinkError>;
 
 fn routes(socket: &mut Socket) -> Requests {

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 use common::*;
 use overlane_datapath::node::{self, PodRoutes};
-use overlane_datapath::uninstall::{Removal, Removed, remove_all};
+use overlane_datapath::uninstall::{Removal, Removed, leftovers, remove_all};
 use overlane_datapath::{foreign, sysctl};
 
 /// What docker, flannel, ufw and people leave on a node; some of it close to ours.
@@ -120,8 +120,11 @@ fn a_node_is_left_as_it_was_found() {
         overlane_datapath::nft::Table::new(BTreeSet::new()).apply(&plan, &primary).unwrap();
         node::apply(&plan, &underlays, PodRoutes::Planned).unwrap();
         assert_ne!(shown(&ns), before);
+        let left = leftovers().unwrap();
+        assert_eq!(left, ["4 routes", "nft table inet overlane"]);
         remove_all(&Removal { links: true, sysctls: &changed })
     });
+    assert_eq!(ns.run(|| leftovers().unwrap()), Vec::<String>::new());
     assert_eq!(removed.failed, Vec::<String>::new());
     assert_eq!(removed.done.len(), 5, "{removed:?}");
     assert_eq!(shown(&ns), before);
@@ -149,6 +152,11 @@ fn a_foreign_forward_drop_is_found_and_its_remedy_works() {
             "nft 'table inet strict { chain passing { type filter hook forward priority 10; policy drop; }; }'",
             "inet strict passing (nftables)",
         ),
+        (
+            V4,
+            "nft 'table inet strict { chain passing { type filter hook forward priority 10; counter reject; }; }'",
+            "inet strict passing (nftables)",
+        ),
         (V4, "iptables-legacy -P FORWARD DROP", "iptables-legacy"),
         (V6, "ip6tables-legacy -P FORWARD DROP", "ip6tables-legacy"),
     ];
@@ -161,6 +169,7 @@ fn a_foreign_forward_drop_is_found_and_its_remedy_works() {
         // The commands that it prints let the pods through.
         net.a.ns.sh(&finding.remedy.replace("iptables -I DOCKER-USER", "iptables-nft -I DOCKER-USER"));
         assert!(pod.ns.ask(None, outside(family)).is_some(), "{}", finding.remedy);
+        assert_eq!(inspect(&net), [], "nothing is wrong any more");
         net.a.ns.sh("nft delete table ip filter 2>/dev/null || true; nft delete table inet strict 2>/dev/null || true");
         net.a.ns.sh("iptables-legacy -P FORWARD ACCEPT; iptables-legacy -F; ip6tables-legacy -P FORWARD ACCEPT; ip6tables-legacy -F");
     }

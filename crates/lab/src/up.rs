@@ -12,6 +12,7 @@ use crate::client::LabClient;
 use crate::daemon::control::Phase;
 use crate::error::LabError;
 use crate::files::{self, Lock};
+use crate::manifests::Manifest;
 use crate::names::LabName;
 use crate::netns;
 use crate::paths::{LabPaths, NETNS, VnetPaths};
@@ -21,7 +22,7 @@ use crate::spec::Plan;
 use crate::state::LabRecord;
 use crate::status::{self, LabStatus};
 use crate::vnet::VnetRecord;
-use crate::{down, manifests, names};
+use crate::{down, manifests, names, run};
 
 const LOCK_PATIENCE: Duration = Duration::from_secs(30);
 const DAEMON_PATIENCE: Duration = Duration::from_secs(20);
@@ -109,8 +110,21 @@ async fn make(plan: &Plan, complete: bool, deadline: Instant, told: &mut impl Fn
         .await?;
     }
     let status = wait_ready(&lab, usize::try_from(plan.record.nodes)?, deadline, told).await?;
+    for (namespace, pod) in plan.manifests.iter().filter_map(pod_of) {
+        told(&Progress { doing: format!("waiting for pod {pod}"), ..Progress::default() });
+        let left = deadline.saturating_duration_since(Instant::now());
+        run::wait_ready(&lab.kube()?, namespace, pod, left).await?;
+    }
     LabRecord { complete: true, ..LabRecord::load(name)? }.save()?;
     Ok(status)
+}
+
+/// Namespace and name, if the object is a pod.
+fn pod_of(manifest: &Manifest) -> Option<(&str, &str)> {
+    let object = &manifest.object;
+    let is_pod = object["kind"] == "Pod" && object["apiVersion"] == "v1";
+    let namespace = object["metadata"]["namespace"].as_str().unwrap_or("default");
+    Some((namespace, object["metadata"]["name"].as_str()?)).filter(|_| is_pod)
 }
 
 /// A lab that did not name a VNet has one of its own, not one that others made under its name.

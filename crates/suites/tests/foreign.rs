@@ -204,6 +204,13 @@ fn doctor_names_a_foreign_drop() {
         assert!(deaf.all().contains(word), "no `{word}` in {deaf}");
     }
     assert_eq!(doctor().code, Some(0));
+    // On the node itself, by a doctor that finds no agent where a machine's has its socket.
+    let program = exec::bin("overlane");
+    let alone = node.ns.sh(&[program.to_str().unwrap(), "doctor"]);
+    assert_eq!(alone.code, Some(1), "{alone}");
+    for word in ["no agent answers, and there are:", "routes, nft table inet overlane", "ip route flush proto 111"] {
+        assert!(alone.all().contains(word), "no `{word}` in {alone}");
+    }
 }
 
 fn repairs(node: &NodeHandle) -> f64 {

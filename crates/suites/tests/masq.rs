@@ -10,7 +10,7 @@ use overlane_suites::lab::Pod;
 use overlane_suites::ns::OwnNs;
 use overlane_suites::probe::{self, Witness};
 use overlane_suites::wait::{ensure, eventually, millis, secs};
-use overlane_suites::{Lab, Ns, ip};
+use overlane_suites::{Lab, NodeHandle, Ns, ip};
 use serde_json::{Value, json};
 
 /// Address that `outside` sees when `pod` speaks to it over UDP; `None` if nothing arrives. An answer cannot come back
@@ -155,6 +155,7 @@ fn a_second_interface_has_its_own_address() {
         let node_ip = node.ips().into_iter().find(|ip| ip.is_ipv4() == own.is_ipv4());
         assert_eq!(seen_as(&pod, &internet, own), node_ip);
     }
+    link_local_is_left_alone_unless_asked_for(&lab, &pod, &node, &side);
     // Nobody gets in by it.
     let before = overlane_suites::nft::counter(&node.ns, "no_way_in");
     for ip in &pod.ips {
@@ -163,6 +164,27 @@ fn a_second_interface_has_its_own_address() {
         assert!(overlane_suites::packet::ping(&side, *ip, 56, millis(300)).is_err());
     }
     assert!(overlane_suites::nft::counter(&node.ns, "no_way_in") > before);
+}
+
+/// The kernel forwards no link-local IPv6, so this is IPv4 only.
+fn link_local_is_left_alone_unless_asked_for(lab: &Lab, pod: &Pod, node: &NodeHandle, side: &Ns) {
+    node.ns.must("ip address add 169.254.77.1/24 dev side0");
+    side.must("ip address add 169.254.77.2/24 dev eth0");
+    let own = *pod.ips.iter().find(|ip| ip.is_ipv4()).unwrap();
+    let at = SocketAddr::new("169.254.77.2".parse().unwrap(), probe::port());
+    let masqueraded: IpAddr = "169.254.77.1".parse().unwrap();
+    for (masq, want) in [("false", own), ("true", masqueraded), ("false", own)] {
+        let config = format!("nonMasqueradeCIDRs: [\"10.224.0.0/16\"]\nmasqLinkLocal: {masq}\n");
+        lab.api.config_map("kube-system", "ip-masq-agent", &json!({}), &json!({"config": config}));
+        eventually(secs(5), &format!("masqLinkLocal: {masq}"), || {
+            let witness = Witness::new(side, at.ip(), at.port());
+            probe::fire(&pod.ns, at, None, "who", 3);
+            std::thread::sleep(millis(50));
+            let seen: Vec<IpAddr> = witness.seen().iter().map(|seen| seen.peer.ip()).collect();
+            ensure(!seen.is_empty() && seen.iter().all(|ip| *ip == want), || format!("{seen:?}, not {want}"))
+        });
+    }
+    lab.api.delete("/api/v1/namespaces/kube-system/configmaps/ip-masq-agent");
 }
 
 fn bad_ones(stage: &Stage) {

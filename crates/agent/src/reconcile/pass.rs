@@ -58,7 +58,12 @@ impl Reconciler {
             }
         };
         self.view = Some(view);
-        self.node.set_status(Status { problems: outcome.problems, underlay_mac: self.mac(), held });
+        self.node.set_status(Status {
+            problems: outcome.problems,
+            segment: self.segment,
+            underlay_mac: self.mac(),
+            held,
+        });
         conflist::keep(&self.node);
         !outcome.again
     }

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use overlane_core::cidr::Cidr;
 use overlane_core::plan::Mac;
+use overlane_datapath::node::Segment;
 
 /// Something that is wrong while the node serves. Ordered by weight: the first one is the condition's reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -56,6 +57,8 @@ pub type Problem = (Reason, String);
 pub struct Status {
     /// What is wrong while the node serves.
     pub problems: BTreeSet<Problem>,
+    /// What is known of the nodes' segment: whether another node's packets are told by their MACs.
+    pub segment: Segment,
     /// MAC of the primary interface.
     pub underlay_mac: Option<Mac>,
     /// Blocks that are this node's, or that its pods hold addresses of.

@@ -237,7 +237,7 @@ fn gc(stdin: &[u8]) -> Result<Invocation, Error> {
 
 /// The configuration, if its version has the verb.
 fn conf_for(verb: Verb, stdin: &[u8]) -> Result<NetConf, Error> {
-    let conf = NetConf::parse(stdin)?;
+    let conf = if verb == Verb::Del { NetConf::parse_for_del(stdin) } else { NetConf::parse(stdin) }?;
     if conf.version.knows(verb) { Ok(conf) } else { Err(Error::VerbNotInVersion { version: conf.version, verb }) }
 }
 

@@ -91,8 +91,11 @@ impl NetConf {
     /// # Errors
     /// Any [`Error`] that speaks of the configuration.
     pub fn parse(stdin: &[u8]) -> Result<Self, Error> {
-        let document = document(stdin)?;
-        let conf = Object::root(&document)?;
+        Self::read(&document(stdin)?)
+    }
+
+    fn read(document: &Value) -> Result<Self, Error> {
+        let conf = Object::root(document)?;
         let version = Version::parse_or_absent(conf.text("cniVersion")?)?;
         let name = conf.text("name")?.unwrap_or_default();
         if name.is_empty() {
@@ -117,6 +120,24 @@ impl NetConf {
             prev_result: conf.structure("prevResult", "prevResult")?,
             valid_attachments: valid_attachments(&conf)?,
         })
+    }
+
+    /// Reads a configuration for DEL, which must end what it can: what it can do without may be damaged, as in a cache
+    /// of the runtime's that was half written, and is then left out.
+    ///
+    /// # Errors
+    /// Any [`Error`] that speaks of the rest of the configuration.
+    pub fn parse_for_del(stdin: &[u8]) -> Result<Self, Error> {
+        let mut document = document(stdin)?;
+        if let Ok(whole) = Self::read(&document) {
+            return Ok(whole);
+        }
+        if let Value::Object(keys) = &mut document {
+            for key in ["prevResult", "runtimeConfig", "dns"] {
+                keys.remove(key);
+            }
+        }
+        Self::read(&document)
     }
 
     /// Refuses what ADD understands and cannot do.

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use overlane_core::family::Family;
-use overlane_datapath::{foreign, node, owned, sysctl};
+use overlane_datapath::{foreign, node, owned, sysctl, uninstall};
 use overlane_lab::names::LabName;
 use overlane_lab::state::LabRecord;
 use overlane_lab::{down, netns};
@@ -84,29 +84,44 @@ fn leftovers(of: Option<&LabName>) -> Vec<Finding> {
 /// This node's own network. Says little where no agent runs and none has left anything.
 pub fn examine_here() -> Vec<Finding> {
     let mut findings = foreign_chains(MACHINE);
-    let agent = Path::new(owned::RUN_DIR).join("agent.sock").exists();
+    let socket = Path::new(owned::RUN_DIR).join("agent.sock").exists();
     let conflist = Path::new(owned::CNI_CONF_DIR).join(owned::CNI_CONF_NAME).exists();
-    if agent || conflist {
-        findings.push(agent_ready(MACHINE));
+    let agent = (socket || conflist).then(|| agent_ready(MACHINE));
+    if agent.as_ref().is_none_or(|agent| agent.verdict != Verdict::Good) {
+        let left = left_here();
+        // Of an agent that is only down, all of this is as it should be.
+        findings.extend(if agent.is_some() { left.map(Finding::note) } else { left });
+    }
+    if agent.is_some() {
         match node::routed() {
             Ok(routed) => findings.extend(sysctls(MACHINE, &routed.families, &routed.underlays)),
             Err(error) => findings.push(Finding::bad(MACHINE, "routes", error.to_string(), "run as root")),
         }
         findings.extend(networkd::examine(MACHINE, Path::new("/")));
-        return findings;
     }
-    let links: Vec<String> = overlane_lab::files::names(Path::new("/sys/class/net"));
-    let left: Vec<&String> = links.iter().filter(|link| owned::is_pod_link(link)).collect();
-    if !left.is_empty() {
-        let what = format!("{} pod links, and no agent", left.len());
-        findings.push(Finding::bad(
+    findings.extend(agent);
+    findings
+}
+
+/// What an agent has made in this namespace, where none answers.
+fn left_here() -> Option<Finding> {
+    let remedy = format!(
+        "start overlane-agent, which takes it over; or, once no pod needs it, `nft delete table inet {}; ip route flush \
+         proto {p}; ip -6 route flush proto {p}` and `ip link delete` for each {}*",
+        owned::NFT_TABLE,
+        owned::POD_LINK_PREFIX,
+        p = owned::PROTOCOL,
+    );
+    match uninstall::leftovers() {
+        Ok(left) if left.is_empty() => None,
+        Ok(left) => Some(Finding::bad(
             MACHINE,
             "leftovers",
-            what,
-            "start overlane-agent, or delete them with `ip link delete`",
-        ));
+            format!("no agent answers, and there are: {}", left.join(", ")),
+            remedy,
+        )),
+        Err(error) => Some(Finding::bad(MACHINE, "leftovers", error.to_string(), "run as root")),
     }
-    findings
 }
 
 /// Foreign rules in the namespace that this thread is in.
@@ -120,7 +135,7 @@ pub fn foreign_chains(subject: &str) -> Vec<Finding> {
         })
         .collect();
     if findings.iter().all(|finding| finding.verdict == Verdict::Note) {
-        findings.push(Finding::good(subject, "foreign rules", "none that drop pods' packets"));
+        findings.push(Finding::good(subject, "foreign rules", "none that drop what they do not know"));
     }
     if !has_bridge() {
         findings.retain(|finding| finding.check != "bridge-netfilter");

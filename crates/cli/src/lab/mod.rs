@@ -5,6 +5,7 @@ mod nodes;
 mod show;
 mod up;
 
+use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -75,22 +76,23 @@ pub fn echo(args: &EchoArgs) -> Result<ExitCode> {
 }
 
 fn end(name: &LabName, args: &DownArgs) -> Result<ExitCode> {
-    if !args.all {
-        let ended = down::down(name)?;
-        let text = if ended.found { format!("lab `{name}` is gone\n") } else { format!("there is no lab `{name}`\n") };
-        out::print(&text)?;
-        return Ok(ExitCode::SUCCESS);
-    }
-    let labs = down::all();
-    if labs.is_empty() {
+    let labs = if args.all { down::all() } else { vec![name.clone()] };
+    let json = matches!(args.output.output, Format::Json);
+    if labs.is_empty() && !json {
         out::print("there is no lab\n")?;
     }
+    let mut ended = BTreeMap::new();
     let mut failed = Vec::new();
     for lab in labs {
         match down::down(&lab) {
-            Ok(_) => out::print(&format!("lab `{lab}` is gone\n"))?,
+            Ok(done) if json => drop(ended.insert(lab, done)),
+            Ok(done) if done.found => out::print(&format!("lab `{lab}` is gone\n"))?,
+            Ok(_) => out::print(&format!("there is no lab `{lab}`\n"))?,
             Err(error) => failed.push(format!("{lab}: {error:#}")),
         }
+    }
+    if json {
+        out::json(&ended)?;
     }
     if failed.is_empty() { Ok(ExitCode::SUCCESS) } else { bail!("{}", failed.join("\n")) }
 }

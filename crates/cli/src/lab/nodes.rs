@@ -6,6 +6,7 @@ use anyhow::{Result, bail};
 use overlane_lab::client::LabClient;
 use overlane_lab::daemon::control::{Answer, Command};
 use overlane_lab::error::LabError;
+use overlane_lab::spec::MAX_NODES;
 use overlane_lab::{names, up};
 
 use crate::args::{NodesCommand, ProgramArgs};
@@ -42,6 +43,10 @@ pub async fn change(lab: &LabClient, command: &NodesCommand) -> Result<()> {
 }
 
 async fn add(lab: &LabClient, count: u32, node: Option<&str>) -> Result<()> {
+    if count > MAX_NODES {
+        let reason = format!("a lab has at most {MAX_NODES} nodes");
+        return Err(LabError::Argument { argument: count.to_string(), reason }.into());
+    }
     let mut numbers = vec![None; usize::try_from(count)?];
     if let Some(name) = node {
         let reason = "a node is called node-NUMBER".to_owned();

@@ -14,6 +14,7 @@ use crate::owned::NFT_TABLE;
 use crate::render::element::{Key, RawElement, Set};
 
 const SUBSYSTEM: u16 = 10 << 8;
+const GETTABLE: u16 = SUBSYSTEM | 1;
 const NEWSETELEM: u16 = SUBSYSTEM | 12;
 const GETSETELEM: u16 = SUBSYSTEM | 13;
 const DELSETELEM: u16 = SUBSYSTEM | 14;
@@ -34,6 +35,7 @@ const OBJ_TYPE: u16 = 3;
 const OBJ_DATA: u16 = 4;
 const OBJECT_COUNTER: u32 = 1;
 const GEN_ID: u16 = 1;
+const TABLE_NAME: u16 = 1;
 const COUNTER_BYTES: u16 = 1;
 const COUNTER_PACKETS: u16 = 2;
 const HEADER: [u8; 4] = [libc::NFPROTO_INET as u8, 0, 0, 0];
@@ -103,6 +105,15 @@ impl Members {
             elements.extend(attrs(list).filter_map(|(_, element)| read(set, element)));
         }
         Ok(elements)
+    }
+
+    pub(super) fn table_is_there(&mut self) -> Result<bool, NetlinkError> {
+        let request = Request::new(GETTABLE, 0, "look up the table").body(&HEADER).text(TABLE_NAME, NFT_TABLE);
+        match self.socket.request(request) {
+            Ok(_) => Ok(true),
+            Err(error) if error.errno() == Some(Errno::ENOENT) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// The ruleset's generation: how many transactions, anybody's, this namespace has seen.

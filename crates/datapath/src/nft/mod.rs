@@ -10,7 +10,16 @@ pub use error::NftError;
 pub(crate) use program::query;
 pub use table::{Applied, Audit, PodChange, Table};
 
+use crate::netlink::NetlinkError;
 use crate::owned::NFT_TABLE;
+
+/// Whether our table is there.
+///
+/// # Errors
+/// Netlink does not work.
+pub fn is_there() -> Result<bool, NetlinkError> {
+    members::Members::open()?.table_is_there()
+}
 
 /// Removes our table; `false` if there is none.
 ///

@@ -27,6 +27,18 @@ pub enum Segment {
     RewritesMacs,
 }
 
+impl Segment {
+    /// As people are told.
+    #[must_use]
+    pub const fn text(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::KeepsMacs => "keeps MACs",
+            Self::RewritesMacs => "rewrites MACs",
+        }
+    }
+}
+
 /// Compares what nodes tell of their MACs (by node address) with what the neighbour table shows.
 ///
 /// # Errors

@@ -20,12 +20,12 @@ fn without_an_agent() {
     let mut fresh = Sandbox::new();
     let answer = runtime.add(&mut fresh).refused(11);
     println!("ADD with no agent answered after {:?}", answer.out.took);
-    assert!(answer.out.took < secs(60), "in its time limit: {}", answer.out);
+    assert!(answer.out.took < secs(25), "in its time limit: {}", answer.out);
     runtime.status().refused(50);
     assert!(!runtime.check(&kept).out.ok());
     let answer = runtime.del(&old).must();
     println!("DEL with no agent answered after {:?}", answer.out.took);
-    assert!(answer.out.took < secs(60), "{}", answer.out);
+    assert!(answer.out.took < secs(15), "{}", answer.out);
     assert!(ip::link(&old.net.ns, "eth0").is_none(), "DEL with no agent removes the link");
     runtime.del(&old).must();
     runtime.del(&fresh).must();
@@ -56,7 +56,7 @@ fn with_an_agent_that_hangs() {
     let mut fresh = Sandbox::new();
     let answer = runtime.add(&mut fresh).refused(11);
     println!("ADD with a stopped agent answered after {:?}", answer.out.took);
-    assert!(answer.out.took < secs(100), "in its time limit: {}", answer.out);
+    assert!(answer.out.took < secs(25), "in its time limit: {}", answer.out);
     let answer = runtime.del(&old).must();
     println!("DEL with a stopped agent answered after {:?}", answer.out.took);
     runtime.status().refused(50);

@@ -162,6 +162,23 @@ fn ten_nodes_are_up_in_seconds() {
     assert!(took < Duration::from_secs(60), "{took:?}");
 }
 
+/// So many that the lab tells nodes each other's MACs. A hundred in the long form.
+#[test]
+fn many_nodes_come_up() {
+    let count = if std::env::var_os("OVERLANE_FULL").is_some() { 100 } else { 24 };
+    let mut lab = Lab::up(&["--nodes", &count.to_string()]);
+    let status = lab.cli("status", &["-o", "json"]).must();
+    let status: serde_json::Value = serde_json::from_str(&status.stdout).expect("JSON");
+    let ready = status["nodes"].as_array().unwrap().iter().filter(|node| node["ready"] == true).count();
+    assert_eq!(ready, count, "{status}");
+    let pods = [lab.run_pod("first", "node-0"), lab.run_pod("last", &format!("node-{}", count - 1))];
+    for to in &pods[1].ips {
+        packet::ping(&pods[0].ns, *to, 1400, secs(2)).unwrap();
+    }
+    lab.take_down().must();
+    assert_eq!(traces(&lab.name), Vec::<String>::new());
+}
+
 #[test]
 fn bad_configuration_is_refused_before_anything_is_made() {
     clean::begin();
@@ -294,6 +311,8 @@ fn labs_stand_side_by_side() {
         let labs: BTreeSet<String> = clean::labs_running().into_iter().map(|l| l.0).collect();
         ensure(labs.contains(&one.name) && labs.contains(&two.name), || format!("{labs:?}"))
     });
+    let agent = exec::cmdline(one.node(0).agent_pid().expect("an agent that names its lab and node"));
+    assert!(agent.windows(2).any(|words| words == ["--node-name", "node-0"]), "{agent:?}");
     drop(one);
     packet::ping(&two.node(0).ns, pods[1].ips[0], 56, secs(1)).unwrap();
 }

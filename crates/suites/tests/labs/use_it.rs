@@ -95,9 +95,16 @@ fn a_pod_that_the_lab_cannot_run_says_so() {
 
 #[test]
 fn up_goes_on_with_a_lab_whose_daemon_died_and_with_no_other() {
-    let manifest = Manifest::new(&[json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "extra"}})]);
+    let manifest = Manifest::new(&[
+        json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "extra"}}),
+        json!({
+            "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "given", "namespace": "extra"},
+            "spec": {"nodeName": "node-0", "containers": [{"name": "c", "image": "none"}]},
+        }),
+    ]);
     let args = ["--nodes", "2", "-f", manifest.arg()];
     let lab = Lab::up(&args);
+    assert_eq!(lab.api.pod_ips("extra", "given").len(), 2, "ready when it returns");
     let pod = lab.run_pod("p", "node-1");
     let words = |args: &[&'static str]| -> Vec<String> {
         let up = ["lab", "up", "--name", &lab.name].map(str::to_owned);

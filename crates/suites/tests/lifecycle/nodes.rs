@@ -185,7 +185,8 @@ fn a_block_given_to_another_takes_its_pods_off_the_network() {
     eventually(secs(10), "that the agent says so", || {
         ensure(loser.metric("overlane_leases_cut", "") >= 1.0, || "overlane_leases_cut is 0".into())
     });
-    loser.runtime().status().refused(50);
+    // No address to give, and pods that run are cut off.
+    loser.runtime().status().refused(51);
     let next = eventually(secs(15), "an ADD from the block on the node that has it", || {
         let mut sandbox = Sandbox::new();
         let answer = winner.runtime().add(&mut sandbox);
