@@ -12,8 +12,11 @@ tests=(
   "labs many_nodes_come_up"
   "lifecycle pods_start_and_end_while_the_api_is_away"
 )
+paths=(crates scripts Cargo.toml Cargo.lock)
 commit=$(git rev-parse --short=12 HEAD)
-[ -z "$(git status --porcelain -- crates Cargo.lock)" ] || commit="$commit-changed-$(git diff HEAD -- crates Cargo.lock | sha256sum | cut -c1-8)"
+if [ -n "$(git status --porcelain -- "${paths[@]}")" ]; then
+  commit="$commit-changed-$(git ls-files -co --exclude-standard -z -- "${paths[@]}" | xargs -0 cat 2>/dev/null | sha256sum | cut -c1-8)"
+fi
 done_dir="${CARGO_TARGET_DIR:-target}/full/$commit"
 mkdir -p "$done_dir"
 for entry in "${tests[@]}"; do

@@ -8,7 +8,7 @@ use crate::clock;
 use crate::config::{Config, Source};
 use crate::store::lock::RunDirLock;
 use crate::watch::fold::{Effect, Fold};
-use crate::watch::{cluster, objects};
+use crate::watch::objects;
 
 /// Looks at everything, prints a line for each; whether all is well.
 pub fn run(config: &Config) -> bool {
@@ -88,12 +88,11 @@ fn node_ips(config: &Config) -> Result<String, String> {
 fn source(config: &Config) -> Result<String, String> {
     match &config.source {
         Source::Files(dir) => files(config, dir),
-        source => {
+        Source::Api(source) => {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             let runtime = runtime.map_err(|error| error.to_string())?;
-            let version = runtime.block_on(async {
-                cluster::client(source).await?.apiserver_version().await.map_err(anyhow::Error::from)
-            });
+            let version = runtime
+                .block_on(async { source.client().await?.apiserver_version().await.map_err(anyhow::Error::from) });
             version.map(|version| format!("API server {}", version.git_version)).map_err(|error| format!("{error:#}"))
         }
     }

@@ -1,25 +1,22 @@
 //! What the flags mean: parsed and checked once, then never doubted again.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::CommandFactory as _;
 use overlane_core::family::Family;
+use overlane_daemon::api::ApiSource;
+use overlane_daemon::settings::{self, SettingError, refuse};
 
 use crate::args::Args;
 
 /// Where the objects come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
-    /// An API server, by kubeconfig.
-    Kubeconfig(PathBuf),
-    /// An API server, by the pod's service account.
-    InCluster,
-    /// An API server without credentials.
-    Url(String),
+    /// An API server.
+    Api(ApiSource),
     /// Files in a directory.
     Files(PathBuf),
 }
@@ -53,25 +50,9 @@ pub struct Config {
     pub log_filter: String,
 }
 
-/// A setting that cannot be.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("--{flag} {given:?}: {reason}")]
-pub struct ConfigError {
-    /// The flag, without dashes.
-    pub flag: &'static str,
-    /// What was given.
-    pub given: String,
-    /// Why it cannot be.
-    pub reason: String,
-}
-
-fn refuse<T>(flag: &'static str, given: impl Into<String>, reason: impl Into<String>) -> Result<T, ConfigError> {
-    Err(ConfigError { flag, given: given.into(), reason: reason.into() })
-}
-
 impl Config {
     /// Resolves what was typed; the first fault ends it.
-    pub fn resolve(args: &Args) -> Result<Self, ConfigError> {
+    pub fn resolve(args: &Args) -> Result<Self, SettingError> {
         if args.node_name.is_empty() || args.node_name.len() > 253 {
             return refuse("node-name", &args.node_name, "a node's name has 1 to 253 characters");
         }
@@ -89,16 +70,20 @@ impl Config {
                 return refuse(flag, path.to_string_lossy(), "an absolute path is wanted");
             }
         }
+        let source = match &args.objects {
+            Some(dir) => Source::Files(dir.clone()),
+            None => Source::Api(ApiSource::resolve(args.api_url.as_deref(), args.kubeconfig.as_ref())?),
+        };
         Ok(Self {
             node: args.node_name.clone(),
-            source: source(args)?,
+            source,
             run_dir: args.run_dir.clone(),
             cni_conf_dir: args.cni_conf_dir.clone(),
             cni_conf_name: args.cni_conf_name.clone(),
             lab: args.lab.clone(),
             node_ips: node_ips(&args.node_ip)?,
             boot_id_file: args.boot_id_file.clone(),
-            metrics: metrics(&args.metrics_addr)?,
+            metrics: settings::metrics_address(&args.metrics_addr)?,
             cool_down: Duration::from_secs(u64::from(args.cool_down)),
             audit_interval: Duration::from_secs(u64::from(args.audit_interval)),
             log_filter: args.log_level.clone(),
@@ -116,31 +101,7 @@ impl Config {
     }
 }
 
-fn source(args: &Args) -> Result<Source, ConfigError> {
-    if let Some(dir) = &args.objects {
-        return Ok(Source::Files(dir.clone()));
-    }
-    if let Some(url) = &args.api_url {
-        return match url.parse::<hyper::Uri>() {
-            Ok(parsed) if parsed.host().is_some() && parsed.scheme_str().is_some() => Ok(Source::Url(url.clone())),
-            Ok(_) => refuse("api-url", url, "scheme and host are wanted, such as http://127.0.0.1:8001"),
-            Err(error) => refuse("api-url", url, error.to_string()),
-        };
-    }
-    Ok(args.kubeconfig.clone().map_or(Source::InCluster, Source::Kubeconfig))
-}
-
-fn metrics(given: &str) -> Result<Option<SocketAddr>, ConfigError> {
-    if given == "off" {
-        return Ok(None);
-    }
-    match given.parse() {
-        Ok(address) => Ok(Some(address)),
-        Err(_) => refuse("metrics-addr", given, "an address with a port is wanted, or `off`"),
-    }
-}
-
-fn node_ips(given: &[String]) -> Result<BTreeMap<Family, IpAddr>, ConfigError> {
+fn node_ips(given: &[String]) -> Result<BTreeMap<Family, IpAddr>, SettingError> {
     let mut ips = BTreeMap::new();
     for text in given {
         let Ok(ip) = text.parse::<IpAddr>() else {
@@ -158,22 +119,7 @@ fn node_ips(given: &[String]) -> Result<BTreeMap<Family, IpAddr>, ConfigError> {
 
 /// Every setting with its meaning and the value that counts, as the environment variables that would set it.
 pub fn explain(args: &Args) -> String {
-    let typed = values(args);
-    let mut text = String::new();
-    for argument in Args::command().get_arguments() {
-        let Some(long) = argument.get_long() else { continue };
-        let Some(value) = typed.get(long) else { continue };
-        let help = argument.get_help().map(ToString::to_string).unwrap_or_default();
-        for line in help.lines() {
-            let _ = writeln!(text, "# {line}");
-        }
-        let variable = format!("OVERLANE_{}", long.replace('-', "_").to_uppercase());
-        match value {
-            Some(value) => _ = writeln!(text, "{variable}={value}\n"),
-            None => _ = writeln!(text, "# {variable}=\n"),
-        }
-    }
-    text
+    settings::explain(&Args::command(), &values(args))
 }
 
 fn values(args: &Args) -> BTreeMap<&'static str, Option<String>> {
@@ -204,7 +150,7 @@ mod tests {
     use super::*;
     use clap::Parser as _;
 
-    fn resolve(extra: &[&str]) -> Result<Config, ConfigError> {
+    fn resolve(extra: &[&str]) -> Result<Config, SettingError> {
         let base = ["overlane-agent", "--node-name", "n1"];
         Config::resolve(&Args::try_parse_from(base.iter().chain(extra)).unwrap())
     }
@@ -241,7 +187,7 @@ mod tests {
             config,
             Config {
                 node: "n1".into(),
-                source: Source::Url("http://127.0.0.1:1".into()),
+                source: Source::Api(ApiSource::Url("http://127.0.0.1:1".into())),
                 run_dir: "/r".into(),
                 cni_conf_dir: "/c".into(),
                 cni_conf_name: "x.conflist".into(),
@@ -254,9 +200,9 @@ mod tests {
                 log_filter: "debug".into(),
             }
         );
-        assert_eq!(resolve(&["--kubeconfig", "/k"]).unwrap().source, Source::Kubeconfig("/k".into()));
+        assert_eq!(resolve(&["--kubeconfig", "/k"]).unwrap().source, Source::Api(ApiSource::Kubeconfig("/k".into())));
         assert_eq!(resolve(&["--objects", "/o"]).unwrap().source, Source::Files("/o".into()));
-        assert_eq!(resolve(&[]).unwrap().source, Source::InCluster);
+        assert_eq!(resolve(&[]).unwrap().source, Source::Api(ApiSource::InCluster));
     }
 
     #[test]

@@ -5,7 +5,8 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use overlane_agent::args::Args;
 use overlane_agent::config::{Config, explain};
-use overlane_agent::{check, log, wiring};
+use overlane_agent::{check, wiring};
+use overlane_daemon::log;
 
 fn main() -> ExitCode {
     let args = Args::parse();

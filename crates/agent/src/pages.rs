@@ -4,11 +4,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use overlane_core::ipam::LeaseState;
+use overlane_daemon::pages::Pages;
 use overlane_datapath::node::Segment;
 use serde_json::{Value, json};
 
 use crate::clock;
-use crate::http::Pages;
 use crate::metrics::{BlockLabels, CounterLabels, ReasonLabels, StateLabels};
 use crate::node::Node;
 
@@ -103,7 +103,7 @@ impl Pages for NodePages {
         Ok(metrics.text()?)
     }
 
-    fn state(&self) -> Value {
+    fn state(&self) -> Option<Value> {
         let node = &self.node;
         let status = node.status().unwrap_or_default();
         let env = node.gate.env();
@@ -144,7 +144,7 @@ impl Pages for NodePages {
                 })
             })
             .collect();
-        json!({
+        Some(json!({
             "node": node.config.node,
             "lab": node.config.lab,
             "version": env!("CARGO_PKG_VERSION"),
@@ -158,7 +158,7 @@ impl Pages for NodePages {
             "heldBlocks": status.held.iter().map(ToString::to_string).collect::<Vec<_>>(),
             "blocks": blocks,
             "leases": leases,
-        })
+        }))
     }
 
     fn ready(&self) -> Result<(), String> {

@@ -16,6 +16,8 @@ use std::sync::mpsc::{Sender, channel};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use overlane_daemon::log::LogFilter;
+use overlane_daemon::pages;
 use overlane_datapath::events::Watcher;
 use overlane_datapath::netns::Netns;
 use tokio::signal::unix::{SignalKind, signal};
@@ -23,7 +25,6 @@ use tokio::sync::{mpsc, watch};
 
 use crate::calls::Calls;
 use crate::config::{Config, Source};
-use crate::log::LogFilter;
 use crate::node::{Node, Parts};
 use crate::pages::NodePages;
 use crate::reconcile::{Reconciler, Wake};
@@ -33,7 +34,7 @@ use crate::watch::fold::Fold;
 use crate::watch::follow::jitter;
 use crate::watch::task::{Folding, StateInApi, cached};
 use crate::watch::{cluster, objects};
-use crate::{http, nodestate, proof, reaper, server, takeover};
+use crate::{nodestate, proof, reaper, server, takeover};
 
 /// Runs an agent until it is told to end.
 pub fn run(config: Config, log: LogFilter) -> anyhow::Result<()> {
@@ -112,8 +113,8 @@ async fn outside(node: Arc<Node>, fold: Fold, wake: Sender<Wake>, known: bool, l
     tokio::spawn(folding.run(words));
     match &node.config.source {
         Source::Files(dir) => _ = tokio::spawn(objects::follow(dir.clone(), node.config.node.clone(), to_fold)),
-        source => {
-            let client = cluster::client(source).await?;
+        Source::Api(source) => {
+            let client = source.client().await?;
             let (of, name) = (Arc::clone(&node), node.config.node.clone());
             tokio::spawn(async move {
                 // A fleet that starts at once comes in turns, but for nodes that know nothing yet.
@@ -127,7 +128,7 @@ async fn outside(node: Arc<Node>, fold: Fold, wake: Sender<Wake>, known: bool, l
     if let Some(address) = node.config.metrics {
         let listener = listen(address).await;
         let listener = listener.with_context(|| format!("listen on --metrics-addr {address}"))?;
-        tokio::spawn(http::serve(listener, Arc::new(NodePages::new(Arc::clone(&node))), log));
+        tokio::spawn(pages::serve(listener, Arc::new(NodePages::new(Arc::clone(&node))), log));
     }
     let mut terminate = signal(SignalKind::terminate()).context("wait for signals")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("wait for signals")?;

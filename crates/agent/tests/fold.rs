@@ -38,7 +38,17 @@ fn applied(name: &str, config: NodeConfig) -> Item {
 }
 
 fn cluster(asked: ClusterNetworkSpec, in_force: Option<ClusterNetworkSpec>) -> Item {
-    Item::Cluster(Change::Applied(("default".into(), ClusterWord { asked, in_force })))
+    Item::Cluster(Change::Applied(("default".into(), ClusterWord { asked, in_force, refused: false })))
+}
+
+#[test]
+fn a_new_agent_does_not_take_what_was_refused() {
+    let mut fold = Fold::new("n0", 1);
+    let refused = ClusterWord { asked: spec(), in_force: None, refused: true };
+    fold.take(Item::Cluster(Change::Applied(("default".into(), refused))), 0);
+    assert!(fold.view().cluster.is_none());
+    fold.take(cluster(spec(), None), 1);
+    assert!(fold.view().cluster.is_some());
 }
 
 fn gone(name: &str) -> Item {

@@ -141,7 +141,7 @@ pub struct ClusterNetworkStatus {
     /// `Ready`: the plan is valid and blocks are left. `BlocksExhausted`: they are not. `ForeignAllocator`: somebody
     /// else writes `node.spec.podCIDRs`.
     pub conditions: Vec<Condition>,
-    /// The last spec that came in force. It counts for as long as the spec itself is refused.
+    /// The spec that is in force: the last one that was neither invalid nor refused. Agents follow it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub applied: Option<ClusterNetworkSpec>,
 }

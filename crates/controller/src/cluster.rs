@@ -37,10 +37,17 @@ impl Gate {
             tracing::warn!(name = ?object.metadata.name, "a ClusterNetwork that is not named `{CLUSTER_NETWORK}` is ignored");
             return;
         }
-        let same =
-            self.object.as_ref().is_some_and(|old| old.spec == object.spec && old.metadata.uid == object.metadata.uid);
+        let applied = |object: &ClusterNetwork| object.status.as_ref().and_then(|status| status.applied.clone());
+        let same = self.object.as_ref().is_some_and(|old| {
+            old.spec == object.spec && old.metadata.uid == object.metadata.uid && applied(old) == applied(&object)
+        });
         self.stale |= !same;
         self.object = Some(object);
+    }
+
+    /// Has the object judged anew.
+    pub const fn look_again(&mut self) {
+        self.stale = true;
     }
 
     /// Learns that the object is gone. What was in force stays: nodes have their blocks.
@@ -73,8 +80,8 @@ impl Gate {
     }
 
     /// Judges the spec over the claims, if it is new or was refused for claims that may be gone. Gives whether another
-    /// plan came in force.
-    pub fn judge(&mut self, alloc: &Allocator) -> bool {
+    /// plan came in force. Who does not lead goes by what the leader has put in force, where the spec is none.
+    pub fn judge(&mut self, alloc: &Allocator, leads: bool) -> bool {
         let Some(object) = &self.object else {
             if !std::mem::replace(&mut self.told, true) {
                 tracing::info!("there is no ClusterNetwork `{CLUSTER_NETWORK}`; waiting for one");
@@ -89,8 +96,8 @@ impl Gate {
             Ok(plan) => (Judgement::InForce, Some((object.spec.clone(), plan))),
             Err(judgement) => (judgement, None),
         };
-        let kept =
-            object.status.as_ref().and_then(|status| status.applied.as_ref()).filter(|_| self.in_force.is_none());
+        let applied = object.status.as_ref().and_then(|status| status.applied.as_ref());
+        let kept = applied.filter(|_| self.in_force.is_none() || !leads);
         let plan = plan.or_else(|| kept.and_then(|spec| Some((spec.clone(), judge(spec, alloc).ok()?))));
         if self.judgement.as_ref() != Some(&judgement) {
             tell(&judgement);
@@ -123,5 +130,44 @@ fn tell(judgement: &Judgement) {
                 );
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    //! Must catch: a standby that goes back to an older plan when it takes over.
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use overlane_api::crd::ClusterNetworkStatus;
+
+    use super::*;
+
+    fn spec(pod_cidr: &str) -> ClusterNetworkSpec {
+        ClusterNetworkSpec { pod_cidrs: vec![pod_cidr.to_owned()], ..ClusterNetworkSpec::default() }
+    }
+
+    fn object(asked: &ClusterNetworkSpec, applied: Option<&ClusterNetworkSpec>) -> ClusterNetwork {
+        let mut object = ClusterNetwork::new(CLUSTER_NETWORK, asked.clone());
+        object.status = Some(ClusterNetworkStatus { applied: applied.cloned(), ..ClusterNetworkStatus::default() });
+        object
+    }
+
+    #[test]
+    fn a_standby_follows_what_the_leader_has_put_in_force() {
+        let (first, larger, bad) = (spec("10.244.0.0/16"), spec("10.244.0.0/14"), spec("10.244.0.1/16"));
+        let alloc = Allocator::default();
+        let mut gate = Gate::default();
+        gate.upsert(object(&first, None));
+        assert!(gate.judge(&alloc, false));
+        // It never saw the larger one as a spec.
+        gate.upsert(object(&bad, Some(&larger)));
+        assert!(gate.judge(&alloc, false));
+        assert_eq!(gate.applied(), Some(&larger));
+        gate.look_again();
+        assert!(!gate.judge(&alloc, true), "nor does it change its mind when it takes over");
+        assert_eq!(gate.applied(), Some(&larger));
+        // Who leads knows what it has put in force.
+        gate.upsert(object(&bad, Some(&first)));
+        assert!(!gate.judge(&alloc, true));
+        assert_eq!(gate.applied(), Some(&larger));
     }
 }

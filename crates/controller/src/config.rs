@@ -1,31 +1,20 @@
 //! What the flags mean: parsed and checked once, then never doubted again.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 
 use clap::CommandFactory as _;
 use overlane_core::blocks::Settings;
+use overlane_daemon::api::ApiSource;
+use overlane_daemon::settings::{self, SettingError, refuse};
 
 use crate::args::Args;
-
-/// How the API server is reached.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Source {
-    /// By kubeconfig.
-    Kubeconfig(PathBuf),
-    /// By the pod's service account.
-    InCluster,
-    /// Without credentials.
-    Url(String),
-}
 
 /// The controller's settings, valid.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     /// How the API server is reached.
-    pub source: Source,
+    pub source: ApiSource,
     /// Whether to stand for election.
     pub leader_elect: bool,
     /// Name of this controller among several.
@@ -38,68 +27,31 @@ pub struct Config {
     pub log_filter: String,
 }
 
-/// A setting that cannot be.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("--{flag} {given:?}: {reason}")]
-pub struct ConfigError {
-    /// The flag, without dashes.
-    pub flag: &'static str,
-    /// What was given.
-    pub given: String,
-    /// Why it cannot be.
-    pub reason: String,
-}
-
-fn refuse<T>(flag: &'static str, given: impl Into<String>, reason: impl Into<String>) -> Result<T, ConfigError> {
-    Err(ConfigError { flag, given: given.into(), reason: reason.into() })
-}
-
 impl Config {
     /// Resolves what was typed. `unique` names this process among all, where no name was given.
     ///
     /// # Errors
     /// The first setting that cannot be.
-    pub fn resolve(args: &Args, unique: impl FnOnce() -> String) -> Result<Self, ConfigError> {
+    pub fn resolve(args: &Args, unique: impl FnOnce() -> String) -> Result<Self, SettingError> {
         let identity = args.identity.clone().unwrap_or_else(unique);
         if identity.is_empty() || identity.len() > 253 {
             return refuse("identity", identity, "a name of 1 to 253 characters is wanted");
         }
         Ok(Self {
-            source: source(args)?,
+            source: ApiSource::resolve(args.api_url.as_deref(), args.kubeconfig.as_ref())?,
             leader_elect: args.leader_elect,
             identity,
             settings: Settings {
                 hold_down_ms: millis("hold-down", args.hold_down, 86_400)?,
                 agent_grace_ms: millis("agent-grace", args.agent_grace, 3_600)?,
             },
-            metrics: metrics(&args.metrics_addr)?,
+            metrics: settings::metrics_address(&args.metrics_addr)?,
             log_filter: args.log_level.clone(),
         })
     }
 }
 
-fn source(args: &Args) -> Result<Source, ConfigError> {
-    if let Some(url) = &args.api_url {
-        return match url.parse::<hyper::Uri>() {
-            Ok(parsed) if parsed.host().is_some() && parsed.scheme_str().is_some() => Ok(Source::Url(url.clone())),
-            Ok(_) => refuse("api-url", url, "scheme and host are wanted, such as http://127.0.0.1:8001"),
-            Err(error) => refuse("api-url", url, error.to_string()),
-        };
-    }
-    Ok(args.kubeconfig.clone().map_or(Source::InCluster, Source::Kubeconfig))
-}
-
-fn metrics(given: &str) -> Result<Option<SocketAddr>, ConfigError> {
-    if given == "off" {
-        return Ok(None);
-    }
-    match given.parse() {
-        Ok(address) => Ok(Some(address)),
-        Err(_) => refuse("metrics-addr", given, "an address with a port is wanted, or `off`"),
-    }
-}
-
-fn millis(flag: &'static str, seconds: f64, most: u32) -> Result<u64, ConfigError> {
+fn millis(flag: &'static str, seconds: f64, most: u32) -> Result<u64, SettingError> {
     if !(0.0..=f64::from(most)).contains(&seconds) {
         return refuse(flag, seconds.to_string(), format!("0 to {most} seconds are possible"));
     }
@@ -110,22 +62,7 @@ fn millis(flag: &'static str, seconds: f64, most: u32) -> Result<u64, ConfigErro
 /// Every setting with its meaning and the value that counts, as the environment variables that would set it.
 #[must_use]
 pub fn explain(args: &Args) -> String {
-    let typed = values(args);
-    let mut text = String::new();
-    for argument in Args::command().get_arguments() {
-        let Some(long) = argument.get_long() else { continue };
-        let Some(value) = typed.get(long) else { continue };
-        let help = argument.get_help().map(ToString::to_string).unwrap_or_default();
-        for line in help.lines() {
-            let _ = writeln!(text, "# {line}");
-        }
-        let variable = format!("OVERLANE_{}", long.replace('-', "_").to_uppercase());
-        match value {
-            Some(value) => _ = writeln!(text, "{variable}={value}\n"),
-            None => _ = writeln!(text, "# {variable}=\n"),
-        }
-    }
-    text
+    settings::explain(&Args::command(), &values(args))
 }
 
 fn values(args: &Args) -> BTreeMap<&'static str, Option<String>> {
@@ -150,7 +87,7 @@ mod tests {
 
     use super::*;
 
-    fn resolve(words: &[&str]) -> Result<Config, ConfigError> {
+    fn resolve(words: &[&str]) -> Result<Config, SettingError> {
         let args = Args::try_parse_from(["overlane-controller"].iter().chain(words)).unwrap();
         Config::resolve(&args, || "unique".to_owned())
     }
@@ -160,7 +97,7 @@ mod tests {
         let config = resolve(&[]).unwrap();
         assert_eq!(config.settings, Settings::default());
         assert!(config.leader_elect);
-        assert_eq!((config.source, config.identity.as_str()), (Source::InCluster, "unique"));
+        assert_eq!((config.source, config.identity.as_str()), (ApiSource::InCluster, "unique"));
     }
 
     #[test]
@@ -177,7 +114,7 @@ mod tests {
         ])
         .unwrap();
         let settings = Settings { hold_down_ms: 500, agent_grace_ms: 2_000 };
-        let source = Source::Url("http://127.0.0.1:1".to_owned());
+        let source = ApiSource::Url("http://127.0.0.1:1".to_owned());
         let (identity, log_filter) = ("me".to_owned(), "debug".to_owned());
         assert_eq!(config, Config { source, leader_elect: false, identity, settings, metrics: None, log_filter });
         assert!(resolve(&["--leader-elect"]).unwrap().leader_elect);

@@ -37,7 +37,7 @@ const REPORT_MS: u64 = 1_000;
 /// How often the ClusterNetwork is written for the sake of its messages' words alone.
 const WORDING_MS: u64 = 10_000;
 /// Longest pause after a failed write of its status.
-const STATUS_PAUSE_MS: u64 = 60_000;
+const STATUS_PAUSE_MS: u64 = 10_000;
 /// Errors of a watch that are farther apart are two outages.
 const OUTAGE_MS: u64 = 30_000;
 /// How long jobs may take to end once they are to.
@@ -63,6 +63,8 @@ pub struct Engine {
     tell_failures: u32,
     tell_at_ms: u64,
     troubles: BTreeMap<String, Trouble>,
+    /// When time alone may make room for those that wait for a block.
+    room_ms: Option<u64>,
     complete: BTreeSet<Source>,
     /// When each last said that the API server cannot be heard.
     deaf: BTreeMap<Source, u64>,
@@ -101,6 +103,7 @@ impl Engine {
             tell_failures: 0,
             tell_at_ms: 0,
             troubles: BTreeMap::new(),
+            room_ms: None,
             complete: BTreeSet::new(),
             deaf: BTreeMap::new(),
             seen_names: BTreeMap::new(),
@@ -147,6 +150,8 @@ impl Engine {
         }
         self.metrics.set_leader(leads);
         if leads {
+            self.gate.look_again();
+            (self.tell_failures, self.tell_at_ms) = (0, 0);
             self.world.touch_all();
         } else {
             self.epoch.advance();
@@ -237,22 +242,26 @@ impl Engine {
         for name in self.world.take_touched() {
             self.queue.touch(&name);
         }
-        if self.world.take_room() {
+        let in_time = self.room_ms.is_some_and(|at| at <= now);
+        if self.world.take_room() || in_time {
+            self.room_ms = self.room_ms.filter(|_| !in_time);
             self.wake_waiting();
         }
         if !self.is_synced() {
             return;
         }
         let due = now >= self.report_ms.saturating_add(REPORT_MS);
-        if (due || self.world.plan().is_none()) && self.gate.judge(self.world.alloc()) {
+        if (due || self.world.plan().is_none()) && self.gate.judge(self.world.alloc(), self.leads) {
             self.world.set_plan(self.gate.plan().cloned());
+            // Agents wait for the status.
+            (self.tell_failures, self.tell_at_ms) = (0, 0);
             self.wake_waiting();
         }
         if due {
             self.report_ms = now;
             self.show();
         }
-        if !self.leads || self.world.plan().is_none() {
+        if !self.leads {
             return;
         }
         if due && self.report.is_empty() && now >= self.tell_at_ms {
@@ -285,12 +294,17 @@ impl Engine {
 
     fn decide(&mut self, name: String, now: u64) {
         let verdict = self.world.decide(&name, now);
+        if let Some(at) = verdict.retry_at_ms {
+            // Those that wait for one thing are woken together, in their order.
+            if matches!(verdict.trouble, Some(Trouble::NoBlockAvailable { .. })) {
+                self.room_ms = Some(self.room_ms.map_or(at, |before| before.min(at)));
+            } else {
+                self.queue.touch_at(&name, at);
+            }
+        }
         match verdict.trouble {
             Some(trouble) => drop(self.troubles.insert(name.clone(), trouble)),
             None => drop(self.troubles.remove(&name)),
-        }
-        if let Some(at) = verdict.retry_at_ms {
-            self.queue.touch_at(&name, at);
         }
         if verdict.actions.is_empty() {
             self.queue.rest(&name);

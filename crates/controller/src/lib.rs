@@ -21,8 +21,6 @@
 
 pub mod args;
 pub mod config;
-pub mod http;
-pub mod log;
 pub mod metrics;
 pub mod wiring;
 
@@ -34,6 +32,7 @@ mod executor;
 mod facts;
 mod leader;
 mod objects;
+mod pages;
 mod queue;
 mod slim;
 mod watch;

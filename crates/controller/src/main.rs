@@ -5,7 +5,8 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use overlane_controller::args::Args;
 use overlane_controller::config::{Config, explain};
-use overlane_controller::{log, wiring};
+use overlane_controller::wiring;
+use overlane_daemon::log;
 
 fn main() -> ExitCode {
     let args = Args::parse();

@@ -1,19 +1,20 @@
 //! Puts the parts together and ends them in order: jobs first, then the Lease, so that nobody acts without it.
 
-use std::time::Duration;
+use std::sync::Arc;
 
 use anyhow::Context as _;
 use kube::Client;
+use overlane_daemon::log::LogFilter;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::config::{Config, Source};
+use crate::config::Config;
 use crate::engine::Engine;
-use crate::log::LogFilter;
+use crate::leader;
 use crate::metrics::Metrics;
-use crate::{http, leader};
+use crate::pages::ControllerPages;
 
 /// Runs the program until SIGTERM or SIGINT.
 ///
@@ -29,9 +30,10 @@ pub fn run(config: Config, log: LogFilter) -> anyhow::Result<()> {
         let mut pages = JoinSet::new();
         if let Some(address) = config.metrics {
             let listener = TcpListener::bind(address).await.with_context(|| format!("serve metrics on {address}"))?;
-            pages.spawn(http::serve(listener, metrics.clone(), Some(log)));
+            let shown = Arc::new(ControllerPages(metrics.clone()));
+            pages.spawn(overlane_daemon::pages::serve(listener, shown, log));
         }
-        let client = client(&config.source).await?;
+        let client = config.source.client().await?;
         tracing::info!(identity = config.identity, elect = config.leader_elect, "started");
         let running = tokio::spawn(control(client, config, metrics, stop));
         tokio::select! {
@@ -60,23 +62,6 @@ pub async fn control(client: Client, config: Config, metrics: Metrics, stop: wat
     engine.run(words, stop).await;
     resign.send_replace(true);
     while election.join_next().await.is_some() {}
-}
-
-/// A client for the API server that the settings name.
-async fn client(source: &Source) -> anyhow::Result<Client> {
-    let mut config = match source {
-        Source::Kubeconfig(path) => {
-            let file = kube::config::Kubeconfig::read_from(path)
-                .with_context(|| format!("read kubeconfig {}", path.display()))?;
-            kube::Config::from_custom_kubeconfig(file, &kube::config::KubeConfigOptions::default())
-                .await
-                .with_context(|| format!("use kubeconfig {}", path.display()))?
-        }
-        Source::InCluster => kube::Config::incluster().context("use the pod's service account")?,
-        Source::Url(url) => kube::Config::new(url.parse().with_context(|| format!("use API server {url}"))?),
-    };
-    config.connect_timeout = Some(Duration::from_secs(5));
-    Client::try_from(config).context("make a client for the API server")
 }
 
 /// A name that no other process has: the host's, and a random part.

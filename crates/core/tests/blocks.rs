@@ -277,11 +277,15 @@ fn no_block_while_a_list_is_fresh() {
 }
 
 #[test]
-fn nothing_is_decided_without_a_plan_or_about_nobody() {
+fn without_a_plan_only_what_is_gone_is_given_back_and_nothing_is_decided_about_nobody() {
     let mut world = World::new(Settings::default());
     world.upsert_node(node("n"), Source::News, 0);
     world.upsert_claim(claim("10.244.0.0/24", "", None), Source::News);
+    world.upsert_claim(claim("10.99.1.0/24", "n", None), Source::News);
+    world.upsert_claim(claim("10.99.0.0/24", "gone", None), Source::News);
     assert_eq!(world.decide("n", LATER), Verdict::default());
+    let released = world.decide("gone", LATER).actions;
+    assert!(matches!(&released[..], [Action::ConfirmNode { .. }, Action::Release { .. }]), "{released:?}");
     world.set_plan(Some(plan(&[V4])));
     assert_eq!(world.decide("", LATER), Verdict::default());
 }

@@ -45,7 +45,7 @@ pub enum Event {
     },
     /// An address of a link came or went.
     Addresses,
-    /// A route or rule of ours came or went.
+    /// A route of ours came or went.
     Routes,
     /// A neighbour on a pod link went.
     Neighbours,

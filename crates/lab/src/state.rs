@@ -48,7 +48,7 @@ pub struct LabRecord {
     pub daemon: Option<ProcessId>,
     /// Where the API is served, once it is.
     pub api: Option<ApiRecord>,
-    /// Whether it has been ready: until then what was asked for is still being made.
+    /// Whether all nodes that were asked for have been made: from then on they come and go by command only.
     #[serde(default)]
     pub complete: bool,
 }

@@ -77,29 +77,23 @@ async fn up_locked(plan: &Plan, patience: Duration, keep: bool, told: &mut impl 
     let deadline = Instant::now() + patience;
     if let Some(record) = LabRecord::find(name)? {
         refuse_other(&record, plan)?;
-        return make(plan, record.complete, deadline, told).await;
+        return make(plan, deadline, told).await;
     }
     refuse_leftovers(&plan.record)?;
     refuse_foreign_vnet(plan)?;
     files::make_dir(LabPaths::of(name).dir())?;
     plan.record.save()?;
-    let made = make(plan, false, deadline, told).await;
+    let made = make(plan, deadline, told).await;
     if made.is_err() && !keep {
         down::down_locked(name)?;
     }
     made
 }
 
-/// Starts the daemon of a lab whose record is written, and waits until the lab is as asked for. One that was complete
-/// may have had nodes added and removed since: it is ready as it was.
-async fn make(plan: &Plan, complete: bool, deadline: Instant, told: &mut impl FnMut(&Progress)) -> Result<LabStatus> {
-    let name = &plan.record.name;
-    let mut daemon = start_daemon(name)?;
-    let lab = follow(name, &mut daemon, deadline, told).await?;
-    if complete {
-        let nodes = lab.status().await?.nodes.len();
-        return wait_ready(&lab, nodes, deadline, told).await;
-    }
+/// Starts the daemon of a lab whose record is written, and waits until the lab is as asked for.
+async fn make(plan: &Plan, deadline: Instant, told: &mut impl FnMut(&Progress)) -> Result<LabStatus> {
+    let mut daemon = start_daemon(&plan.record.name)?;
+    let lab = follow(&plan.record.name, &mut daemon, deadline, told).await?;
     if !plan.manifests.is_empty() {
         let client = lab.kube()?;
         let mut doing = Progress::default();
@@ -109,13 +103,14 @@ async fn make(plan: &Plan, complete: bool, deadline: Instant, told: &mut impl Fn
         })
         .await?;
     }
-    let status = wait_ready(&lab, usize::try_from(plan.record.nodes)?, deadline, told).await?;
+    // Where the daemon was started again, nodes may have come and gone since `up`.
+    let nodes = lab.status().await?.nodes.len();
+    let status = wait_ready(&lab, nodes, deadline, told).await?;
     for (namespace, pod) in plan.manifests.iter().filter_map(pod_of) {
         told(&Progress { doing: format!("waiting for pod {pod}"), ..Progress::default() });
         let left = deadline.saturating_duration_since(Instant::now());
         run::wait_ready(&lab.kube()?, namespace, pod, left).await?;
     }
-    LabRecord { complete: true, ..LabRecord::load(name)? }.save()?;
     Ok(status)
 }
 

@@ -197,6 +197,10 @@ fn doctor_names_a_foreign_drop() {
     exec::signal(agent, Signal::SIGSTOP);
     node.ns.set_sysctl("net/ipv4/ip_forward", "0");
     let deaf = doctor();
+    // On the node itself, where there is no lab to be asked: what an agent left that does not answer.
+    let program = exec::bin("overlane");
+    let alone = || node.ns.sh(&[program.to_str().unwrap(), "doctor"]);
+    let left = alone();
     node.ns.set_sysctl("net/ipv4/ip_forward", "1");
     exec::signal(agent, Signal::SIGCONT);
     assert_eq!(deaf.code, Some(1), "{deaf}");
@@ -204,13 +208,12 @@ fn doctor_names_a_foreign_drop() {
         assert!(deaf.all().contains(word), "no `{word}` in {deaf}");
     }
     assert_eq!(doctor().code, Some(0));
-    // On the node itself, by a doctor that finds no agent where a machine's has its socket.
-    let program = exec::bin("overlane");
-    let alone = node.ns.sh(&[program.to_str().unwrap(), "doctor"]);
-    assert_eq!(alone.code, Some(1), "{alone}");
+    assert_eq!(left.code, Some(1), "{left}");
     for word in ["no agent answers, and there are:", "routes, nft table inet overlane", "ip route flush proto 111"] {
-        assert!(alone.all().contains(word), "no `{word}` in {alone}");
+        assert!(left.all().contains(word), "no `{word}` in {left}");
     }
+    let living = alone();
+    assert!(!living.all().contains("no agent answers") && living.all().contains("ready"), "{living}");
 }
 
 fn repairs(node: &NodeHandle) -> f64 {

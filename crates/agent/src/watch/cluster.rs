@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context as _;
 use k8s_openapi::api::core::v1::{ConfigMap, Node};
 use kube::runtime::watcher;
 use kube::{Api, Client};
@@ -15,31 +14,12 @@ use tokio::sync::watch;
 use super::follow::{Word, follow, jitter};
 use super::item::{Change, Item};
 use super::masq_maps::{LABEL, NAMES};
-use crate::config::Source;
 use crate::metrics::Metrics;
 
 /// How many ConfigMap watches there are.
 pub const WATCHES: usize = NAMES.len() + 1;
 /// Objects a page: 5,000 NodeNetworkConfigs come in ten pages, none of which is big.
 const PAGE: u32 = 500;
-
-/// A client for the API server that the settings name.
-pub async fn client(source: &Source) -> anyhow::Result<Client> {
-    let mut config = match source {
-        Source::Kubeconfig(path) => {
-            let file = kube::config::Kubeconfig::read_from(path)
-                .with_context(|| format!("read kubeconfig {}", path.display()))?;
-            kube::Config::from_custom_kubeconfig(file, &kube::config::KubeConfigOptions::default())
-                .await
-                .with_context(|| format!("use kubeconfig {}", path.display()))?
-        }
-        Source::InCluster => kube::Config::incluster().context("use the pod's service account")?,
-        Source::Url(url) => kube::Config::new(url.parse().with_context(|| format!("use API server {url}"))?),
-        Source::Files(dir) => anyhow::bail!("objects come from {}, not from an API server", dir.display()),
-    };
-    config.connect_timeout = Some(Duration::from_secs(5));
-    Client::try_from(config).context("make a client for the API server")
-}
 
 /// Starts every watch; they run until the listener goes.
 pub fn start(client: &Client, node: &str, to: &Sender<Word<Item>>) {

@@ -154,10 +154,11 @@ impl Fold {
     }
 
     /// What the controller has put in force counts: it may refuse a spec that is valid in itself, for what nodes have.
-    /// What is asked for counts only where nothing was in force yet: the first nodes do not wait for a status.
+    /// What is asked for counts only where nothing was in force yet and nobody has refused it: the first nodes do not
+    /// wait for a status.
     fn set_cluster(&mut self, word: ClusterWord) {
         self.findings = validate(&convert::cluster_spec(&word.asked)).err().unwrap_or_default();
-        let first = self.cluster.is_none().then_some(word.asked);
+        let first = (self.cluster.is_none() && !word.refused).then_some(word.asked);
         if let Some(spec) = word.in_force.or(first) {
             self.put_in_force(spec);
         }

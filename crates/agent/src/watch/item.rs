@@ -125,6 +125,8 @@ pub struct ClusterWord {
     pub asked: ClusterNetworkSpec,
     /// What the controller has put in force; `None` as long as it has not.
     pub in_force: Option<ClusterNetworkSpec>,
+    /// The controller has refused what was asked for.
+    pub refused: bool,
 }
 
 /// A named thing.
@@ -150,7 +152,11 @@ impl Item {
     pub fn cluster(change: Change<ClusterNetwork>) -> Self {
         let word = |object: ClusterNetwork| {
             let in_force = object.status.as_ref().and_then(|status| status.applied.clone());
-            (object.name_any(), ClusterWord { in_force, asked: object.spec })
+            let conditions = object.status.iter().flat_map(|status| &status.conditions);
+            let refused = conditions
+                .filter(|condition| condition.type_ == "Ready" && condition.status == "False")
+                .any(|condition| matches!(condition.reason.as_str(), "Invalid" | "Refused"));
+            (object.name_any(), ClusterWord { in_force, refused, asked: object.spec })
         };
         Self::Cluster(change.map(word))
     }

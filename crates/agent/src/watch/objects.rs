@@ -100,8 +100,7 @@ fn item(kind: &str, change: Change<&Value>, own: &str) -> Result<Option<Item>, S
 
 /// No controller judges what files say.
 fn in_force(mut object: ClusterNetwork) -> ClusterNetwork {
-    let status = object.status.get_or_insert_default();
-    status.applied.get_or_insert_with(|| object.spec.clone());
+    object.status.get_or_insert_default().applied = Some(object.spec.clone());
     object
 }
 

@@ -86,20 +86,23 @@ pub fn examine_here() -> Vec<Finding> {
     let mut findings = foreign_chains(MACHINE);
     let socket = Path::new(owned::RUN_DIR).join("agent.sock").exists();
     let conflist = Path::new(owned::CNI_CONF_DIR).join(owned::CNI_CONF_NAME).exists();
-    let agent = (socket || conflist).then(|| agent_ready(MACHINE));
-    if agent.as_ref().is_none_or(|agent| agent.verdict != Verdict::Good) {
+    // It may have its files elsewhere.
+    let answer = agent_ready(MACHINE);
+    let answers = answer.verdict == Verdict::Good;
+    let expected = socket || conflist;
+    if !answers {
         let left = left_here();
         // Of an agent that is only down, all of this is as it should be.
-        findings.extend(if agent.is_some() { left.map(Finding::note) } else { left });
+        findings.extend(if expected { left.map(Finding::note) } else { left });
     }
-    if agent.is_some() {
+    if answers || expected {
         match node::routed() {
             Ok(routed) => findings.extend(sysctls(MACHINE, &routed.families, &routed.underlays)),
             Err(error) => findings.push(Finding::bad(MACHINE, "routes", error.to_string(), "run as root")),
         }
         findings.extend(networkd::examine(MACHINE, Path::new("/")));
+        findings.push(answer);
     }
-    findings.extend(agent);
     findings
 }
 

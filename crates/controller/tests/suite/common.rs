@@ -13,11 +13,12 @@ use overlane_api::crd::{
     NodeStateSpec, all_crds,
 };
 use overlane_apiserver::ApiServer;
-use overlane_controller::config::{Config, Source};
+use overlane_controller::config::Config;
 use overlane_controller::metrics::Metrics;
 use overlane_controller::wiring;
 use overlane_core::blocks::Settings;
 use overlane_core::cidr::Cidr;
+use overlane_daemon::api::ApiSource;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -98,7 +99,7 @@ impl Cluster {
     pub fn start_with(&self, identity: &str, leader_elect: bool, settings: Settings) -> Controller {
         let (stop, stopped) = watch::channel(false);
         let config = Config {
-            source: Source::InCluster,
+            source: ApiSource::InCluster,
             leader_elect,
             identity: identity.to_owned(),
             settings,

@@ -45,13 +45,17 @@ async fn told_once_others_unharmed_and_on_by_itself_once_there_is_room() {
         assert!(condition.message.contains("4 used"), "{}", condition.message);
         cluster.until_cluster("Ready", "False", "BlocksExhausted").await;
         cluster.settle().await;
-        // One more that waits is told by its own Node; every agent watches the ClusterNetwork.
+        // More that wait are told by their own Nodes; every agent watches the ClusterNetwork.
         let before = cluster.server.stats().requests;
-        cluster.join("n7", "b7").await;
-        cluster.until_node("n7", "NetworkUnavailable", "True", "NoBlockAvailable").await;
-        cluster.settle().await;
-        let writes = cluster.writes_since(&before);
-        assert!(writes.keys().all(|(_, resource)| !resource.contains("clusternetwork")), "{writes:?}");
+        for number in 7..11 {
+            let name = format!("n{number}");
+            cluster.join(&name, &format!("b{number}")).await;
+            cluster.until_node(&name, "NetworkUnavailable", "True", "NoBlockAvailable").await;
+            tokio::time::sleep(std::time::Duration::from_millis(1_100)).await;
+        }
+        let mut writes = cluster.writes_since(&before);
+        writes.retain(|(_, resource), _| resource.contains("clusternetwork"));
+        assert!(writes.values().sum::<u64>() <= 2, "for four nodes, a second apart: {writes:?}");
         // Whatever is tried again in vain writes and tells nothing.
         let before = cluster.server.stats().requests;
         let api: Api<Node> = Api::all(cluster.client.clone());
@@ -60,21 +64,16 @@ async fn told_once_others_unharmed_and_on_by_itself_once_there_is_room() {
             api.patch(&format!("n{number}"), &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
         }
         cluster.settle().await;
-        let writes = cluster.writes_since(&before);
+        let mut writes = cluster.writes_since(&before);
+        writes.retain(|(_, resource), _| !resource.contains("clusternetwork"));
         assert_eq!(writes.values().sum::<u64>(), 7, "{writes:?}");
-        let mut events = cluster.events().await;
-        events.sort();
         let told = |kind: &str, name: &str| (kind.to_owned(), name.to_owned(), "NoBlockAvailable".to_owned());
-        assert_eq!(
-            events,
-            [
-                told("ClusterNetwork", "default"),
-                told("Node", "n4"),
-                told("Node", "n5"),
-                told("Node", "n6"),
-                told("Node", "n7")
-            ]
-        );
+        let mut events = cluster.events().await;
+        let mut wanted: Vec<_> = (4..11).map(|number| told("Node", &format!("n{number}"))).collect();
+        wanted.push(told("ClusterNetwork", "default"));
+        events.sort();
+        wanted.sort();
+        assert_eq!(events, wanted);
         // One goes: after the hold-down the longest waiting has its blocks, the others go on waiting.
         let freed = cluster.announced("n2").await;
         cluster.delete_node("n2").await;
@@ -86,7 +85,7 @@ async fn told_once_others_unharmed_and_on_by_itself_once_there_is_room() {
         let larger: Vec<String> =
             pod_cidrs.iter().map(|cidr| cidr.replace("/22", "/20").replace("/78", "/76")).collect();
         cluster.patch_network(json!({ "podCIDRs": larger })).await;
-        for name in ["n5", "n6", "n7"] {
+        for name in ["n5", "n6", "n7", "n8", "n9", "n10"] {
             cluster.until_announced(name, pod_cidrs.len()).await;
             cluster.until_node(name, "NetworkUnavailable", "False", "OverlaneIsUp").await;
         }

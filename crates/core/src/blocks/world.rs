@@ -279,11 +279,18 @@ impl World {
     #[must_use]
     pub fn decide(&self, name: &str, now_ms: u64) -> Verdict {
         // A claim of nobody is one that a hand has spoilt: it only keeps its block from being given.
-        let Some(plan) = self.plan.as_ref().filter(|_| !name.is_empty()) else { return Verdict::default() };
+        if name.is_empty() {
+            return Verdict::default();
+        }
         let state = self.states.get(name).map(|state| &**state);
         let config = self.configs.get(name).map(|config| &**config);
+        let gone = || absent::decide(name, &self.alloc, state, config, &self.settings, now_ms);
+        let Some(plan) = &self.plan else {
+            // What is given back may be what keeps a plan from coming in force.
+            return if self.nodes.contains_key(name) { Verdict::default() } else { gone() };
+        };
         let mut verdict = match self.nodes.get(name) {
-            None => absent::decide(name, &self.alloc, state, config, &self.settings, now_ms),
+            None => gone(),
             Some(view) => node::decide(&Given {
                 plan,
                 alloc: &self.alloc,

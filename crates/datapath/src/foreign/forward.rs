@@ -21,7 +21,7 @@ fn nft_chains() -> Vec<Finding> {
         let text = nft::query(args, "list chains").map_err(|error| error.to_string())?;
         serde_json::from_str(&text).map_err(|error| format!("read what nft lists: {error}"))
     };
-    let rules = |family: &str, table: &str| listed(&["--json", "list", "table", family, table]);
+    let rules = |family: &str, table: &str| listed(&["--json", "--terse", "list", "table", family, table]);
     match listed(&["--json", "list", "chains"]) {
         Ok(chains) => forward_drops(&chains, rules),
         Err(error) => vec![not_looked_at(error, "install nft, or run as root")],
@@ -59,10 +59,19 @@ fn forward_drops(listing: &Value, rules: impl Fn(&str, &str) -> Result<Value, St
                 continue;
             }
         };
-        let rules: Vec<&Value> = objects(&listed, "rule").collect();
         let firewalld = table == "firewalld";
-        let closes = rules.iter().any(|rule| field(rule, "chain") == name && drops_all(rule));
-        if !(field(chain, "policy") == "drop" || closes || firewalld) || lets_pods_through(&rules) {
+        let hooked = |chain: &str| {
+            let of_table = |c: &&&Value| field(c, "family") == family && field(c, "table") == table;
+            chains.iter().filter(of_table).any(|c| field(c, "name") == chain && !field(c, "hook").is_empty())
+        };
+        let rules: Vec<&Value> = objects(&listed, "rule").filter(|rule| field(rule, "chain") == name).collect();
+        // What is called by others may be called from this chain; what has another hook is not.
+        let called = objects(&listed, "rule").filter(|rule| !hooked(field(rule, "chain")));
+        let closing = rules.iter().position(|rule| drops_all(rule));
+        let before = rules.get(..closing.unwrap_or(rules.len())).unwrap_or_default();
+        let looked_at: Vec<&Value> = before.iter().copied().chain(called).collect();
+        let drops = field(chain, "policy") == "drop" || closing.is_some() || firewalld;
+        if !drops || lets_pods_through(&looked_at, firewalld) {
             continue;
         }
         let tool = if family == "ip6" { "ip6tables" } else { "iptables" };
@@ -95,14 +104,22 @@ fn drops_all(rule: &Value) -> bool {
     words.iter().any(is_target) && words.iter().all(|word| is_target(word) || is_idle(word))
 }
 
-/// Whether somebody has seen to it that pods pass, in both directions: rules of the table that are about our links.
-fn lets_pods_through(rules: &[&Value]) -> bool {
+/// Whether somebody has seen to it that pods pass, in both directions: rules about all packets of our links, and nothing
+/// else. firewalld's lead to the chains of a zone.
+fn lets_pods_through(rules: &[&Value], by_zone: bool) -> bool {
     let ours = format!("{POD_LINK_PREFIX}*");
+    let verdicts: &[&str] = if by_zone { &["accept", "goto", "jump"] } else { &["accept"] };
+    let about = |word: &Value, key: &str| {
+        let link = &word["match"];
+        link["op"] == "==" && link["left"]["meta"]["key"] == key && link["right"] == ours.as_str()
+    };
     let passes = |rule: &&&Value, key: &str| {
         let words = rule["expr"].as_array().map(Vec::as_slice).unwrap_or_default();
-        let about =
-            |word: &Value| word["match"]["left"]["meta"]["key"] == key && word["match"]["right"] == ours.as_str();
-        words.iter().any(about) && ["accept", "goto", "jump"].iter().any(|v| words.iter().any(|w| w.get(v).is_some()))
+        let verdict = |word: &&Value| verdicts.iter().any(|verdict| word.get(verdict).is_some());
+        let idle = |word: &Value| word.get("counter").is_some() || word.get("log").is_some();
+        words.iter().any(|word| about(word, key))
+            && words.iter().any(|word| verdict(&word))
+            && words.iter().all(|word| about(word, key) || verdict(&word) || idle(word))
     };
     ["iifname", "oifname"].iter().all(|key| rules.iter().any(|rule| passes(&rule, key)))
 }
@@ -155,12 +172,16 @@ fn legacy_iptables() -> Vec<Finding> {
 
 /// What `iptables-legacy -S` prints.
 fn legacy_drops(rules: &str) -> bool {
-    let closing = ["-A FORWARD -j DROP", "-A FORWARD -j REJECT"];
-    let drops =
-        rules.lines().any(|line| line == "-P FORWARD DROP" || closing.iter().any(|rule| line.starts_with(rule)));
+    let closes = |line: &&str| ["-A FORWARD -j DROP", "-A FORWARD -j REJECT"].iter().any(|rule| line.starts_with(rule));
+    let drops = rules.lines().any(|line| line == "-P FORWARD DROP") || rules.lines().any(|line| closes(&line));
+    let others = ["-A INPUT ", "-A OUTPUT "];
     let passes = |flag: &str| {
-        let words = format!("{flag} {POD_LINK_PREFIX}+ -j ACCEPT");
-        rules.lines().any(|line| line.ends_with(&words))
+        let words = format!(" {flag} {POD_LINK_PREFIX}+ -j ACCEPT");
+        let before_the_end = rules.lines().take_while(|line| !closes(line));
+        let of_user_chains = rules.lines().filter(|line| !line.starts_with("-A FORWARD "));
+        let mut looked_at = before_the_end.chain(of_user_chains).filter(|l| !others.iter().any(|o| l.starts_with(o)));
+        // `-A CHAIN` and nothing between it and the link.
+        looked_at.any(|line| line.strip_suffix(&words).is_some_and(|start| start.split(' ').count() == 2))
     };
     drops && !(passes("-i") && passes("-o"))
 }
@@ -223,6 +244,22 @@ mod tests {
         ];
         assert_eq!((found("accept", &[]), found("drop", &[])), (0, 1));
         assert_eq!((found("drop", &remedy), found("drop", &remedy[..1])), (0, 1), "both directions");
+        let both = |chain: &str, more: Value| -> Vec<Value> {
+            let with = |key: &str| rule(chain, json!([named(key), more, {"accept": null}]));
+            vec![with("iifname"), with("oifname")]
+        };
+        let port = json!({"match": {"op": "==", "left": {"payload": {"field": "dport"}}, "right": 53}});
+        assert_eq!(found("drop", &both("FORWARD", json!({"counter": {}}))), 0);
+        assert_eq!(found("drop", &both("FORWARD", port)), 1, "one port only");
+        let jump = |key: &str| rule("FORWARD", json!([named(key), {"jump": {"target": "blocked"}}]));
+        assert_eq!(found("drop", &[jump("iifname"), jump("oifname")]), 1, "who knows what is there");
+        let mut late = both("FORWARD", json!({"log": null}));
+        late.insert(0, rule("FORWARD", json!([{"reject": null}])));
+        assert_eq!(found("accept", &late), 1, "behind the end");
+        let input = json!({"chain": {"family": "ip", "table": "filter", "name": "INPUT", "hook": "input"}});
+        let listed = json!({"nftables": [chain("ip", "filter", "FORWARD", "drop"), input]});
+        let rules = json!({ "nftables": both("INPUT", json!({"counter": {}})) });
+        assert_eq!(forward_drops(&listed, |_, _| Ok(rules.clone())).len(), 1, "of another hook");
         for expr in closing {
             let rules = [remedy[0].clone(), remedy[1].clone(), rule("FORWARD", expr.clone())];
             assert_eq!((found("accept", &rules[2..]), found("accept", &rules)), (1, 0), "{expr}");
@@ -244,6 +281,9 @@ mod tests {
             ("-P FORWARD ACCEPT\n-A FORWARD -j REJECT --reject-with icmp-port-unreachable\n", true),
             ("-P FORWARD DROP\n-A FORWARD -i ovlp+ -j ACCEPT\n", true),
             ("-P FORWARD DROP\n-A FORWARD -i ovlp+ -j ACCEPT\n-A FORWARD -o ovlp+ -j ACCEPT\n", false),
+            ("-P FORWARD DROP\n-A USER -i ovlp+ -j ACCEPT\n-A USER -o ovlp+ -j ACCEPT\n", false),
+            ("-P FORWARD DROP\n-A INPUT -i ovlp+ -j ACCEPT\n-A OUTPUT -o ovlp+ -j ACCEPT\n", true),
+            ("-A FORWARD -j DROP\n-A FORWARD -i ovlp+ -j ACCEPT\n-A FORWARD -o ovlp+ -j ACCEPT\n", true),
         ] {
             assert_eq!(legacy_drops(rules), drops, "{rules}");
         }

@@ -30,6 +30,9 @@ pub(super) struct State {
     /// The kernel holds what is planned, unless a foreign hand was there. Otherwise the last attempt failed.
     certain: bool,
     members: Option<Members>,
+    /// What nft is known to list of a structure, by its revision: once it was noted, a foreign writer in the way is no
+    /// matter any more.
+    listed: Option<(String, String)>,
 }
 
 /// How much of the table was written by the program.
@@ -65,7 +68,7 @@ impl Planned {
 
 impl State {
     pub(super) fn new(pods: BTreeSet<PodMember>) -> Self {
-        Self { pods, planned: None, certain: false, members: None }
+        Self { pods, planned: None, certain: false, members: None, listed: None }
     }
 
     pub(super) fn planned(&self) -> Result<Arc<Planned>, NftError> {
@@ -234,10 +237,12 @@ impl State {
     /// must not be noted as ours. Whether it was noted; without that the next audit writes it again.
     fn mark(&mut self, structure: &Structure, generation: u32) -> Result<bool, NftError> {
         let Some(listed) = program::list()? else { return Ok(false) };
-        if self.with_members(Members::generation)? != generation {
+        let seen = (structure.revision(), listed.hash);
+        if self.listed.as_ref() != Some(&seen) && self.with_members(Members::generation)? != generation {
             return Ok(false);
         }
-        program::run("mark the table", &mark(&structure.revision(), &listed.hash))?;
+        program::run("mark the table", &mark(&seen.0, &seen.1))?;
+        self.listed = Some(seen);
         Ok(true)
     }
 

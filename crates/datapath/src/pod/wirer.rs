@@ -8,6 +8,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use nix::errno::Errno;
+use overlane_core::family::Family;
 
 use super::check::{self, Fault};
 use super::{PodSpec, Retiring, WireError, Wired, requests};
@@ -16,7 +17,8 @@ use crate::netns::{Netns, NetnsError};
 use crate::node::main_table;
 use crate::owned;
 use crate::rtnl::link::{self, Link, VethEnd};
-use crate::rtnl::{neighbour, route};
+use crate::rtnl::route::{self, Route};
+use crate::rtnl::{neighbour, none_if_absent};
 
 /// How long a pod's IPv6 address may take to work: on a machine that is that busy nothing else works either.
 const ADDRESS_PATIENCE: Duration = Duration::from_secs(2);
@@ -188,23 +190,39 @@ fn put_host(
     if in_the_way { put_over_own_routes(socket, spec, index) } else { Ok(()) }
 }
 
-/// Writes the routes over those that are ours.
+/// Writes those routes that are not there as they should be, over what is ours.
 fn put_over_own_routes(socket: &mut Socket, spec: &PodSpec, index: u32) -> Result<(), WireError> {
+    let own = routes_of_link(socket, index)?;
+    let wanted = spec.addresses.iter().map(|address| requests::host_route(spec, *address, index));
+    let absent: Vec<Route> = wanted.filter(|route| !own.contains(route)).collect();
+    if absent.is_empty() {
+        return Ok(());
+    }
     let all = main_table(socket, 0)?;
-    for address in &spec.addresses {
-        let route = requests::host_route(spec, *address, index);
-        let there = all.iter().find(|other| other.destination == route.destination && other.metric == route.metric);
-        let request = match there {
-            Some(foreign) if !foreign.is_ours() => {
+    for route in absent {
+        let there = all.iter().filter(|other| other.destination == route.destination && other.metric == route.metric);
+        let (ours, foreign): (Vec<&Route>, Vec<&Route>) = there.partition(|other| other.is_ours());
+        let request = match (foreign.first(), ours.first()) {
+            (Some(foreign), _) => {
                 let (destination, protocol) = (foreign.destination, foreign.protocol);
                 return Err(WireError::ForeignRoute { link: spec.link.clone(), destination, protocol });
             }
-            Some(_) => route.set(),
-            None => route.add(),
+            (None, Some(_)) => route.set(),
+            (None, None) => route.add(),
         };
         socket.request(request).map_err(|error| step(spec, error))?;
     }
     Ok(())
+}
+
+/// Our routes that lead to a link.
+fn routes_of_link(socket: &mut Socket, index: u32) -> Result<Vec<Route>, NetlinkError> {
+    let mut routes = Vec::new();
+    for family in Family::ALL {
+        let list = route::list(family, owned::ROUTE_TABLE, owned::PROTOCOL, index);
+        routes.extend(none_if_absent(socket.dump(list))?.iter().filter_map(Route::read));
+    }
+    Ok(routes)
 }
 
 fn pod_side(ns: &Netns, spec: &PodSpec, told: &Receiver<u32>) -> Result<(), WireError> {

@@ -127,7 +127,10 @@ pub async fn run(name: &LabName) -> Result<()> {
     tokio::spawn(api::keep_saved(server, paths.api_store()));
     tokio::spawn(schedule::run(client));
     match cluster.bring_up().await {
-        Ok(()) => cluster.set_phase(Phase::Running),
+        Ok(()) => {
+            LabRecord { complete: true, ..cluster.record.clone() }.save()?;
+            cluster.set_phase(Phase::Running);
+        }
         Err(failure) => {
             error!("{failure:#}");
             cluster.set_phase(Phase::Failed(format!("{failure:#}")));

@@ -142,7 +142,11 @@ fn up_goes_on_with_a_lab_whose_daemon_died_and_with_no_other() {
     record["complete"] = json!(false);
     record["nodes"] = json!(4);
     std::fs::write(&file, record.to_string()).unwrap();
-    let whole = up(&words(&["--nodes", "4"])).must();
+    let late = Manifest::new(&[json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "late"}})]);
+    let path = late.arg().to_owned();
+    let whole: Vec<String> = words(&["--nodes", "4", "-f"]).into_iter().chain([path]).collect();
+    let whole = up(&whole).must();
+    assert!(lab.api.find("/api/v1/namespaces/late").is_some(), "manifests are applied to a lab that goes on, too");
     assert!(whole.stdout.contains("node-3"), "{whole}");
     assert_eq!(lab.api.node_names().len(), 4);
     assert_eq!(lab.pod("p").ips, pod.ips);

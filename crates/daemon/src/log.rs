@@ -14,12 +14,15 @@ fn parse(filter: &str) -> Result<EnvFilter, tracing_subscriber::filter::ParseErr
     EnvFilter::try_new(format!("{QUIET},{filter}"))
 }
 
-/// Changes the filter of a running agent.
+/// Changes the filter of a running daemon.
 #[derive(Clone)]
 pub struct LogFilter(reload::Handle<EnvFilter, Registry>);
 
 impl LogFilter {
     /// Puts another filter in force.
+    ///
+    /// # Errors
+    /// It is no filter, as `tracing_subscriber::EnvFilter` has it.
     pub fn set(&self, filter: &str) -> anyhow::Result<()> {
         let parsed = parse(filter).with_context(|| format!("log filter {filter:?}"))?;
         self.0.reload(parsed).context("put the log filter in force")
@@ -27,6 +30,9 @@ impl LogFilter {
 }
 
 /// Starts the log.
+///
+/// # Errors
+/// It is no filter, or the process has a log already.
 pub fn start(filter: &str) -> anyhow::Result<LogFilter> {
     let parsed = parse(filter).with_context(|| format!("--log-level {filter:?}"))?;
     let (layer, handle) = reload::Layer::new(parsed);

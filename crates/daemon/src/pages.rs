@@ -20,13 +20,24 @@ use crate::log::LogFilter;
 /// What the pages show. Called on a blocking thread.
 pub trait Pages: Send + Sync + 'static {
     /// Prometheus' text.
+    ///
+    /// # Errors
+    /// It cannot be made.
     fn metrics(&self) -> anyhow::Result<String>;
-    /// The whole state as JSON, for people.
-    fn state(&self) -> serde_json::Value;
-    /// Whether an ADD would be served; otherwise why not.
+    /// Whether the daemon does what it is for.
+    ///
+    /// # Errors
+    /// Why not.
     fn ready(&self) -> Result<(), String>;
-    /// Whether the agent works; otherwise what is stuck.
+    /// Whether the daemon works; it must not depend on the API server.
+    ///
+    /// # Errors
+    /// What is stuck.
     fn healthy(&self) -> Result<(), String>;
+    /// The whole state as JSON, for people.
+    fn state(&self) -> Option<serde_json::Value> {
+        None
+    }
 }
 
 /// Serves until the task is dropped.
@@ -59,27 +70,26 @@ pub async fn serve(listener: TcpListener, pages: Arc<dyn Pages>, log: LogFilter)
 
 type Page = Response<Full<Bytes>>;
 
+const TEXT: &str = "text/plain; charset=utf-8";
+const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
 async fn page(request: &Request<Incoming>, pages: Arc<dyn Pages>, log: &LogFilter) -> Page {
     match (request.method(), request.uri().path()) {
-        (&Method::GET, "/metrics") => {
-            let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-            match blocking(move || pages.metrics()).await {
-                Ok(Ok(body)) => answer(StatusCode::OK, kind, body),
-                Ok(Err(error)) | Err(error) => failed(&error),
-            }
-        }
+        (&Method::GET, "/metrics") => match blocking(move || pages.metrics()).await {
+            Ok(Ok(body)) => answer(StatusCode::OK, OPENMETRICS, body),
+            Ok(Err(error)) | Err(error) => failed(&error),
+        },
         (&Method::GET, "/healthz") => verdict(blocking(move || pages.healthy()).await),
         (&Method::GET, "/readyz") => verdict(blocking(move || pages.ready()).await),
-        (&Method::GET, "/debug/state") => match blocking(move || format!("{:#}\n", pages.state())).await {
-            Ok(body) => answer(StatusCode::OK, "application/json", body),
+        (&Method::GET, "/debug/state") => match blocking(move || pages.state()).await {
+            Ok(Some(state)) => answer(StatusCode::OK, "application/json", format!("{state:#}\n")),
+            Ok(None) => no_such_page(),
             Err(error) => failed(&error),
         },
         (&Method::PUT, "/debug/log") => set_log(request.uri().query().unwrap_or_default(), log),
-        _ => answer(StatusCode::NOT_FOUND, TEXT, "no such page\n"),
+        _ => no_such_page(),
     }
 }
-
-const TEXT: &str = "text/plain; charset=utf-8";
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> anyhow::Result<T> {
     tokio::task::spawn_blocking(work).await.context("make the page")
@@ -105,6 +115,10 @@ fn set_log(query: &str, log: &LogFilter) -> Page {
         }
         Err(error) => answer(StatusCode::BAD_REQUEST, TEXT, format!("{error:#}\n")),
     }
+}
+
+fn no_such_page() -> Page {
+    answer(StatusCode::NOT_FOUND, TEXT, "no such page\n")
 }
 
 fn failed(error: &anyhow::Error) -> Page {
