@@ -18,8 +18,8 @@ suites_target=${CARGO_TARGET_DIR:-$root/target}
 mkdir -p "$work"
 # What was built of others' crates need not be built again.
 if [ ! -d "$target" ] && [ -d "$suites_target/debug" ]; then
-  mkdir -p "$target"
-  cp -a --reflink=auto "$suites_target/debug" "$target/"
+  mkdir -p "$target/debug"
+  for part in .fingerprint build deps; do cp -a --reflink=auto "$suites_target/debug/$part" "$target/debug/"; done
 fi
 
 field() { sed -nE "/^---$/q; s/^$2: *//p" "$1"; }
