@@ -45,9 +45,9 @@ test-crates: ## the crates' own tests, those that need root among them
 test-root: build ## suites with real namespaces and real binaries; root
 	scripts/test-root.sh
 
-.PHONY: test-full
-test-full: build ## the long tests: 500 calls with 200 kills inside, the API away for a minute; root, resumable
-	scripts/test-full.sh
+.PHONY: test-hundred
+test-hundred: build ## a lab of a hundred nodes; root
+	OVERLANE_NODES=100 scripts/test-root.sh labs -- many_nodes
 
 .PHONY: fuzz
 fuzz: setup ## a minute of fuzzing for each target

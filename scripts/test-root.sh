@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Runs the suites that need root: real namespaces, real binaries. Fails without root and if no test ran.
-#   scripts/test-root.sh [SUITE...] [-- FILTER...]     OVERLANE_BIN=DIR: other binaries; OVERLANE_FULL=1: the long forms
+#   scripts/test-root.sh [SUITE...] [-- FILTER...]     OVERLANE_BIN=DIR: other binaries; OVERLANE_NODES=N: nodes of the largest lab
 set -euo pipefail
 cd "$(dirname "$0")/.."
 if [ "$(id -u)" != 0 ]; then

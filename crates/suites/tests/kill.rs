@@ -360,8 +360,7 @@ fn plugin_killed_at_random_moments() {
 }
 
 fn at_random_moments(victim: Victim) {
-    let full = std::env::var_os("OVERLANE_FULL").is_some();
-    let (calls, kills) = if full { (500, 200) } else { (50, 20) };
+    let (calls, kills) = (500, 200);
     let stage = Stage::new(1);
     let mut chance = Chance::new();
     let mut pods: Vec<Sandbox> = Vec::new();

@@ -11,10 +11,6 @@ use overlane_suites::{Lab, NodeHandle, books, ip, nft};
 
 use crate::{added, live, mesh, routed, same_family, shared};
 
-fn full() -> bool {
-    std::env::var_os("OVERLANE_FULL").is_some()
-}
-
 #[test]
 fn pods_start_and_end_while_the_api_is_away() {
     let lab = Lab::up(&["--nodes", "2"]);
@@ -24,7 +20,7 @@ fn pods_start_and_end_while_the_api_is_away() {
     let (kept, ended) = (added(&runtime), added(&runtime));
     let stream = Stream::start(&kept.net.ns, &far.net.ns, far.ips()[0], millis(2));
     lab.api_up(false);
-    std::thread::sleep(if full() { secs(60) } else { secs(6) });
+    std::thread::sleep(secs(60));
     runtime.del(&ended).must();
     let fresh = added(&runtime);
     runtime.status().must();
