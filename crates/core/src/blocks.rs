@@ -181,6 +181,13 @@ pub struct Verdict {
     pub retry_at_ms: Option<u64>,
 }
 
+impl Verdict {
+    /// Asks again at `at_ms`, or sooner if that was to be already.
+    fn retry_at(&mut self, at_ms: u64) {
+        self.retry_at_ms = Some(self.retry_at_ms.map_or(at_ms, |before| before.min(at_ms)));
+    }
+}
+
 /// The first address of a family, as Kubernetes itself takes a node's.
 fn first_of(addresses: &[IpAddr], family: crate::family::Family) -> Option<IpAddr> {
     addresses.iter().copied().find(|addr| crate::family::Family::of(addr) == family)

@@ -27,7 +27,7 @@ pub(super) fn decide(
         if due <= now_ms {
             verdict.actions.push(Action::DeleteState { node: node(), object: state.object.clone() });
         } else {
-            verdict.retry_at_ms = Some(due);
+            verdict.retry_at(due);
         }
     }
     if !verdict.actions.is_empty() {

@@ -318,7 +318,7 @@ impl World {
             if due <= now_ms {
                 verdict.actions.push(Action::DeleteClaim { block: claim.cidr, object });
             } else {
-                verdict.retry_at_ms = Some(verdict.retry_at_ms.map_or(due, |before| before.min(due)));
+                verdict.retry_at(due);
             }
         }
     }

@@ -100,8 +100,12 @@ fn drops_all(rule: &Value) -> bool {
             || word.get("drop").is_some()
             || word.get("reject").is_some()
     };
-    let is_idle = |word: &Value| word.get("counter").is_some() || word.get("log").is_some();
     words.iter().any(is_target) && words.iter().all(|word| is_target(word) || is_idle(word))
+}
+
+/// Whether part of a rule decides nothing.
+fn is_idle(word: &Value) -> bool {
+    word.get("counter").is_some() || word.get("log").is_some()
 }
 
 /// Whether somebody has seen to it that pods pass, in both directions: rules about all packets of our links, and nothing
@@ -116,10 +120,9 @@ fn lets_pods_through(rules: &[&Value], by_zone: bool) -> bool {
     let passes = |rule: &&&Value, key: &str| {
         let words = rule["expr"].as_array().map(Vec::as_slice).unwrap_or_default();
         let verdict = |word: &&Value| verdicts.iter().any(|verdict| word.get(verdict).is_some());
-        let idle = |word: &Value| word.get("counter").is_some() || word.get("log").is_some();
         words.iter().any(|word| about(word, key))
             && words.iter().any(|word| verdict(&word))
-            && words.iter().all(|word| about(word, key) || verdict(&word) || idle(word))
+            && words.iter().all(|word| about(word, key) || verdict(&word) || is_idle(word))
     };
     ["iifname", "oifname"].iter().all(|key| rules.iter().any(|rule| passes(&rule, key)))
 }

@@ -9,7 +9,7 @@ use crate::rtnl::route::{Hop, Route};
 
 pub(super) fn inspect() -> Vec<Finding> {
     const ANYBODY: u8 = 0;
-    match Socket::route().and_then(|mut socket| main_table(&mut socket, ANYBODY)) {
+    match Socket::route().and_then(|mut socket| main_table(&mut socket, ANYBODY, 0)) {
         Ok(routes) => shadowing(&routes),
         Err(error) => vec![not_looked_at(error.to_string(), "run as root")],
     }

@@ -26,7 +26,7 @@ pub fn is_there() -> Result<bool, NetlinkError> {
 /// # Errors
 /// nft cannot be run, or refused.
 pub fn remove() -> Result<bool, NftError> {
-    if program::list()?.is_none() {
+    if !is_there()? {
         return Ok(false);
     }
     program::run("remove the table", &format!("delete table inet {NFT_TABLE}\n"))?;

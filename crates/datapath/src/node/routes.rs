@@ -147,14 +147,15 @@ pub fn routed() -> Result<Routed, NetlinkError> {
 /// # Errors
 /// The kernel could not be read.
 pub fn observed_routes(socket: &mut Socket) -> Result<BTreeSet<Route>, NetlinkError> {
-    Ok(main_table(socket, owned::PROTOCOL)?.into_iter().filter(Route::is_ours).collect())
+    Ok(main_table(socket, owned::PROTOCOL, 0)?.into_iter().filter(Route::is_ours).collect())
 }
 
-/// Routes of table main that were made by `protocol` (0: by anybody), both families.
-pub(crate) fn main_table(socket: &mut Socket, protocol: u8) -> Result<Vec<Route>, NetlinkError> {
+/// Routes of table main that were made by `protocol` (0: by anybody) and lead to link `index` (0: anywhere), both
+/// families.
+pub(crate) fn main_table(socket: &mut Socket, protocol: u8, index: u32) -> Result<Vec<Route>, NetlinkError> {
     let mut routes = Vec::new();
     for family in Family::ALL {
-        let list = none_if_absent(socket.dump(route::list(family, owned::ROUTE_TABLE, protocol, 0)))?;
+        let list = none_if_absent(socket.dump(route::list(family, owned::ROUTE_TABLE, protocol, index)))?;
         routes.extend(list.iter().filter_map(Route::read));
     }
     Ok(routes)

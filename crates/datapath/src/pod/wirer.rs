@@ -8,7 +8,6 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use nix::errno::Errno;
-use overlane_core::family::Family;
 
 use super::check::{self, Fault};
 use super::{PodSpec, Retiring, WireError, Wired, requests};
@@ -17,8 +16,8 @@ use crate::netns::{Netns, NetnsError};
 use crate::node::main_table;
 use crate::owned;
 use crate::rtnl::link::{self, Link, VethEnd};
+use crate::rtnl::neighbour;
 use crate::rtnl::route::{self, Route};
-use crate::rtnl::{neighbour, none_if_absent};
 
 /// How long a pod's IPv6 address may take to work: on a machine that is that busy nothing else works either.
 const ADDRESS_PATIENCE: Duration = Duration::from_secs(2);
@@ -192,13 +191,13 @@ fn put_host(
 
 /// Writes those routes that are not there as they should be, over what is ours.
 fn put_over_own_routes(socket: &mut Socket, spec: &PodSpec, index: u32) -> Result<(), WireError> {
-    let own = routes_of_link(socket, index)?;
+    let own = main_table(socket, owned::PROTOCOL, index)?;
     let wanted = spec.addresses.iter().map(|address| requests::host_route(spec, *address, index));
     let absent: Vec<Route> = wanted.filter(|route| !own.contains(route)).collect();
     if absent.is_empty() {
         return Ok(());
     }
-    let all = main_table(socket, 0)?;
+    let all = main_table(socket, 0, 0)?;
     for route in absent {
         let there = all.iter().filter(|other| other.destination == route.destination && other.metric == route.metric);
         let (ours, foreign): (Vec<&Route>, Vec<&Route>) = there.partition(|other| other.is_ours());
@@ -213,16 +212,6 @@ fn put_over_own_routes(socket: &mut Socket, spec: &PodSpec, index: u32) -> Resul
         socket.request(request).map_err(|error| step(spec, error))?;
     }
     Ok(())
-}
-
-/// Our routes that lead to a link.
-fn routes_of_link(socket: &mut Socket, index: u32) -> Result<Vec<Route>, NetlinkError> {
-    let mut routes = Vec::new();
-    for family in Family::ALL {
-        let list = route::list(family, owned::ROUTE_TABLE, owned::PROTOCOL, index);
-        routes.extend(none_if_absent(socket.dump(list))?.iter().filter_map(Route::read));
-    }
-    Ok(routes)
 }
 
 fn pod_side(ns: &Netns, spec: &PodSpec, told: &Receiver<u32>) -> Result<(), WireError> {
