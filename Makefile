@@ -7,7 +7,11 @@ TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 # The same packages and features everywhere: else every command builds the dependencies anew.
 ALL := --workspace --all-features
 # Static binaries: the CNI plugin must run in any node's root file system, and starts faster without a dynamic linker.
-RELEASE := env RUSTFLAGS="-C target-feature=+crt-static" cargo build --locked --release --target $(HOST)
+# Without this machine's paths: the same commit gives the same bytes wherever it is built.
+CARGO_DIR := $(or $(CARGO_HOME),$(HOME)/.cargo)
+RELEASE_FLAGS := -C target-feature=+crt-static --remap-path-prefix=$(CURDIR)=/overlane --remap-path-prefix=$(CARGO_DIR)=/cargo
+RELEASE := env RUSTFLAGS="$(RELEASE_FLAGS)" cargo build --locked --release --target $(HOST)
+PROGRAMS := -p overlane-cli -p overlane-agent -p overlane-controller -p overlane-cni
 RELEASE_BIN := $(TARGET_DIR)/$(HOST)/release
 
 .PHONY: help
@@ -29,6 +33,15 @@ build: ## build all programs
 .PHONY: release
 release: ## static release binaries
 	$(RELEASE) --workspace --bins
+
+.PHONY: image
+image: setup ## the container image, without a container engine: target/image
+	$(RELEASE) $(PROGRAMS) --bins
+	scripts/image.sh $(RELEASE_BIN) amd64
+
+.PHONY: chart
+chart: ## write deploy/helm/overlane from the types
+	cargo run --locked --quiet -p overlane-install --example chartgen deploy/helm/overlane
 
 .PHONY: test
 test: setup build test-crates test-root ## every test; root
@@ -64,7 +77,7 @@ check: ## format, lints, documentation, generated files, dependency rules
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --quiet
 	scripts/check-deps.sh
 	scripts/check-tree.sh
-	cargo test --locked $(ALL) --test crds
+	cargo test --locked $(ALL) --test crds --test chart
 	CARGO_TARGET_DIR=$(TARGET_DIR)/fuzz cargo check --locked --manifest-path fuzz/Cargo.toml
 
 .PHONY: crds

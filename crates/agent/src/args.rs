@@ -37,6 +37,18 @@ pub struct Args {
     #[arg(long, env = "OVERLANE_CNI_CONF_NAME", value_name = "FILE", default_value = "05-overlane.conflist")]
     pub cni_conf_name: String,
 
+    /// The plugin to install into --cni-bin-dir; without, it is taken to be there already.
+    #[arg(long, env = "OVERLANE_CNI_PLUGIN", value_name = "FILE")]
+    pub cni_plugin: Option<PathBuf>,
+
+    /// Directory that the container runtime looks for plugins in.
+    #[arg(long, env = "OVERLANE_CNI_BIN_DIR", value_name = "DIR", default_value = "/opt/cni/bin")]
+    pub cni_bin_dir: PathBuf,
+
+    /// Directory with the kernel's settings, its part `net` writable: in a container /proc/sys is not.
+    #[arg(long, env = "OVERLANE_SYSCTL_DIR", value_name = "DIR", default_value = "/proc/sys")]
+    pub sysctl_dir: PathBuf,
+
     /// Name of the lab that this agent belongs to; only shown, so that a process list tells labs apart.
     #[arg(long, env = "OVERLANE_LAB", value_name = "NAME")]
     pub lab: Option<String>,
@@ -73,4 +85,13 @@ pub struct Args {
     /// Check the settings and this machine, print what was found, and end: 0 if an agent would run, 1 if not.
     #[arg(long)]
     pub check: bool,
+
+    /// Take everything that agents made on this node away, and end: 0 if nothing is left, 1 if pods still have their
+    /// network from it or something could not be removed.
+    #[arg(long, conflicts_with_all = ["check", "print_config"])]
+    pub uninstall: bool,
+
+    /// With --uninstall: also while pods run; they lose their network.
+    #[arg(long, requires = "uninstall")]
+    pub force: bool,
 }

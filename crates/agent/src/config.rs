@@ -34,6 +34,12 @@ pub struct Config {
     pub cni_conf_dir: PathBuf,
     /// File name of the conflist.
     pub cni_conf_name: String,
+    /// The plugin to install.
+    pub cni_plugin: Option<PathBuf>,
+    /// Directory of plugins.
+    pub cni_bin_dir: PathBuf,
+    /// Directory of the kernel's settings.
+    pub sysctl_dir: PathBuf,
     /// The lab's name, if in one.
     pub lab: Option<String>,
     /// The node's addresses where given by hand, one a family.
@@ -65,7 +71,12 @@ impl Config {
         if args.cool_down > 86_400 {
             return refuse("cool-down", args.cool_down.to_string(), "at most a day (86400 seconds)");
         }
-        for (flag, path) in [("run-dir", &args.run_dir), ("cni-conf-dir", &args.cni_conf_dir)] {
+        for (flag, path) in [
+            ("run-dir", &args.run_dir),
+            ("cni-conf-dir", &args.cni_conf_dir),
+            ("cni-bin-dir", &args.cni_bin_dir),
+            ("sysctl-dir", &args.sysctl_dir),
+        ] {
             if !path.is_absolute() {
                 return refuse(flag, path.to_string_lossy(), "an absolute path is wanted");
             }
@@ -80,6 +91,9 @@ impl Config {
             run_dir: args.run_dir.clone(),
             cni_conf_dir: args.cni_conf_dir.clone(),
             cni_conf_name: args.cni_conf_name.clone(),
+            cni_plugin: args.cni_plugin.clone(),
+            cni_bin_dir: args.cni_bin_dir.clone(),
+            sysctl_dir: args.sysctl_dir.clone(),
             lab: args.lab.clone(),
             node_ips: node_ips(&args.node_ip)?,
             boot_id_file: args.boot_id_file.clone(),
@@ -132,6 +146,9 @@ fn values(args: &Args) -> BTreeMap<&'static str, Option<String>> {
         ("run-dir", path(&args.run_dir)),
         ("cni-conf-dir", path(&args.cni_conf_dir)),
         ("cni-conf-name", Some(args.cni_conf_name.clone())),
+        ("cni-plugin", args.cni_plugin.as_ref().and_then(path)),
+        ("cni-bin-dir", path(&args.cni_bin_dir)),
+        ("sysctl-dir", path(&args.sysctl_dir)),
         ("lab", args.lab.clone()),
         ("node-ip", (!args.node_ip.is_empty()).then(|| args.node_ip.join(","))),
         ("boot-id-file", path(&args.boot_id_file)),
@@ -166,6 +183,12 @@ mod tests {
             "/c",
             "--cni-conf-name",
             "x.conflist",
+            "--cni-plugin",
+            "/p",
+            "--cni-bin-dir",
+            "/d",
+            "--sysctl-dir",
+            "/s",
             "--lab",
             "l",
             "--node-ip",
@@ -191,6 +214,9 @@ mod tests {
                 run_dir: "/r".into(),
                 cni_conf_dir: "/c".into(),
                 cni_conf_name: "x.conflist".into(),
+                cni_plugin: Some("/p".into()),
+                cni_bin_dir: "/d".into(),
+                sysctl_dir: "/s".into(),
                 lab: Some("l".into()),
                 node_ips: BTreeMap::from(ips),
                 boot_id_file: "/b".into(),
@@ -215,6 +241,8 @@ mod tests {
             (["--audit-interval", "0"], "audit-interval"),
             (["--cool-down", "100000"], "cool-down"),
             (["--run-dir", "relative"], "run-dir"),
+            (["--cni-bin-dir", "relative"], "cni-bin-dir"),
+            (["--sysctl-dir", "relative"], "sysctl-dir"),
             (["--cni-conf-name", "a/b"], "cni-conf-name"),
             (["--api-url", "nowhere"], "api-url"),
         ] {
@@ -227,7 +255,7 @@ mod tests {
         let args = Args::try_parse_from(["overlane-agent", "--node-name", "n1"]).unwrap();
         let text = explain(&args);
         for argument in Args::command().get_arguments().filter_map(|a| a.get_long()) {
-            if ["print-config", "check", "help", "version"].contains(&argument) {
+            if ["print-config", "check", "uninstall", "force", "help", "version"].contains(&argument) {
                 continue;
             }
             let variable = format!("OVERLANE_{}=", argument.replace('-', "_").to_uppercase());

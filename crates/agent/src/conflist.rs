@@ -5,6 +5,7 @@ use std::path::Path;
 
 use overlane_api::cni::Conflist;
 
+use crate::config::Config;
 use crate::node::Node;
 
 /// Writes the file if an address can be given and it is not as it should be. Never removes it.
@@ -24,6 +25,19 @@ pub fn keep(node: &Node) {
             tracing::error!(%error, file = %path.display(), "write the network configuration");
         }
     }
+}
+
+/// The configurations that a container runtime would take before ours: it reads files of three kinds in the order of
+/// their names, and uses the first network that it can (containerd/go-cni, `loadFromConfDir`; ocicni).
+pub fn before_ours(config: &Config) -> Vec<String> {
+    let Ok(entries) = std::fs::read_dir(&config.cni_conf_dir) else { return Vec::new() };
+    let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let is_network = |name: &String| {
+        Path::new(name).extension().is_some_and(|kind| kind == "conf" || kind == "conflist" || kind == "json")
+    };
+    let mut before: Vec<String> = names.filter(|name| *name < config.cni_conf_name && is_network(name)).collect();
+    before.sort_unstable();
+    before
 }
 
 /// Runtimes read every `*.conflist` of the directory at any time: the file is whole when it gets its name.

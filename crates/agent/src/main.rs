@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use overlane_agent::args::Args;
 use overlane_agent::config::{Config, explain};
-use overlane_agent::{check, wiring};
+use overlane_agent::{check, remove, wiring};
 use overlane_daemon::log;
 
 fn main() -> ExitCode {
@@ -23,6 +23,16 @@ fn main() -> ExitCode {
     }
     if args.check {
         return if check::run(&config) { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    }
+    if args.uninstall {
+        return match remove::run(&config, args.force) {
+            Ok(true) => ExitCode::SUCCESS,
+            Ok(false) => ExitCode::FAILURE,
+            Err(error) => {
+                eprintln!("overlane-agent: {error:#}");
+                ExitCode::from(2)
+            }
+        };
     }
     let outcome = log::start(&config.log_filter).and_then(|log| wiring::run(config, log));
     match outcome {

@@ -20,6 +20,7 @@ use overlane_daemon::log::LogFilter;
 use overlane_daemon::pages;
 use overlane_datapath::events::Watcher;
 use overlane_datapath::netns::Netns;
+use overlane_datapath::sysctl;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
@@ -43,6 +44,7 @@ pub fn run(config: Config, log: LogFilter) -> anyhow::Result<()> {
     std::fs::set_permissions(&dir, std::fs::Permissions::from_mode(0o700))
         .with_context(|| format!("close run dir {} to others", dir.display()))?;
     let _lock = RunDirLock::take(&dir)?;
+    sysctl::use_root(&config.sysctl_dir);
     tracing::info!(node = %config.node, lab = config.lab.as_deref(), run_dir = %dir.display(), version = env!("CARGO_PKG_VERSION"), "start");
 
     let watches = if matches!(config.source, Source::Files(_)) { objects::WATCHES } else { cluster::WATCHES };

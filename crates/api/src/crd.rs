@@ -5,7 +5,9 @@
 
 use std::net::IpAddr;
 
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
+    CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray,
+};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{CustomResource, CustomResourceExt};
 use overlane_core::cidr::Cidr;
@@ -292,7 +294,22 @@ pub struct NodeStateSpec {
 /// All custom resource definitions, in the order in which they are installed.
 #[must_use]
 pub fn all_crds() -> Vec<CustomResourceDefinition> {
-    vec![ClusterNetwork::crd(), NodeBlock::crd(), NodeNetworkConfig::crd(), NodeState::crd()]
+    let mut all = vec![ClusterNetwork::crd(), NodeBlock::crd(), NodeNetworkConfig::crd(), NodeState::crd()];
+    for version in all.iter_mut().flat_map(|crd| &mut crd.spec.versions) {
+        if let Some(schema) = version.schema.as_mut().and_then(|schema| schema.open_api_v3_schema.as_mut()) {
+            known_formats(schema);
+        }
+    }
+    all
+}
+
+/// Takes formats away that Kubernetes has not (`uint8`, `uint32`): it warns of them, and checks nothing.
+fn known_formats(schema: &mut JSONSchemaProps) {
+    schema.format.take_if(|format| format.starts_with("uint"));
+    schema.properties.iter_mut().flat_map(|properties| properties.values_mut()).for_each(known_formats);
+    if let Some(JSONSchemaPropsOrArray::Schema(items)) = &mut schema.items {
+        known_formats(items);
+    }
 }
 
 /// All custom resource definitions as one YAML text, as committed in `deploy/crds/overlane.io.yaml`.

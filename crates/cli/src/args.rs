@@ -1,5 +1,6 @@
 //! What was typed. Nothing here is resolved yet.
 
+mod cluster;
 mod faults;
 
 use std::path::PathBuf;
@@ -8,6 +9,10 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::out::Format;
 
+pub use cluster::{
+    ConnectivityArgs, Dataplane, InstallArgs, KubeArgs, NodeCidrsArg, OutboundType, PolicyEngine, StatusArgs,
+    SysdumpArgs, UninstallArgs,
+};
 pub use faults::{ApiArgs, ApiCommand, NodesArgs, NodesCommand, ProgramArgs};
 
 /// Pod networking from a private pod CIDR, for Kubernetes on any cloud, any metal, and one laptop.
@@ -24,6 +29,15 @@ pub struct Cli {
 pub enum Command {
     /// A cluster of network namespaces on this machine
     Lab(LabArgs),
+    /// Install Overlane into a cluster, or bring what is there to this version
+    Install(Box<InstallArgs>),
+    /// Show a cluster's network: nodes, blocks and their use, conditions, versions
+    Status(StatusArgs),
+    /// Take Overlane away from a cluster and from its nodes
+    Uninstall(UninstallArgs),
+    /// Wait to be told to end: what a container runs that only has to be there
+    #[command(hide = true)]
+    Hold,
     /// Say what is wrong on this node or in a lab, and what to do about it
     Doctor(DoctorArgs),
     /// The background process of a lab

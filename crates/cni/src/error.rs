@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use overlane_api::cni::{self, code};
 use overlane_api::socket::Failure;
+use overlane_datapath::loopback::LoopbackError;
 use overlane_datapath::netns::NetnsError;
 
 use crate::agent::AgentError;
@@ -36,6 +37,11 @@ pub(crate) enum PluginError {
     Tombstone { path: PathBuf, source: io::Error },
     #[error("read CLOCK_BOOTTIME: {source}")]
     Clock { source: io::Error },
+    /// As `loopback`: the interface could not be looked at or set up.
+    #[error("loopback: {0}")]
+    Loopback(#[from] LoopbackError),
+    #[error("loopback: interface {ifname} is down")]
+    LoopbackDown { ifname: String },
 }
 
 impl PluginError {
@@ -50,6 +56,9 @@ impl PluginError {
             Self::NotAvailable(_) => code::NOT_AVAILABLE,
             Self::Refused(failure) => failure.code,
             Self::Clock { .. } => code::INTERNAL,
+            Self::Loopback(LoopbackError::Netns(error)) => netns_code(error),
+            Self::Loopback(_) => code::IO_FAILURE,
+            Self::LoopbackDown { .. } => code::CHECK_FAILED,
         }
     }
 

@@ -98,7 +98,7 @@ fn check(
 
 /// Opens the pod's namespace. The node's own is refused: a pod on the host's network never comes to CNI, and what we do
 /// in there would be done to the node.
-fn pod_netns(path: &str) -> Result<Netns, PluginError> {
+pub(crate) fn pod_netns(path: &str) -> Result<Netns, PluginError> {
     let opened = Netns::open(path)?;
     if opened.inode() == Netns::current()?.inode() {
         return Err(PluginError::OwnNetns { path: path.to_owned() });

@@ -7,6 +7,7 @@
 //! Without the feature `node` only [`netns`], [`netlink`] and [`link_del`] are built (the CNI plugin needs no more).
 
 pub mod link_del;
+pub mod loopback;
 pub mod mac;
 pub mod netlink;
 pub mod netns;

@@ -2,14 +2,25 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use overlane_core::family::Family;
 
 use crate::owned::LINK_PREFIX;
 
-const ROOT: &str = "/proc/sys";
+/// Where the kernel shows its settings.
+pub const ROOT: &str = "/proc/sys";
 const V6_CONF: &str = "net/ipv6/conf";
+
+/// In place of [`ROOT`], where that may not be written: a container's runtime mounts it read-only, but the agent's has
+/// the host's `net` part of it elsewhere. Which namespace's values it shows depends on who reads, not on the mount.
+static OTHER_ROOT: OnceLock<PathBuf> = OnceLock::new();
+
+/// Reads and writes below another directory from now on, for this process. Only the first call counts.
+pub fn use_root(root: &Path) {
+    let _ = OTHER_ROOT.set(root.to_owned());
+}
 
 /// A value that we want.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -191,7 +202,7 @@ fn links() -> Result<BTreeSet<String>, SysctlError> {
 
 /// Only below the root: a key never holds `..` (link names cannot contain a slash).
 fn path(key: &str) -> PathBuf {
-    PathBuf::from(ROOT).join(key)
+    OTHER_ROOT.get().map_or(Path::new(ROOT), PathBuf::as_path).join(key)
 }
 
 fn error(verb: &'static str, key: &str, source: io::Error) -> SysctlError {

@@ -7,9 +7,10 @@
 mod audit;
 pub mod input;
 mod pass;
+mod runtime_side;
 mod segment;
 pub mod status;
-mod sysctls;
+pub mod sysctls;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -24,6 +25,7 @@ use overlane_datapath::rtnl::route::Route;
 use crate::node::Node;
 use crate::watch::view::View;
 
+use runtime_side::RuntimeSide;
 use sysctls::Sysctls;
 
 /// A reason to look.
@@ -64,6 +66,7 @@ pub struct Reconciler {
     store_fault: Option<String>,
     /// The routes, but for pods', as the last pass left them; `None` before the first.
     routes: Option<BTreeSet<Route>>,
+    runtime_side: RuntimeSide,
     audited: Option<Instant>,
     audit_at: Instant,
     /// The pause after the next pass that fails.
@@ -85,6 +88,7 @@ impl Reconciler {
             cut: BTreeMap::new(),
             store_fault,
             routes: None,
+            runtime_side: RuntimeSide::default(),
             audited: None,
             audit_at,
             retry: RETRY,

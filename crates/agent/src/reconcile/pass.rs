@@ -12,6 +12,7 @@ use overlane_datapath::nft::Table;
 use overlane_datapath::node::{self, Applied, PodRoutes, Underlay};
 
 use super::input::{node_input, own_blocks, witnessed};
+use super::runtime_side::RuntimeSide;
 use super::status::{Problem, Reason, Status};
 use super::{Reconciler, audit};
 use crate::calls::{added, pod_spec, removed, retiring};
@@ -58,13 +59,20 @@ impl Reconciler {
             }
         };
         self.view = Some(view);
+        if audit || !self.runtime_side.plugin {
+            self.runtime_side = RuntimeSide::keep(&self.node.config);
+        }
+        outcome.problems.extend(self.runtime_side.problems.iter().cloned());
         self.node.set_status(Status {
             problems: outcome.problems,
             segment: self.segment,
             underlay_mac: self.mac(),
             held,
         });
-        conflist::keep(&self.node);
+        // A configuration without its plugin would make the node look ready, and fail every pod.
+        if self.runtime_side.plugin {
+            conflist::keep(&self.node);
+        }
         !outcome.again
     }
 

@@ -21,6 +21,10 @@ pub enum Reason {
     InvalidClusterNetwork,
     /// This node's NodeNetworkConfig cannot be understood whole.
     InvalidNodeNetworkConfig,
+    /// The CNI plugin is not the one that came with this agent.
+    PluginNotInstalled,
+    /// Another network's configuration comes before ours, so the container runtime uses that.
+    OtherNetworkFirst,
     /// The kubelet may run more pods than there are addresses.
     MaxPodsExceedBlock,
     /// A peer's node is not on this node's link.
@@ -41,6 +45,8 @@ impl Reason {
             Self::ApplyFailed => "ApplyFailed",
             Self::InvalidClusterNetwork => "InvalidClusterNetwork",
             Self::InvalidNodeNetworkConfig => "InvalidNodeNetworkConfig",
+            Self::PluginNotInstalled => "PluginNotInstalled",
+            Self::OtherNetworkFirst => "OtherNetworkFirst",
             Self::MaxPodsExceedBlock => "MaxPodsExceedBlock",
             Self::PeerNotOnLink => "PeerNotOnLink",
             Self::PlanIncomplete => "PlanIncomplete",

@@ -33,6 +33,12 @@ impl Sysctls {
         Self { path, changed: changed.unwrap_or_default(), held: BTreeSet::new() }
     }
 
+    /// What agents have changed on this node since it booted, for an uninstall.
+    pub fn changed_by_us(run_dir: &Path) -> Vec<Changed> {
+        let Self { changed, .. } = Self::new(run_dir);
+        changed.into_iter().map(|(key, Value { before, after })| Changed { key, before, after }).collect()
+    }
+
     /// Sets what differs; gives how many had been right before.
     pub fn keep(&mut self, families: &[Family], underlays: &BTreeSet<String>) -> (usize, Result<(), SysctlError>) {
         let wanted = match sysctl::wanted(families, underlays) {

@@ -174,6 +174,24 @@ impl AddResult {
         Self { cni_version: Version::NEWEST.as_str().to_owned(), result }.shaped(Version::NEWEST)
     }
 
+    /// The result of the `loopback` plugin; what an earlier plugin of the chain did (`prev`) stays alone.
+    #[must_use]
+    pub fn of_loopback(ifname: &str, netns: &str, prev: Option<PrevResult>) -> Self {
+        let result = prev.unwrap_or_else(|| PrevResult {
+            interfaces: vec![Interface {
+                name: ifname.to_owned(),
+                mac: "00:00:00:00:00:00".to_owned(),
+                sandbox: netns.to_owned(),
+                ..Interface::default()
+            }],
+            ips: ["127.0.0.1/8", "::1/128"]
+                .map(|address| IpConfig { interface: Some(0), address: address.to_owned(), ..IpConfig::default() })
+                .to_vec(),
+            ..PrevResult::default()
+        });
+        Self { cni_version: Version::NEWEST.as_str().to_owned(), result }
+    }
+
     /// The same result in the shape of a version.
     #[must_use]
     pub fn shaped(mut self, version: Version) -> Self {

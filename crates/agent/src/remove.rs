@@ -1,0 +1,84 @@
+//! `--uninstall`: a node as it was before an agent ran on it.
+//!
+//! Refuses while pods have their network from us, unless forced. What fails is gathered, and the rest goes on: called
+//! again, it takes away what is left.
+
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+use overlane_datapath::sysctl;
+use overlane_datapath::uninstall::{Removal, remove_all};
+
+use crate::config::Config;
+use crate::links::pod_links;
+use crate::plugin;
+use crate::reconcile::sysctls::Sysctls;
+use crate::store::lock::RunDirLock;
+
+/// Takes everything away and prints what was done. Whether nothing is left.
+///
+/// # Errors
+/// An agent runs, or the kernel cannot be asked.
+pub fn run(config: &Config, force: bool) -> Result<bool> {
+    let dir = &config.run_dir;
+    std::fs::create_dir_all(dir).with_context(|| format!("make run dir {}", dir.display()))?;
+    let lock = RunDirLock::take(dir)?;
+    sysctl::use_root(&config.sysctl_dir);
+    let pods = pod_links().context("list pod links")?;
+    if !pods.is_empty() && !force {
+        for link in pods.values() {
+            println!("{}: {}", link.name, link.alias.as_deref().unwrap_or("no alias"));
+        }
+        println!("{} pods have their network from overlane; end them first, or add --force", pods.len());
+        return Ok(false);
+    }
+    let mut failed = Vec::new();
+    // First, so that the runtime starts no more pods with it.
+    remove_file(&config.conflist(), &mut failed);
+    let removed = remove_all(&Removal { links: true, sysctls: &Sysctls::changed_by_us(dir) });
+    for done in &removed.done {
+        println!("removed: {done}");
+    }
+    failed.extend(removed.failed);
+    // An agent without one to install has never put one there.
+    if config.cni_plugin.is_some() {
+        for file in plugin::installed(config) {
+            remove_file(&file, &mut failed);
+        }
+    }
+    // What an uninstall that is tried again needs stays until the rest is gone.
+    if failed.is_empty() {
+        empty(dir, &mut failed);
+    }
+    drop(lock);
+    // A mount point stays, and is empty.
+    let _ = std::fs::remove_dir(dir);
+    for error in &failed {
+        println!("FAILED: {error}");
+    }
+    Ok(failed.is_empty())
+}
+
+fn remove_file(path: &Path, failed: &mut Vec<String>) {
+    match std::fs::remove_file(path) {
+        Ok(()) => println!("removed: {}", path.display()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) => failed.push(format!("remove {}: {error}", path.display())),
+    }
+}
+
+fn empty(dir: &Path, failed: &mut Vec<String>) {
+    let entries = match std::fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(error) => return failed.push(format!("list {}: {error}", dir.display())),
+    };
+    for entry in entries.flatten() {
+        let path = entry.path();
+        let is_dir = entry.file_type().is_ok_and(|kind| kind.is_dir());
+        let gone = if is_dir { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
+        if let Err(error) = gone {
+            failed.push(format!("remove {}: {error}", path.display()));
+        }
+    }
+    println!("removed: what was in {}", dir.display());
+}

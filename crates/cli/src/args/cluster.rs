@@ -1,0 +1,212 @@
+//! The commands for a real cluster.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+
+use super::{OutputArg, seconds};
+
+/// How the cluster is reached.
+#[derive(Clone, Debug, Default, Args)]
+pub struct KubeArgs {
+    /// Kubeconfig; without, $KUBECONFIG, ~/.kube/config, or the pod's service account
+    #[arg(long, value_name = "FILE", global = true)]
+    pub kubeconfig: Option<PathBuf>,
+    /// Context of the kubeconfig
+    #[arg(long, value_name = "NAME", global = true)]
+    pub context: Option<String>,
+}
+
+/// `--network-plugin`, as AKS has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum NetworkPlugin {
+    /// As AKS calls it
+    Azure,
+    /// The same
+    Overlane,
+}
+
+/// `--network-plugin-mode`, as AKS has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum PluginMode {
+    /// Pods have addresses from a private pod CIDR
+    Overlay,
+}
+
+/// `--network-dataplane`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Dataplane {
+    /// As AKS calls nftables
+    Azure,
+    /// nftables
+    Nftables,
+    /// As AKS calls eBPF
+    Cilium,
+    /// eBPF
+    Ebpf,
+}
+
+/// `--network-policy`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum PolicyEngine {
+    /// No policy is enforced
+    None,
+    /// Overlane's own
+    Overlane,
+    /// As AKS has it
+    Azure,
+    /// As AKS has it
+    Calico,
+    /// As AKS has it
+    Cilium,
+}
+
+/// `--outbound-type`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "camelCase")]
+pub enum OutboundType {
+    /// By the node's address
+    LoadBalancer,
+    /// Through egress gateways
+    NatGateway,
+    /// The same, as AKS calls it
+    #[value(name = "managedNATGateway")]
+    ManagedNatGateway,
+    /// The same, as AKS calls it
+    #[value(name = "userAssignedNATGateway")]
+    UserAssignedNatGateway,
+    /// By the next hop that a policy names
+    UserDefinedRouting,
+    /// Not at all
+    None,
+}
+
+/// `--node-cidrs`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum NodeCidrsArg {
+    /// Adopt where every node has its spec.podCIDRs already, else allocate
+    #[default]
+    Auto,
+    /// Overlane chooses each node's block
+    Allocate,
+    /// Whoever writes node.spec.podCIDRs does
+    Adopt,
+}
+
+/// `overlane install`.
+#[derive(Clone, Debug, Args)]
+pub struct InstallArgs {
+    /// How the cluster is reached
+    #[command(flatten)]
+    pub kube: KubeArgs,
+    /// Taken for the sake of commands written for AKS
+    #[arg(long, value_enum, value_name = "PLUGIN", hide_possible_values = true)]
+    pub network_plugin: Option<NetworkPlugin>,
+    /// Taken for the sake of commands written for AKS: overlay is what Overlane is
+    #[arg(long, value_enum, value_name = "MODE")]
+    pub network_plugin_mode: Option<PluginMode>,
+    /// Address families, the primary one first [default: the cluster's Service CIDRs']
+    #[arg(long, value_name = "FAMILY,...", value_delimiter = ',')]
+    pub ip_families: Vec<String>,
+    /// Pod CIDRs, one a family [default: 10.244.0.0/16,fd12:3456:789a::/64]
+    #[arg(long, visible_alias = "pod-cidr", value_name = "CIDR,...", value_delimiter = ',')]
+    pub pod_cidrs: Vec<String>,
+    /// Service CIDRs, one a family [default: the cluster's]
+    #[arg(long, visible_alias = "service-cidr", value_name = "CIDR,...", value_delimiter = ',')]
+    pub service_cidrs: Vec<String>,
+    /// The cluster's DNS address: checked, for whoever installs the cluster's DNS
+    #[arg(long, value_name = "ADDRESS")]
+    pub dns_service_ip: Option<String>,
+    /// Most pods a node, 10 to 250 [default: 250]
+    #[arg(long, value_name = "N")]
+    pub max_pods: Option<u32>,
+    /// The data plane [default: nftables]
+    #[arg(long, value_enum, value_name = "PLANE")]
+    pub network_dataplane: Option<Dataplane>,
+    /// Who enforces NetworkPolicies [default: none]
+    #[arg(long, value_enum, value_name = "ENGINE")]
+    pub network_policy: Option<PolicyEngine>,
+    /// How packets leave the cluster [default: loadBalancer]
+    #[arg(long, value_enum, value_name = "TYPE")]
+    pub outbound_type: Option<OutboundType>,
+    /// Who chooses the nodes' blocks
+    #[arg(long, value_enum, default_value_t, value_name = "WHO")]
+    pub node_cidrs: NodeCidrsArg,
+    /// The image, as REPOSITORY:TAG [default: overlane:VERSION]
+    #[arg(long, value_name = "IMAGE")]
+    pub image: Option<String>,
+    /// Further values, as the chart's values.yaml has them
+    #[arg(short = 'f', long, value_name = "FILE")]
+    pub values: Option<PathBuf>,
+    /// Namespace of agent and controller
+    #[arg(short, long, default_value = "kube-system", value_name = "NS")]
+    pub namespace: String,
+    /// Print the manifests and change nothing; no cluster is asked
+    #[arg(long)]
+    pub print: bool,
+    /// Do not wait for the nodes
+    #[arg(long)]
+    pub no_wait: bool,
+    /// Give up waiting after this many seconds
+    #[arg(long, default_value_t = 300, value_name = "SECONDS", value_parser = seconds())]
+    pub timeout: u64,
+}
+
+/// `overlane status`.
+#[derive(Clone, Debug, Args)]
+pub struct StatusArgs {
+    /// How the cluster is reached
+    #[command(flatten)]
+    pub kube: KubeArgs,
+    /// How to print
+    #[command(flatten)]
+    pub output: OutputArg,
+}
+
+/// `overlane connectivity`.
+#[derive(Clone, Debug, Args)]
+pub struct ConnectivityArgs {
+    /// How the cluster is reached
+    #[command(flatten)]
+    pub kube: KubeArgs,
+    /// Image of the pods [default: the agents']
+    #[arg(long, value_name = "IMAGE")]
+    pub image: Option<String>,
+    /// An address outside the cluster that an echo server (`overlane lab-echo`) answers at; may be given again
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub outside: Vec<std::net::SocketAddr>,
+    /// Give up after this many seconds
+    #[arg(long, default_value_t = 300, value_name = "SECONDS", value_parser = seconds())]
+    pub timeout: u64,
+    /// How to print
+    #[command(flatten)]
+    pub output: OutputArg,
+}
+
+/// `overlane sysdump`.
+#[derive(Clone, Debug, Args)]
+pub struct SysdumpArgs {
+    /// How the cluster is reached
+    #[command(flatten)]
+    pub kube: KubeArgs,
+    /// The file to write [default: overlane-sysdump-TIME.tar.gz]
+    #[arg(long, value_name = "FILE")]
+    pub file: Option<PathBuf>,
+    /// Lines of each log
+    #[arg(long, default_value_t = 2000, value_name = "N")]
+    pub log_lines: i64,
+}
+
+/// `overlane uninstall`.
+#[derive(Clone, Debug, Args)]
+pub struct UninstallArgs {
+    /// How the cluster is reached
+    #[command(flatten)]
+    pub kube: KubeArgs,
+    /// Also while pods run: they lose their network
+    #[arg(long)]
+    pub force: bool,
+    /// Give up after this many seconds
+    #[arg(long, default_value_t = 300, value_name = "SECONDS", value_parser = seconds())]
+    pub timeout: u64,
+}

@@ -1,0 +1,338 @@
+//! From what was typed, and what the cluster is, to the values of an installation. Every rule that is broken is named.
+
+use std::net::IpAddr;
+
+use overlane_api::convert;
+use overlane_api::crd::{ClusterNetworkSpec, NodeCidrs, OutboundType as Outbound};
+use overlane_core::cidr::Cidr;
+use overlane_core::cluster::{self, ClusterPlan, Finding};
+use overlane_core::family::Family;
+use overlane_install::values::Values;
+
+use crate::args::{Dataplane, InstallArgs, NodeCidrsArg, OutboundType, PolicyEngine};
+use crate::cluster::facts::Facts;
+
+/// What is to be installed.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    /// The values.
+    pub values: Values,
+    /// The network that they make.
+    pub plan: ClusterPlan,
+    /// What the user should know.
+    pub remarks: Vec<String>,
+}
+
+/// Why it cannot be installed so.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
+pub struct Findings(pub Vec<Finding>);
+
+/// Resolves flags over `values`; `facts` is what the cluster says, if one was asked.
+pub fn resolve(args: &InstallArgs, values: Values, facts: Option<&Facts>) -> Result<Wanted, Findings> {
+    let mut wanted = values;
+    let mut findings = Vec::new();
+    let mut remarks = Vec::new();
+    let typed = is_typed(args);
+    if let Some(existing) = facts.and_then(|facts| facts.network.clone()) {
+        if !typed {
+            remarks.push("the ClusterNetwork that is there stays as it is".to_owned());
+            wanted.cluster_network.create = false;
+        }
+        wanted.cluster_network.spec = existing;
+    } else if let Some(facts) = facts {
+        defaults(args, &mut wanted.cluster_network.spec, facts, &mut remarks);
+    }
+    let spec = &mut wanted.cluster_network.spec;
+    set(&mut spec.ip_families, &args.ip_families);
+    set(&mut spec.pod_cidrs, &args.pod_cidrs);
+    set(&mut spec.service_cidrs, &args.service_cidrs);
+    if let Some(max) = args.max_pods {
+        spec.max_pods = max;
+    }
+    if let Some(outbound) = args.outbound_type {
+        spec.outbound_type = outbound_type(outbound);
+    }
+    match args.node_cidrs {
+        NodeCidrsArg::Auto => {}
+        NodeCidrsArg::Allocate => spec.node_cidrs = NodeCidrs::Allocate,
+        NodeCidrsArg::Adopt => spec.node_cidrs = NodeCidrs::Adopt,
+    }
+    unsupported(args, &mut findings);
+    if let Some(image) = &args.image {
+        split_image(image, &mut wanted, &mut findings);
+    }
+    if let Some(facts) = facts {
+        against_cluster(&wanted.cluster_network.spec, facts, &mut findings);
+        if !facts.tokens_name_nodes() && wanted.admission_policy.create {
+            wanted.admission_policy.create = false;
+            remarks.push(format!(
+                "{} does not say on which node a token is used (1.32 does): agents are not held to their own node",
+                facts.version
+            ));
+        }
+    }
+    let plan = cluster::validate(&convert::cluster_spec(&wanted.cluster_network.spec));
+    match plan {
+        Ok(plan) => {
+            dns_service_ip(args, &plan, &mut findings);
+            if findings.is_empty() {
+                return Ok(Wanted { values: wanted, plan, remarks });
+            }
+        }
+        Err(broken) => findings.extend(broken.into_iter().map(in_flags)),
+    }
+    Err(Findings(findings))
+}
+
+fn is_typed(args: &InstallArgs) -> bool {
+    !args.ip_families.is_empty()
+        || !args.pod_cidrs.is_empty()
+        || !args.service_cidrs.is_empty()
+        || args.max_pods.is_some()
+        || args.outbound_type.is_some()
+        || args.node_cidrs != NodeCidrsArg::Auto
+}
+
+fn set(field: &mut Vec<String>, typed: &[String]) {
+    if !typed.is_empty() {
+        *field = typed.to_vec();
+    }
+}
+
+/// What the cluster itself says where nobody said otherwise.
+fn defaults(args: &InstallArgs, spec: &mut ClusterNetworkSpec, facts: &Facts, remarks: &mut Vec<String>) {
+    if spec.service_cidrs.is_empty() && args.service_cidrs.is_empty() {
+        spec.service_cidrs.clone_from(&facts.service_cidrs);
+    }
+    let silent = spec.ip_families.is_empty() && args.ip_families.is_empty();
+    if silent && spec.pod_cidrs.is_empty() && args.pod_cidrs.is_empty() {
+        spec.ip_families = facts.service_cidrs.iter().filter_map(|cidr| family(cidr)).collect();
+        if !spec.ip_families.is_empty() {
+            remarks.push(format!("families as the Services': {}", spec.ip_families.join(", ")));
+        }
+    }
+    if args.node_cidrs == NodeCidrsArg::Auto && facts.nodes > 0 && facts.with_pod_cidrs == facts.nodes {
+        spec.node_cidrs = NodeCidrs::Adopt;
+        remarks.push("every node has its spec.podCIDRs already: they are adopted".to_owned());
+    }
+}
+
+fn family(cidr: &str) -> Option<String> {
+    cidr.parse::<Cidr>().ok().map(|cidr| cidr.family().to_string())
+}
+
+fn outbound_type(given: OutboundType) -> Outbound {
+    match given {
+        OutboundType::LoadBalancer => Outbound::LoadBalancer,
+        OutboundType::NatGateway | OutboundType::ManagedNatGateway | OutboundType::UserAssignedNatGateway => {
+            Outbound::NatGateway
+        }
+        OutboundType::UserDefinedRouting => Outbound::UserDefinedRouting,
+        OutboundType::None => Outbound::None,
+    }
+}
+
+fn finding(field: &str, rule: &'static str, reason: String, fix: &str) -> Finding {
+    Finding { field: field.to_owned(), rule, reason, fix: fix.to_owned() }
+}
+
+fn unsupported(args: &InstallArgs, findings: &mut Vec<Finding>) {
+    if matches!(args.network_dataplane, Some(Dataplane::Cilium | Dataplane::Ebpf)) {
+        let reason = "the eBPF data plane is not there yet in this version".to_owned();
+        findings.push(finding("--network-dataplane", "dataplane-supported", reason, "take nftables"));
+    }
+    if !matches!(args.network_policy, None | Some(PolicyEngine::None)) {
+        let reason = "NetworkPolicies are not enforced yet in this version".to_owned();
+        findings.push(finding("--network-policy", "network-policy-supported", reason, "take none"));
+    }
+}
+
+fn split_image(image: &str, values: &mut Values, findings: &mut Vec<Finding>) {
+    // A colon before the last slash is a registry's port.
+    match image.rsplit_once(':') {
+        Some((repository, tag)) if !repository.is_empty() && !tag.is_empty() && !tag.contains('/') => {
+            values.image.repository = repository.to_owned();
+            values.image.tag = tag.to_owned();
+        }
+        _ => findings.push(finding("--image", "image-name", format!("{image:?} has no tag"), "write REPOSITORY:TAG")),
+    }
+}
+
+/// What contradicts the cluster.
+fn against_cluster(spec: &ClusterNetworkSpec, facts: &Facts, findings: &mut Vec<Finding>) {
+    let parsed = |list: &[String]| list.iter().filter_map(|text| text.parse::<Cidr>().ok()).collect::<Vec<_>>();
+    let (ours, theirs) = (parsed(&spec.service_cidrs), parsed(&facts.service_cidrs));
+    if !ours.is_empty() && !theirs.is_empty() && ours != theirs {
+        findings.push(finding(
+            "--service-cidrs",
+            "service-cidr-cluster",
+            format!("the API server gives Services addresses of {}", facts.service_cidrs.join(", ")),
+            "leave the flag out, or write what the server has",
+        ));
+    }
+    let Some((node, cidrs)) = &facts.example else { return };
+    if spec.node_cidrs == NodeCidrs::Allocate && facts.network.is_none() {
+        findings.push(finding(
+            "--node-cidrs",
+            "one-allocator",
+            format!(
+                "{} of {} nodes have spec.podCIDRs that another allocator wrote ({node}: {})",
+                facts.with_pod_cidrs,
+                facts.nodes,
+                cidrs.join(", ")
+            ),
+            "take adopt; or stop that allocator (kube-controller-manager --allocate-node-cidrs=false) and make the \
+             Nodes anew",
+        ));
+    }
+}
+
+/// Seed 003: "within the Kubernetes service address range", and not its first address, which is the API's.
+fn dns_service_ip(args: &InstallArgs, plan: &ClusterPlan, findings: &mut Vec<Finding>) {
+    let Some(given) = &args.dns_service_ip else { return };
+    let field = "--dns-service-ip";
+    let Ok(ip) = given.parse::<IpAddr>() else {
+        findings.push(finding(field, "dns-service-ip", format!("{given:?} is no address"), "write an address"));
+        return;
+    };
+    let Some(range) = plan.services().iter().find(|range| range.family() == Family::of(&ip)) else {
+        let reason = format!("{ip} is of a family that Services have not");
+        findings.push(finding(field, "dns-service-ip", reason, "take an address of a Service CIDR"));
+        return;
+    };
+    let (reason, fix) = match range.offset_of(ip) {
+        None => (format!("{ip} is not in the Service CIDR {range}"), "take an address of that range"),
+        Some(0) => (format!("{ip} is the network's own address"), "take a higher one, such as the tenth"),
+        Some(1) => (
+            format!("{ip} is the first address of {range}, which is the API server's"),
+            "take a higher one, such as the tenth",
+        ),
+        Some(_) => return,
+    };
+    findings.push(finding(field, "dns-service-ip", reason, fix));
+}
+
+/// A finding in the words of the flags.
+fn in_flags(mut finding: Finding) -> Finding {
+    for (field, flag) in [
+        ("ipFamilies", "--ip-families"),
+        ("podCIDRs", "--pod-cidrs"),
+        ("serviceCIDRs", "--service-cidrs"),
+        ("maxPods", "--max-pods"),
+        ("outboundType", "--outbound-type"),
+    ] {
+        if let Some(rest) = finding.field.strip_prefix(field) {
+            finding.field = format!("{flag}{rest}");
+        }
+    }
+    finding
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+mod tests {
+    //! Must catch: a flag that is taken and does nothing; a rule that is broken in silence; a cluster whose own
+    //! allocator or Service range is overlooked.
+
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::args::{Cli, Command};
+
+    fn args(line: &str) -> InstallArgs {
+        let words = format!("overlane install {line}");
+        match Cli::try_parse_from(words.split_whitespace()).unwrap().command {
+            Command::Install(args) => *args,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn rules(line: &str, facts: Option<&Facts>) -> Vec<&'static str> {
+        match resolve(&args(line), Values::default(), facts) {
+            Ok(_) => Vec::new(),
+            Err(Findings(findings)) => findings.iter().map(|finding| finding.rule).collect(),
+        }
+    }
+
+    fn cluster() -> Facts {
+        let service_cidrs = vec!["10.96.0.0/16".to_owned()];
+        Facts { version: "v1.36.3".into(), minor: 36, service_cidrs, nodes: 2, ..Facts::default() }
+    }
+
+    #[test]
+    fn the_seeds_flags_count() {
+        let line = "--network-plugin azure --network-plugin-mode overlay --pod-cidrs 10.1.0.0/16,fd01::/64 \
+                    --service-cidrs 10.2.0.0/16,fd02::/108 --ip-families ipv4,ipv6 --dns-service-ip 10.2.0.10 \
+                    --max-pods 110 --network-dataplane azure --network-policy none --outbound-type loadBalancer \
+                    --image registry:5000/team/overlane:7";
+        let wanted = resolve(&args(line), Values::default(), None).unwrap();
+        let spec = &wanted.values.cluster_network.spec;
+        assert_eq!(spec.pod_cidrs, ["10.1.0.0/16", "fd01::/64"]);
+        assert_eq!(spec.service_cidrs, ["10.2.0.0/16", "fd02::/108"]);
+        assert_eq!(spec.max_pods, 110);
+        assert_eq!(wanted.values.image.repository, "registry:5000/team/overlane");
+        assert_eq!(wanted.values.image.tag, "7");
+    }
+
+    #[test]
+    fn each_broken_rule_is_named() {
+        for (line, rule) in [
+            ("--network-dataplane ebpf", "dataplane-supported"),
+            ("--network-dataplane cilium", "dataplane-supported"),
+            ("--network-policy azure", "network-policy-supported"),
+            ("--outbound-type managedNATGateway", "outbound-supported"),
+            ("--outbound-type userDefinedRouting", "outbound-supported"),
+            ("--ip-families ipv4 --dns-service-ip 10.0.0.1", "dns-service-ip"),
+            ("--ip-families ipv4 --dns-service-ip 10.9.0.10", "dns-service-ip"),
+            ("--ip-families ipv4 --dns-service-ip fd00::1", "dns-service-ip"),
+            ("--dns-service-ip x", "dns-service-ip"),
+            ("--max-pods 300", "max-pods-range"),
+            ("--pod-cidrs 10.1.0.0/16 --ip-families ipv4,ipv6", "family-count"),
+            ("--pod-cidr 10.0.0.0/16 --ip-families ipv4", "overlap"),
+            ("--image registry:5000/overlane", "image-name"),
+        ] {
+            let found = rules(line, None);
+            assert!(found.iter().any(|found| found.contains(rule)), "{line}: {found:?}");
+        }
+        let both = rules("--network-dataplane ebpf --max-pods 300", None);
+        assert_eq!(both.len(), 3, "all at once: {both:?}");
+        let Err(Findings(findings)) = resolve(&args("--max-pods 5"), Values::default(), None) else { panic!() };
+        assert_eq!(findings[0].field, "--max-pods");
+    }
+
+    #[test]
+    fn the_cluster_says_what_was_not_said() {
+        let wanted = resolve(&args(""), Values::default(), Some(&cluster())).unwrap();
+        let spec = &wanted.values.cluster_network.spec;
+        assert_eq!(
+            (spec.ip_families.as_slice(), spec.service_cidrs.as_slice()),
+            (&["IPv4".to_owned()][..], &["10.96.0.0/16".to_owned()][..])
+        );
+        assert_eq!(rules("--service-cidr 10.97.0.0/16 --ip-families ipv4", Some(&cluster())), ["service-cidr-cluster"]);
+        let old = Facts { minor: 30, ..cluster() };
+        assert!(!resolve(&args(""), Values::default(), Some(&old)).unwrap().values.admission_policy.create);
+    }
+
+    #[test]
+    fn another_allocator_is_adopted_or_refused() {
+        let example = Some(("a".to_owned(), vec!["10.244.3.0/24".to_owned()]));
+        let all = Facts { with_pod_cidrs: 2, example: example.clone(), ..cluster() };
+        let wanted = resolve(&args(""), Values::default(), Some(&all)).unwrap();
+        assert_eq!(wanted.values.cluster_network.spec.node_cidrs, NodeCidrs::Adopt);
+        let some = Facts { with_pod_cidrs: 1, example, ..cluster() };
+        assert_eq!(rules("", Some(&some)), ["one-allocator"]);
+        assert_eq!(rules("--node-cidrs allocate", Some(&all)), ["one-allocator"]);
+    }
+
+    #[test]
+    fn a_network_that_is_there_stays() {
+        let spec = ClusterNetworkSpec { max_pods: 50, ..ClusterNetworkSpec::default() };
+        let facts = Facts { network: Some(spec), ..Facts { service_cidrs: Vec::new(), ..cluster() } };
+        let wanted = resolve(&args(""), Values::default(), Some(&facts)).unwrap();
+        assert!(!wanted.values.cluster_network.create);
+        let wanted = resolve(&args("--max-pods 60"), Values::default(), Some(&facts)).unwrap();
+        assert!(wanted.values.cluster_network.create);
+        assert_eq!(wanted.values.cluster_network.spec.max_pods, 60);
+    }
+}

@@ -1,0 +1,124 @@
+//! `overlane install`: what the chart installs, applied on the server, and waited for.
+
+mod flags;
+mod wait;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use kube::Client;
+use overlane_core::cluster::ClusterPlan;
+use overlane_core::family::Family;
+use overlane_install::values::Values;
+use serde_json::Value;
+
+use crate::args::InstallArgs;
+use crate::cluster::facts::Facts;
+use crate::cluster::{self, objects};
+use crate::out;
+use crate::progress::Progress;
+
+use flags::Wanted;
+
+/// How long the API server may take to serve new kinds.
+const ESTABLISH: Duration = Duration::from_secs(30);
+
+/// Installs, or prints what would be.
+pub fn run(args: &InstallArgs) -> Result<ExitCode> {
+    let values = values(args)?;
+    if args.print {
+        let wanted = flags::resolve(args, values, None)?;
+        out::print(&manifests(&wanted.values, &args.namespace)?)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    crate::lab::runtime()?.block_on(install(args, values))
+}
+
+fn values(args: &InstallArgs) -> Result<Values> {
+    let Some(path) = &args.values else { return Ok(Values::default()) };
+    let text = std::fs::read_to_string(path).with_context(|| format!("read --values {}", path.display()))?;
+    serde_norway::from_str(&text).with_context(|| format!("--values {}", path.display()))
+}
+
+/// Everything as YAML, in the order in which `kubectl apply` can take it.
+fn manifests(values: &Values, namespace: &str) -> Result<String> {
+    let mut all = overlane_install::definitions()?;
+    all.extend(overlane_install::objects(values, namespace)?);
+    let mut text = format!("# Overlane {}, made by `overlane install --print`.\n", overlane_install::VERSION);
+    for object in &all {
+        text.push_str("---\n");
+        text.push_str(&serde_norway::to_string(object).context("write a manifest")?);
+    }
+    Ok(text)
+}
+
+async fn install(args: &InstallArgs, values: Values) -> Result<ExitCode> {
+    let client = cluster::client(&args.kube).await?;
+    let facts = Facts::read(&client).await?;
+    let Wanted { mut values, plan, remarks } = flags::resolve(args, values, Some(&facts))?;
+    // No two controllers share a node: on a single one the second would wait for ever.
+    if facts.nodes == 1 {
+        values.controller.replicas = 1;
+    }
+    for remark in &remarks {
+        eprintln!("{remark}");
+    }
+    let progress = Progress::new();
+    let applied = apply(&client, &values, &args.namespace, &progress).await;
+    progress.clear();
+    applied?;
+    out::print(&summary(&plan, &facts))?;
+    if args.no_wait {
+        return Ok(ExitCode::SUCCESS);
+    }
+    wait::until_ready(&client, &args.namespace, Duration::from_secs(args.timeout)).await
+}
+
+async fn apply(client: &Client, values: &Values, namespace: &str, progress: &Progress) -> Result<()> {
+    let definitions = overlane_install::definitions()?;
+    let rest = overlane_install::objects(values, namespace)?;
+    let total = definitions.len() + rest.len();
+    for (done, object) in definitions.iter().enumerate() {
+        progress.count("applying", done, total);
+        objects::apply(client, object).await?;
+    }
+    for object in &definitions {
+        established(client, object).await?;
+    }
+    for (done, object) in rest.iter().enumerate() {
+        progress.count("applying", definitions.len() + done, total);
+        objects::apply(client, object).await?;
+    }
+    Ok(())
+}
+
+/// Waits until the server serves a new kind.
+async fn established(client: &Client, definition: &Value) -> Result<()> {
+    let until = tokio::time::Instant::now() + ESTABLISH;
+    loop {
+        let found = objects::get(client, definition).await?;
+        let conditions = found.and_then(|found| found.data.pointer("/status/conditions").cloned());
+        let is_there = |condition: &Value| condition["type"] == "Established" && condition["status"] == "True";
+        if conditions.as_ref().and_then(Value::as_array).is_some_and(|all| all.iter().any(is_there)) {
+            return Ok(());
+        }
+        if tokio::time::Instant::now() > until {
+            bail!("{} is not served by the API server after {ESTABLISH:?}", objects::title(definition));
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+fn summary(plan: &ClusterPlan, facts: &Facts) -> String {
+    let families: Vec<String> = plan.families().iter().map(Family::to_string).collect();
+    let pools: Vec<String> =
+        plan.pools().iter().map(|pool| format!("{} in blocks of /{}", pool.cidr, pool.node_mask)).collect();
+    format!(
+        "installed for {} node(s) of Kubernetes {}: {}; {}\n",
+        facts.nodes,
+        facts.version,
+        families.join(" and "),
+        pools.join(", ")
+    )
+}

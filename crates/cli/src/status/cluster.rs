@@ -1,0 +1,358 @@
+//! What a cluster's network looks like: read once, from objects alone.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use anyhow::{Context as _, Result};
+use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::api::ListParams;
+use kube::{Api, Client, ResourceExt as _};
+use overlane_api::crd::{CLUSTER_NETWORK, ClusterNetwork, NAMESPACE, NodeNetworkConfig, NodeState};
+use overlane_core::cidr::Cidr;
+use overlane_core::ipam;
+use overlane_install::{AGENT, CONTROLLER, PART_OF};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// Objects a page.
+const PAGE: u32 = 500;
+
+/// A cluster's network.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ClusterStatus {
+    /// Whether everything is as it should be.
+    pub good: bool,
+    /// The ClusterNetwork.
+    pub network: Option<NetworkStatus>,
+    /// The controllers.
+    pub controllers: Daemons,
+    /// The agents.
+    pub agents: Daemons,
+    /// The nodes, by name.
+    pub nodes: Vec<NodeStatus>,
+}
+
+/// The ClusterNetwork.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NetworkStatus {
+    /// `IPv4`, `IPv6`.
+    pub families: Vec<String>,
+    /// Pod CIDRs in force.
+    #[serde(rename = "podCIDRs")]
+    pub pod_cidrs: Vec<String>,
+    /// `native`.
+    pub routing: String,
+    /// The `Ready` condition's status, and its message.
+    pub ready: bool,
+    /// What it says.
+    pub message: String,
+}
+
+/// Agents or controllers.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Daemons {
+    /// How many there should be.
+    pub wanted: i32,
+    /// How many are ready.
+    pub ready: i32,
+    /// How many are of the newest template.
+    pub updated: i32,
+    /// The leader, of controllers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub leader: Option<String>,
+    /// Versions, and how many pods have each.
+    pub versions: BTreeMap<String, usize>,
+    /// What keeps pods from running.
+    pub troubles: Vec<String>,
+}
+
+impl Daemons {
+    /// Whether all are there, new and ready.
+    pub fn is_settled(&self) -> bool {
+        self.wanted > 0 && self.ready == self.wanted && self.updated == self.wanted
+    }
+
+    /// What keeps them, in a line.
+    pub fn trouble(&self) -> String {
+        if self.troubles.is_empty() { "its pods are not there yet".to_owned() } else { self.troubles.join("; ") }
+    }
+}
+
+/// A node.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeStatus {
+    /// Its name.
+    pub name: String,
+    /// Whether Kubernetes calls it ready.
+    pub ready: bool,
+    /// Its blocks.
+    pub blocks: Vec<BlockUse>,
+    /// Whether its agent says that an ADD would be served.
+    pub agent_ready: bool,
+    /// The agent's version, once it has spoken.
+    pub agent_version: String,
+    /// The reason that the agent is degraded, if it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub degraded: Option<String>,
+    /// What agent, controller and node have to say.
+    pub messages: Vec<String>,
+}
+
+/// A block and how much of it is used.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BlockUse {
+    /// The block.
+    pub cidr: String,
+    /// The addresses that pods have.
+    pub used: u32,
+    /// The addresses that pods may have.
+    pub usable: u32,
+}
+
+impl NodeStatus {
+    /// What it waits for, in a line.
+    pub fn waits_for(&self, status: &ClusterStatus) -> String {
+        if !self.messages.is_empty() {
+            return self.messages.join("; ");
+        }
+        if self.blocks.is_empty() {
+            return format!("a block: the controller has not given one ({})", status.controllers.trouble());
+        }
+        if !self.agent_ready {
+            return format!("its agent: {}", status.agents.trouble());
+        }
+        "the kubelet to call the node ready".to_owned()
+    }
+}
+
+impl ClusterStatus {
+    /// Reads it. `namespace` is where the daemons are; without, they are looked for.
+    pub async fn read(client: &Client, namespace: Option<&str>) -> Result<Self> {
+        let (nodes, pods, configs, states) = tokio::try_join!(
+            all::<Node>(Api::all(client.clone()), ListParams::default(), "nodes"),
+            all::<Pod>(Api::all(client.clone()), ListParams::default(), "pods"),
+            ours::<NodeNetworkConfig>(Api::namespaced(client.clone(), NAMESPACE), "NodeNetworkConfigs"),
+            ours::<NodeState>(Api::all(client.clone()), "NodeStates"),
+        )?;
+        let namespace = namespace.map(str::to_owned).or_else(|| daemons_namespace(&pods));
+        let namespace = namespace.unwrap_or_else(|| NAMESPACE.to_owned());
+        let mut status = Self {
+            network: network(client).await?,
+            controllers: controllers(client, &namespace, &pods).await?,
+            agents: agents(client, &namespace, &pods).await?,
+            ..Self::default()
+        };
+        let configs: BTreeMap<String, NodeNetworkConfig> = configs.into_iter().map(|c| (c.name_any(), c)).collect();
+        let states: BTreeMap<String, NodeState> = states.into_iter().map(|s| (s.name_any(), s)).collect();
+        let addresses = addresses(&pods);
+        for node in &nodes {
+            let name = node.name_any();
+            status.nodes.push(node_status(node, configs.get(&name), states.get(&name), &addresses));
+        }
+        status.nodes.sort_by(|a, b| a.name.cmp(&b.name));
+        let node_is_good =
+            |node: &NodeStatus| node.ready && node.agent_ready && node.degraded.is_none() && !node.blocks.is_empty();
+        status.good = status.network.as_ref().is_some_and(|network| network.ready)
+            && status.controllers.ready > 0
+            && status.agents.is_settled()
+            && status.nodes.iter().all(node_is_good);
+        Ok(status)
+    }
+}
+
+async fn all<K>(api: Api<K>, mut params: ListParams, what: &str) -> Result<Vec<K>>
+where
+    K: Clone + DeserializeOwned + std::fmt::Debug,
+{
+    let mut found = Vec::new();
+    params = params.limit(PAGE);
+    loop {
+        let page = api.list(&params).await.with_context(|| format!("list {what}"))?;
+        let next = page.metadata.continue_.clone().filter(|next| !next.is_empty());
+        found.extend(page.items);
+        match next {
+            Some(next) => params.continue_token = Some(next),
+            None => return Ok(found),
+        }
+    }
+}
+
+/// Objects of our kinds; none where the kind itself is unknown.
+async fn ours<K>(api: Api<K>, what: &str) -> Result<Vec<K>>
+where
+    K: Clone + DeserializeOwned + std::fmt::Debug,
+{
+    match all(api, ListParams::default(), what).await {
+        Err(error) if is_not_found(&error) => Ok(Vec::new()),
+        other => other,
+    }
+}
+
+fn is_not_found(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref::<kube::Error>(), Some(kube::Error::Api(status)) if status.code == 404)
+}
+
+fn daemons_namespace(pods: &[Pod]) -> Option<String> {
+    pods.iter().find(|pod| is_of(pod, AGENT)).and_then(Pod::namespace)
+}
+
+fn is_of(pod: &Pod, component: &str) -> bool {
+    let labels = pod.labels();
+    labels.get(PART_OF.0).is_some_and(|value| value == PART_OF.1)
+        && labels.get("app.kubernetes.io/name").is_some_and(|value| value == component)
+}
+
+async fn network(client: &Client) -> Result<Option<NetworkStatus>> {
+    let api: Api<ClusterNetwork> = Api::all(client.clone());
+    let found = match api.get_opt(CLUSTER_NETWORK).await {
+        Ok(Some(found)) => found,
+        Ok(None) => return Ok(None),
+        Err(kube::Error::Api(status)) if status.code == 404 => return Ok(None),
+        Err(error) => return Err(error).context("read the ClusterNetwork"),
+    };
+    let status = found.status.unwrap_or_default();
+    let spec = status.applied.as_ref().unwrap_or(&found.spec);
+    let ready = status.conditions.iter().find(|condition| condition.type_ == "Ready");
+    Ok(Some(NetworkStatus {
+        families: spec.ip_families.clone(),
+        pod_cidrs: spec.pod_cidrs.clone(),
+        routing: format!("{:?}", spec.routing).to_lowercase(),
+        ready: ready.is_some_and(|condition| condition.status == "True"),
+        message: ready.map_or_else(|| "no controller has judged it yet".to_owned(), |c| c.message.clone()),
+    }))
+}
+
+async fn agents(client: &Client, namespace: &str, pods: &[Pod]) -> Result<Daemons> {
+    let api: Api<DaemonSet> = Api::namespaced(client.clone(), namespace);
+    let found = api.get_opt(AGENT).await.context("read the agents' DaemonSet")?;
+    let generation = found.as_ref().and_then(|set| set.metadata.generation);
+    let status = found.and_then(|set| set.status).unwrap_or_default();
+    // A status of an older generation says nothing of the newest template.
+    let seen = status.observed_generation == generation;
+    Ok(Daemons {
+        wanted: status.desired_number_scheduled,
+        ready: status.number_ready,
+        updated: if seen { status.updated_number_scheduled.unwrap_or_default() } else { 0 },
+        leader: None,
+        versions: versions(pods, AGENT),
+        troubles: troubles(pods, AGENT),
+    })
+}
+
+async fn controllers(client: &Client, namespace: &str, pods: &[Pod]) -> Result<Daemons> {
+    let api: Api<Deployment> = Api::namespaced(client.clone(), namespace);
+    let found = api.get_opt(CONTROLLER).await.context("read the controllers' Deployment")?;
+    let wanted = found.as_ref().and_then(|deployment| deployment.spec.as_ref()?.replicas).unwrap_or_default();
+    let status = found.and_then(|deployment| deployment.status).unwrap_or_default();
+    let leases: Api<Lease> = Api::namespaced(client.clone(), NAMESPACE);
+    let lease = leases.get_opt(CONTROLLER).await.context("read the controllers' Lease")?;
+    Ok(Daemons {
+        wanted,
+        ready: status.ready_replicas.unwrap_or_default(),
+        updated: status.updated_replicas.unwrap_or_default(),
+        leader: lease.and_then(|lease| lease.spec?.holder_identity).filter(|holder| !holder.is_empty()),
+        versions: versions(pods, CONTROLLER),
+        troubles: troubles(pods, CONTROLLER),
+    })
+}
+
+/// The images' tags.
+fn versions(pods: &[Pod], component: &str) -> BTreeMap<String, usize> {
+    let mut versions = BTreeMap::new();
+    for pod in pods.iter().filter(|pod| is_of(pod, component)) {
+        let image = pod.spec.as_ref().and_then(|spec| spec.containers.first()?.image.clone()).unwrap_or_default();
+        let version = image.rsplit_once(':').map_or(image.as_str(), |(_, tag)| tag);
+        *versions.entry(version.to_owned()).or_default() += 1;
+    }
+    versions
+}
+
+/// Why pods do not run: what the kubelet says of their containers, or the scheduler of them.
+fn troubles(pods: &[Pod], component: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for pod in pods.iter().filter(|pod| is_of(pod, component)) {
+        let status = pod.status.clone().unwrap_or_default();
+        let node = pod.spec.as_ref().and_then(|spec| spec.node_name.clone()).unwrap_or_default();
+        for container in status.container_statuses.iter().flatten() {
+            let waiting = container.state.as_ref().and_then(|state| state.waiting.as_ref());
+            if let Some(waiting) = waiting {
+                let words = [waiting.reason.clone(), waiting.message.clone()];
+                let words: Vec<String> = words.into_iter().flatten().collect();
+                found.push(format!("{} on {node}: {}", pod.name_any(), words.join(": ")));
+            }
+        }
+        let unschedulable =
+            status.conditions.iter().flatten().find(|c| c.type_ == "PodScheduled" && c.status == "False");
+        if let Some(message) = unschedulable.and_then(|condition| condition.message.clone()) {
+            found.push(format!("{}: {message}", pod.name_any()));
+        }
+    }
+    found
+}
+
+/// Every address that a pod has, but for those on their node's network.
+fn addresses(pods: &[Pod]) -> Vec<IpAddr> {
+    let on_pod_network = |pod: &&Pod| pod.spec.as_ref().is_none_or(|spec| spec.host_network != Some(true));
+    let live = |pod: &&Pod| {
+        let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or_default();
+        !matches!(phase, "Succeeded" | "Failed")
+    };
+    let pods = pods.iter().filter(on_pod_network).filter(live);
+    let ips = pods.filter_map(|pod| pod.status.as_ref()?.pod_ips.as_ref()).flatten();
+    ips.filter_map(|ip| ip.ip.parse().ok()).collect()
+}
+
+fn node_status(
+    node: &Node,
+    config: Option<&NodeNetworkConfig>,
+    state: Option<&NodeState>,
+    addresses: &[IpAddr],
+) -> NodeStatus {
+    let conditions = node.status.as_ref().and_then(|status| status.conditions.as_ref());
+    let condition = |kind: &str| conditions.into_iter().flatten().find(|condition| condition.type_ == kind);
+    let mut messages = Vec::new();
+    for (kind, bad) in
+        [("Ready", "False"), ("Ready", "Unknown"), ("NetworkUnavailable", "True"), ("OverlaneNetwork", "False")]
+    {
+        if let Some(found) = condition(kind).filter(|found| found.status == bad) {
+            messages.push(found.message.clone().unwrap_or_default());
+        }
+    }
+    let spoken = |kind: &str| -> Option<&Condition> { state?.spec.conditions.iter().find(|c| c.type_ == kind) };
+    let agent_ready = spoken("Ready").is_some_and(|condition| condition.status == "True");
+    if let Some(found) = spoken("Ready").filter(|_| !agent_ready) {
+        messages.push(found.message.clone());
+    }
+    let degraded = spoken("Degraded").filter(|condition| condition.status == "True");
+    messages.extend(degraded.map(|condition| condition.message.clone()));
+    let containers = config.and_then(|config| config.status.as_ref()).map(|status| &status.network_containers);
+    let blocks =
+        containers.into_iter().flatten().map(|container| block_use(&container.primary_ip, addresses)).collect();
+    NodeStatus {
+        name: node.name_any(),
+        ready: condition("Ready").is_some_and(|ready| ready.status == "True"),
+        blocks,
+        agent_ready,
+        agent_version: state.map(|state| state.spec.agent_version.clone()).unwrap_or_default(),
+        degraded: degraded.map(|condition| condition.reason.clone()),
+        messages: messages.into_iter().filter(|message| !message.is_empty()).collect(),
+    }
+}
+
+fn block_use(cidr: &str, addresses: &[IpAddr]) -> BlockUse {
+    let parsed: Option<Cidr> = cidr.parse().ok();
+    let used = parsed.map_or(0, |block| addresses.iter().filter(|ip| block.contains(**ip)).count());
+    BlockUse {
+        cidr: cidr.to_owned(),
+        used: u32::try_from(used).unwrap_or(u32::MAX),
+        usable: parsed.as_ref().map_or(0, ipam::usable),
+    }
+}

@@ -1,0 +1,61 @@
+//! Must catch: a chart that was not made anew after its source changed; an object without a place to be; a value that
+//! nothing uses.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use std::path::Path;
+
+use overlane_install::values::Values;
+
+#[test]
+fn the_committed_chart_is_the_one_that_is_made() {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/helm/overlane");
+    for (name, text) in overlane_install::chart::files().unwrap() {
+        let committed = std::fs::read_to_string(dir.join(&name)).unwrap_or_default();
+        assert!(committed == text, "{name} differs from its source: run `make chart`");
+    }
+}
+
+#[test]
+fn every_value_is_used() {
+    let mut defaults = serde_json::to_value(Values::default()).unwrap();
+    // Taken as a whole.
+    defaults["clusterNetwork"]["spec"] = serde_json::Value::Null;
+    let templates: String = overlane_install::chart::files()
+        .unwrap()
+        .into_iter()
+        .filter(|(name, _)| name.contains("templates/"))
+        .map(|(_, text)| text)
+        .collect();
+    for (group, values) in defaults.as_object().unwrap() {
+        for name in values.as_object().map(|map| map.keys().cloned().collect()).unwrap_or_else(|| vec![String::new()]) {
+            let path = format!(".Values.{group}.{name}");
+            assert!(templates.contains(path.trim_end_matches('.')), "{path}");
+        }
+    }
+}
+
+#[test]
+fn objects_are_whole() {
+    let objects = overlane_install::objects(&Values::default(), "kube-system").unwrap();
+    for object in &objects {
+        let text = object.to_string();
+        assert!(!text.contains("OVL"), "{text}");
+        assert!(object["metadata"]["name"].is_string() && object["kind"].is_string(), "{text}");
+    }
+    let kinds = |kind: &str| objects.iter().filter(|object| object["kind"] == kind).count();
+    assert_eq!((kinds("DaemonSet"), kinds("Deployment"), kinds("ClusterNetwork")), (1, 1, 1));
+    let mut bare = Values::default();
+    bare.cluster_network.create = false;
+    bare.admission_policy.create = false;
+    assert_eq!(overlane_install::objects(&bare, "x").unwrap().len(), objects.len() - 3);
+}
+
+#[test]
+fn no_rule_reads_secrets_or_has_a_wildcard() {
+    for object in overlane_install::objects(&Values::default(), "kube-system").unwrap() {
+        for rule in object["rules"].as_array().into_iter().flatten() {
+            let text = rule.to_string();
+            assert!(!text.contains('*') && !text.contains("secrets"), "{text}");
+        }
+    }
+}

@@ -1,0 +1,25 @@
+#!/usr/bin/env bash
+# Installs the Debian packages that a real Kubernetes on this machine takes. Does nothing where all are there.
+set -euo pipefail
+# program or file -> package
+declare -A need=(
+  [etcd]=etcd-server [/usr/include/seccomp.h]=libseccomp-dev [busybox]=busybox-static [dig]=bind9-dnsutils [dash]=dash
+  [nc.openbsd]=netcat-openbsd [openssl]=openssl [ip]=iproute2 [nsenter]=util-linux [jq]=jq [curl]=curl [cc]=build-essential
+  [pgrep]=procps [nft]=nftables [iptables]=iptables [ipset]=ipset [conntrack]=conntrack
+)
+missing=()
+for program in "${!need[@]}"; do
+  command -v "$program" >/dev/null 2>&1 || [ -e "$program" ] || missing+=("${need[$program]}")
+done
+if [ "${#missing[@]}" -gt 0 ]; then
+  echo "installing: ${missing[*]}"
+  log=$(mktemp)
+  if ! { apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "${missing[@]}"; } >"$log" 2>&1; then
+    cat "$log" >&2
+    exit 2
+  fi
+  rm -f "$log"
+  # Debian starts an etcd of its own, which nobody asked for.
+  case " ${missing[*]} " in *" etcd-server "*) systemctl disable --now etcd 2>/dev/null || true ;; esac
+fi
+command -v go >/dev/null 2>&1 || { echo "overlane: go is missing: Kubernetes is built from its Go modules" >&2; exit 2; }
