@@ -10,8 +10,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::out::Format;
 
 pub use cluster::{
-    ConnectivityArgs, Dataplane, InstallArgs, KubeArgs, NodeCidrsArg, OutboundType, PolicyEngine, StatusArgs,
-    SysdumpArgs, UninstallArgs,
+    ConnectivityArgs, Dataplane, InstallArgs, KubeArgs, NodeCidrsArg, OutboundType, PolicyEngine, ProbeArgs,
+    StatusArgs, SysdumpArgs, UninstallArgs,
 };
 pub use faults::{ApiArgs, ApiCommand, NodesArgs, NodesCommand, ProgramArgs};
 
@@ -33,6 +33,18 @@ pub enum Command {
     Install(Box<InstallArgs>),
     /// Show a cluster's network: nodes, blocks and their use, conditions, versions
     Status(StatusArgs),
+    /// Check that pods on every node reach what they must, with pods that this makes and takes away again
+    Connectivity(ConnectivityArgs),
+    /// Collect what somebody needs to find a fault, in one small file without secrets
+    Sysdump(SysdumpArgs),
+    /// Print a completion script for a shell
+    Completion {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// What `overlane connectivity` runs in its pods
+    #[command(hide = true)]
+    Probe(ProbeArgs),
     /// Take Overlane away from a cluster and from its nodes
     Uninstall(UninstallArgs),
     /// Wait to be told to end: what a container runs that only has to be there

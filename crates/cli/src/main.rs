@@ -2,6 +2,7 @@
 
 mod args;
 mod cluster;
+mod connectivity;
 mod demo;
 mod doctor;
 mod install;
@@ -9,12 +10,13 @@ mod lab;
 mod out;
 mod progress;
 mod status;
+mod sysdump;
 mod uninstall;
 
 use std::process::ExitCode;
 
 use anyhow::Result;
-use clap::Parser as _;
+use clap::{CommandFactory as _, Parser as _};
 
 use args::{Cli, Command};
 
@@ -33,12 +35,30 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Lab(args) => lab::run(args),
         Command::Install(args) => install::run(&args),
         Command::Status(args) => status::run(&args),
+        Command::Connectivity(args) => connectivity::run(&args),
+        Command::Sysdump(args) => sysdump::run(&args),
+        Command::Completion { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "overlane", &mut script);
+            out::print(&String::from_utf8_lossy(&script))?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Probe(args) => probe(args),
         Command::Uninstall(args) => uninstall::run(&args),
         Command::Hold => hold(),
         Command::Doctor(args) => doctor::run(&args),
         Command::LabDaemon(args) => lab::daemon(&args.name),
         Command::LabEcho(args) => lab::echo(&args),
     }
+}
+
+/// `overlane probe`.
+fn probe(args: args::ProbeArgs) -> Result<ExitCode> {
+    if args.mtu {
+        out::print(&std::fs::read_to_string("/sys/class/net/eth0/mtu")?)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    connectivity::ask::probe(std::time::Duration::from_secs(args.patience))
 }
 
 /// `overlane hold`.

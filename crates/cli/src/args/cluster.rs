@@ -175,12 +175,26 @@ pub struct ConnectivityArgs {
     /// An address outside the cluster that an echo server (`overlane lab-echo`) answers at; may be given again
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub outside: Vec<std::net::SocketAddr>,
+    /// Check no more than so many nodes, evenly chosen
+    #[arg(long, default_value_t = 20, value_name = "N")]
+    pub max_nodes: usize,
     /// Give up after this many seconds
     #[arg(long, default_value_t = 300, value_name = "SECONDS", value_parser = seconds())]
     pub timeout: u64,
     /// How to print
     #[command(flatten)]
     pub output: OutputArg,
+}
+
+/// `overlane probe`.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct ProbeArgs {
+    /// Print the MTU of eth0, and end
+    #[arg(long)]
+    pub mtu: bool,
+    /// How long an answer may take
+    #[arg(long, default_value_t = 5, value_name = "SECONDS", value_parser = seconds())]
+    pub patience: u64,
 }
 
 /// `overlane sysdump`.
@@ -192,6 +206,9 @@ pub struct SysdumpArgs {
     /// The file to write [default: overlane-sysdump-TIME.tar.gz]
     #[arg(long, value_name = "FILE")]
     pub file: Option<PathBuf>,
+    /// Logs and state of no more than so many agents, those of nodes in trouble first
+    #[arg(long, default_value_t = 20, value_name = "N")]
+    pub max_nodes: usize,
     /// Lines of each log
     #[arg(long, default_value_t = 2000, value_name = "N")]
     pub log_lines: i64,

@@ -77,12 +77,20 @@ pub fn resolve(args: &InstallArgs, values: Values, facts: Option<&Facts>) -> Res
         Ok(plan) => {
             dns_service_ip(args, &plan, &mut findings);
             if findings.is_empty() {
+                write_out(&mut wanted.cluster_network.spec, &plan);
                 return Ok(Wanted { values: wanted, plan, remarks });
             }
         }
         Err(broken) => findings.extend(broken.into_iter().map(in_flags)),
     }
     Err(Findings(findings))
+}
+
+/// What was left out is written down: later versions may have other defaults.
+fn write_out(spec: &mut ClusterNetworkSpec, plan: &ClusterPlan) {
+    spec.ip_families = plan.families().iter().map(ToString::to_string).collect();
+    spec.pod_cidrs = plan.pod_cidrs().map(|cidr| cidr.to_string()).collect();
+    spec.service_cidrs = plan.services().iter().map(ToString::to_string).collect();
 }
 
 fn is_typed(args: &InstallArgs) -> bool {

@@ -21,6 +21,7 @@ use overlane_lab::{down, run};
 use crate::args::{ApiCommand, DeleteArgs, DownArgs, EchoArgs, LabArgs, LabCommand, LogsArgs, RunArgs};
 use crate::out::{self, Format};
 
+pub use show::render_check;
 pub use up::bring_up;
 
 /// A runtime for one command.

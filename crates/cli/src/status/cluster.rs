@@ -220,10 +220,12 @@ async fn network(client: &Client) -> Result<Option<NetworkStatus>> {
     };
     let status = found.status.unwrap_or_default();
     let spec = status.applied.as_ref().unwrap_or(&found.spec);
+    // What was left out is filled in by the same rules as everywhere.
+    let plan = overlane_core::cluster::validate(&overlane_api::convert::cluster_spec(spec)).ok();
     let ready = status.conditions.iter().find(|condition| condition.type_ == "Ready");
     Ok(Some(NetworkStatus {
-        families: spec.ip_families.clone(),
-        pod_cidrs: spec.pod_cidrs.clone(),
+        families: plan.iter().flat_map(|plan| plan.families()).map(ToString::to_string).collect(),
+        pod_cidrs: plan.iter().flat_map(|plan| plan.pod_cidrs()).map(|cidr| cidr.to_string()).collect(),
         routing: format!("{:?}", spec.routing).to_lowercase(),
         ready: ready.is_some_and(|condition| condition.status == "True"),
         message: ready.map_or_else(|| "no controller has judged it yet".to_owned(), |c| c.message.clone()),

@@ -71,6 +71,14 @@ pub enum Way {
     VmToPodByOneNode,
     /// The host behind the router to a pod: not to come through.
     InternetToPod,
+    /// A pod to a Service's address.
+    PodToService,
+    /// A node to a Service's address.
+    NodeToService,
+    /// A pod to a Service by its name.
+    PodToName,
+    /// A pod to the API server's Service.
+    PodToApiServer,
 }
 
 impl Way {
@@ -91,6 +99,10 @@ impl Way {
             Self::VmToPodByItsNode => "vm to pod, routed to its node: refused",
             Self::VmToPodByOneNode => "vm to pod, routed to one node: refused",
             Self::InternetToPod => "internet to pod: refused",
+            Self::PodToService => "pod to service",
+            Self::NodeToService => "node to service",
+            Self::PodToName => "service by name",
+            Self::PodToApiServer => "pod to API server",
         }
     }
 

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
+use serde::{Deserialize, Serialize};
 
 use super::icmp;
 use crate::echo::Answer;
@@ -13,7 +14,8 @@ use crate::echo::Answer;
 pub const BULK: usize = 64 << 10;
 
 /// What is asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub enum Kind {
     /// A connection and a few bytes.
     Tcp,
@@ -27,10 +29,12 @@ pub enum Kind {
     Icmp,
     /// An echo request of exactly the MTU, not to be fragmented.
     IcmpFull,
+    /// A name looked up; not of an echo server.
+    Name,
 }
 
 impl Kind {
-    /// All of them.
+    /// All that an echo server answers.
     pub const ALL: [Self; 6] = [Self::Tcp, Self::TcpBulk, Self::Udp, Self::UdpFull, Self::Icmp, Self::IcmpFull];
     /// One a protocol: enough where nothing is to come through.
     pub const SMALL: [Self; 3] = [Self::Tcp, Self::Udp, Self::Icmp];
@@ -44,6 +48,7 @@ impl Kind {
             Self::UdpFull => "UDP full",
             Self::Icmp => "ICMP",
             Self::IcmpFull => "ICMP full",
+            Self::Name => "DNS",
         }
     }
 }
@@ -101,6 +106,7 @@ pub fn ask(kind: Kind, target: &Target, patience: Duration) -> Result<Seen> {
         Kind::UdpFull => udp(target, room, patience),
         Kind::Icmp => icmp::ping(target.ip, 56, patience).map(|took| Seen { answer: None, took }),
         Kind::IcmpFull => icmp::ping(target.ip, room, patience).map(|took| Seen { answer: None, took }),
+        Kind::Name => bail!("an echo server knows no names"),
     }
 }
 

@@ -125,7 +125,7 @@ fn who(seen: &Seen) -> String {
 
 /// Headings of the protocols, in order.
 pub fn kinds() -> Vec<&'static str> {
-    Kind::ALL.iter().map(|kind| kind.title()).collect()
+    Kind::ALL.iter().chain([&Kind::Name]).map(|kind| kind.title()).collect()
 }
 
 #[cfg(test)]
