@@ -53,7 +53,9 @@ inside() { # NODE COMMAND...: runs in the node's namespaces
   shift
   nsenter -t "$(cat "$dir/$node/keeper.pid")" --mount --net --wd="$PWD" -- "$@"
 }
-alive() { [ -e "$1" ] && kill -0 "$(cat "$1")" 2>/dev/null; }
+# A process that has ended and that nobody has waited for is not alive.
+runs() { grep -qs '^State:[[:space:]][^ZX]' "/proc/$1/status"; }
+alive() { [ -e "$1" ] && runs "$(cat "$1")"; }
 launch() { # NODE PROGRAM COMMAND...: starts it in the background, its log beside the pid
   local node=$1 program=$2
   shift 2
@@ -70,7 +72,7 @@ finish() { # NODE PROGRAM SIGNAL: ends it and waits
   [ -e "$file" ] || return 0
   pid=$(cat "$file")
   kill "-$3" "$pid" 2>/dev/null || true
-  while kill -0 "$pid" 2>/dev/null; do
+  while runs "$pid"; do
     [ $((tries -= 1)) -gt 0 ] || kill -KILL "$pid" 2>/dev/null || true
     sleep 0.05
   done
@@ -128,9 +130,18 @@ vnet() {
   ip netns exec "$(ns vnet)" sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1
   ip -n "$(ns vnet)" addr add 10.20.0.1/24 dev br0
   ip -n "$(ns vnet)" addr add fd20::1/64 dev br0 nodad
-  # What stands for the internet answers at the router.
-  ip -n "$(ns vnet)" addr add 198.51.100.1/32 dev lo
-  ip -n "$(ns vnet)" addr add 2001:db8:ffff::1/128 dev lo nodad
+  # What stands for the internet, behind the router.
+  ip netns add "$(ns internet)"
+  ip -n "$(ns internet)" link set lo up
+  ip -n "$(ns vnet)" link add internet type veth peer name eth0 netns "$(ns internet)"
+  ip -n "$(ns vnet)" link set internet up
+  ip -n "$(ns vnet)" addr add 198.51.100.254/24 dev internet
+  ip -n "$(ns vnet)" addr add 2001:db8:ffff::fe/64 dev internet nodad
+  ip -n "$(ns internet)" link set eth0 up
+  ip -n "$(ns internet)" addr add 198.51.100.1/24 dev eth0
+  ip -n "$(ns internet)" addr add 2001:db8:ffff::1/64 dev eth0 nodad
+  ip -n "$(ns internet)" route add 10.20.0.0/24 via 198.51.100.254
+  ip -n "$(ns internet)" route add fd20::/64 via 2001:db8:ffff::fe
 }
 machine() { # NODE: its namespaces
   local node=$1 link
@@ -343,7 +354,7 @@ case ${1:-} in
   kubeconfig) echo "$dir/pki/admin.kubeconfig" ;;
   import)
     shift
-    for node in $(ls "$dir"); do [ -e "$dir/$node/keeper.pid" ] && load "$node" "$@"; done ;;
+    for node in $(all_nodes); do [ ! -e "$dir/$node/keeper.pid" ] || load "$node" "$@"; done ;;
   start)
     case $3 in
       containerd) runtime "$2" ;;

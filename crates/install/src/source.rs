@@ -66,8 +66,8 @@ impl Source<'_> {
                     .iter()
                     .map(|part| match part {
                         Part::Text(text) => format!("{text:?}"),
-                        // JSON, lest a large number becomes 1e+06.
-                        Part::Value(path) => format!("(.Values.{path} | toString)"),
+                        // As JSON: every number is a float there, and as text a large one would be 1e+06.
+                        Part::Value(path) => format!("(.Values.{path} | toRawJson | trimAll \"\\\"\")"),
                         Part::OrVersion(path) => format!("(.Values.{path} | default .Chart.AppVersion)"),
                         Part::Namespace => ".Release.Namespace".to_owned(),
                     })

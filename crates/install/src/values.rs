@@ -25,6 +25,37 @@ pub struct Values {
     pub admission_policy: AdmissionPolicy,
 }
 
+impl Values {
+    /// The defaults with `given` over them, as Helm lays values over a chart's: maps are merged key by key, everything
+    /// else takes the place of what was there, and null empties it.
+    ///
+    /// # Errors
+    /// A key that is not known, or a value of the wrong kind.
+    pub fn over_defaults(given: Value) -> Result<Self, serde_json::Error> {
+        let mut tree = serde_json::to_value(Self::default())?;
+        if !given.is_null() {
+            merge(&mut tree, given);
+        }
+        serde_json::from_value(tree)
+    }
+}
+
+fn merge(base: &mut Value, over: Value) {
+    match (base, over) {
+        (Value::Object(base), Value::Object(over)) => {
+            for (key, value) in over {
+                match base.get_mut(&key) {
+                    Some(place) => merge(place, value),
+                    None => drop(base.insert(key, value)),
+                }
+            }
+        }
+        (base @ Value::Object(_), Value::Null) => *base = Value::Object(Map::new()),
+        (base @ Value::Array(_), Value::Null) => *base = Value::Array(Vec::new()),
+        (base, over) => *base = over,
+    }
+}
+
 /// The image.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
@@ -179,5 +210,26 @@ fn object(value: Value) -> Map<String, Value> {
     match value {
         Value::Object(map) => map,
         _ => Map::new(),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    //! Must catch: values that the command line reads otherwise than Helm does; a misspelt key that is passed over.
+
+    use super::*;
+
+    #[test]
+    fn values_are_laid_over_the_defaults() {
+        let given =
+            json!({ "agent": { "resources": { "limits": { "memory": "1Gi" } }, "nodeSelector": null }, "env": [1] });
+        let values = Values::over_defaults(given).unwrap();
+        assert_eq!(values.agent.resources["limits"]["memory"], "1Gi");
+        assert_eq!(values.agent.resources["requests"]["cpu"], "50m", "merged key by key");
+        assert!(values.agent.node_selector.is_empty() && values.env.len() == 1);
+        assert_eq!(Values::over_defaults(Value::Null).unwrap(), Values::default());
+        let error = Values::over_defaults(json!({ "agent": { "loglevel": "debug" } })).unwrap_err().to_string();
+        assert!(error.contains("loglevel"), "{error}");
     }
 }

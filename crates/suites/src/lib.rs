@@ -18,6 +18,7 @@ pub mod exec;
 pub mod faults;
 pub mod http;
 pub mod ip;
+pub mod kube;
 pub mod lab;
 pub mod monitor;
 pub mod nft;

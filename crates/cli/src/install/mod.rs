@@ -38,7 +38,8 @@ pub fn run(args: &InstallArgs) -> Result<ExitCode> {
 fn values(args: &InstallArgs) -> Result<Values> {
     let Some(path) = &args.values else { return Ok(Values::default()) };
     let text = std::fs::read_to_string(path).with_context(|| format!("read --values {}", path.display()))?;
-    serde_norway::from_str(&text).with_context(|| format!("--values {}", path.display()))
+    let given = serde_norway::from_str(&text).with_context(|| format!("read --values {}", path.display()))?;
+    Values::over_defaults(given).with_context(|| format!("--values {}", path.display()))
 }
 
 /// Everything as YAML, in the order in which `kubectl apply` can take it.

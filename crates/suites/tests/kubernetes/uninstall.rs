@@ -1,0 +1,45 @@
+//! The end: refused while pods run, and nothing is left after it.
+
+use overlane_suites::wait::secs;
+
+use crate::{cluster, idle};
+
+#[test]
+fn z_uninstall_refuses_while_pods_run_and_then_leaves_nothing() {
+    let cluster = cluster();
+    cluster.apply(&idle("last", 2)).must();
+    cluster.await_ready("default", "app=last", 2, secs(60));
+    let refused = cluster.overlane(&["uninstall"]);
+    assert_eq!(refused.code, Some(1), "{refused}");
+    assert!(refused.stdout.contains("default/last-") || refused.stdout.contains("coredns"), "{refused}");
+    cluster.overlane(&["status"]).must();
+
+    cluster.overlane(&["uninstall", "--force"]).must();
+    for node in cluster.nodes() {
+        let here = |words: &[&str]| cluster.on(&node, words);
+        let links = here(&["ip", "-br", "link"]).must().stdout;
+        assert!(!links.contains("ovl"), "{node}: {links}");
+        for family in ["-4", "-6"] {
+            let routes = here(&["ip", family, "route", "show", "table", "all", "proto", "111"]).must().stdout;
+            assert_eq!(routes, "", "{node}: routes are left");
+        }
+        assert_ne!(here(&["nft", "list", "table", "inet", "overlane"]).code, Some(0), "{node}: our table is left");
+        let files =
+            here(&["sh", "-c", "ls /etc/cni/net.d /opt/cni/bin; ls -d /run/overlane 2>/dev/null; true"]).must().stdout;
+        assert!(!files.contains("overlane") && !files.contains("loopback"), "{node}: {files}");
+        let forwarding = here(&["cat", "/proc/sys/net/ipv4/ip_forward"]).must().stdout;
+        // kube-proxy does not set it, and a new namespace has it off.
+        assert_eq!(forwarding.trim(), "0", "{node}: a sysctl of ours is left");
+        let object = cluster.get(&["node", &node]).to_string();
+        assert!(!object.contains("OverlaneIsUp") && !object.contains("OverlaneNetwork"), "{node}: a condition is left");
+    }
+    for kind in ["crds", "clusterroles", "clusterrolebindings", "validatingadmissionpolicies"] {
+        let all = cluster.kubectl(&["get", kind, "-o", "name"]).must().stdout;
+        assert!(!all.contains("overlane"), "{kind} are left: {all}");
+    }
+    for kind in ["ds", "deploy", "pdb", "sa", "roles", "rolebindings", "leases", "pods"] {
+        let all = cluster.kubectl(&["get", kind, "-n", "kube-system", "-o", "name"]).must().stdout;
+        assert!(!all.contains("overlane"), "{kind} are left: {all}");
+    }
+    cluster.kubectl(&["delete", "deployment", "last"]).must();
+}

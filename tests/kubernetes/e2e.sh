@@ -1,0 +1,32 @@
+#!/usr/bin/env bash
+# Kubernetes' own specifications against the running cluster.
+#   e2e.sh short        one of each group that a network is judged by
+#   e2e.sh FOCUS...     those that match any of these regular expressions
+# A specification that fails for a reason outside Overlane is named, with its reason, in known-failures.txt beside this.
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+base=${OVERLANE_KUBERNETES:-$here/../../target/kubernetes}
+cluster=$here/cluster.sh
+report=${REPORT:-$base/e2e}
+mkdir -p "$report"
+focus=("$@")
+[ "${1:-}" != short ] || focus=(
+  'Networking Granular Checks: Pods should function for intra-pod communication: http'
+  'Networking Granular Checks: Pods should function for node-pod communication: udp'
+  'Services should serve a basic endpoint from pods'
+  'Services should be able to change the type from ExternalName to NodePort'
+  'DNS should provide DNS for the cluster '
+  'EndpointSlice should create Endpoints and EndpointSlices for Pods matching a Service'
+  '\[Feature:IPv6DualStack\].* should create pod, add ipv6 and ipv4 ip to pod ips'
+)
+pattern=$(printf '%s|' "${focus[@]}")
+"$cluster" exec cp "$base/bin/e2e.test" --provider=local --kubeconfig="$("$cluster" kubeconfig)" --num-nodes=2 \
+  --report-dir="$report" --allowed-not-ready-nodes=0 --non-blocking-taints=node-role.kubernetes.io/control-plane \
+  --ginkgo.focus="${pattern%|}" --ginkgo.skip="${SKIP:-\[Disruptive\]|\[Serial\]}" --ginkgo.no-color --ginkgo.timeout=2h \
+  >"$report/log.txt" 2>&1 || code=$?
+# The suite's own last lines: how many ran, passed, failed.
+grep -E '^(Ran [0-9]+ of|SUCCESS!|FAIL!|\s+\[FAIL\])' "$report/log.txt" || true
+ran=$(sed -nE 's/^Ran ([0-9]+) of .*/\1/p' "$report/log.txt" | tail -1)
+[ "${ran:-0}" != 0 ] || { tail -20 "$report/log.txt" >&2; echo "e2e.sh: no specification ran" >&2; exit 1; }
+[ "${1:-}" != short ] || [ "$ran" -ge "${#focus[@]}" ] || { echo "e2e.sh: $ran of ${#focus[@]} specifications ran" >&2; exit 1; }
+exit "${code:-0}"
