@@ -25,8 +25,8 @@ pattern=$(printf '%s|' "${focus[@]}")
   --ginkgo.focus="${pattern%|}" --ginkgo.skip="${SKIP:-\[Disruptive\]|\[Serial\]}" --ginkgo.no-color --ginkgo.timeout=2h \
   >"$report/log.txt" 2>&1 || code=$?
 # The suite's own last lines: how many ran, passed, failed.
-grep -E '^(Ran [0-9]+ of|SUCCESS!|FAIL!|\s+\[FAIL\])' "$report/log.txt" || true
-ran=$(sed -nE 's/^Ran ([0-9]+) of .*/\1/p' "$report/log.txt" | tail -1)
+grep -a -E '^(Ran [0-9]+ of|SUCCESS!|FAIL!|\s+\[FAIL\])' "$report/log.txt" || true
+ran=$(LC_ALL=C sed -nE 's/^Ran ([0-9]+) of .*/\1/p' "$report/log.txt" | tail -1)
 [ "${ran:-0}" != 0 ] || { tail -20 "$report/log.txt" >&2; echo "e2e.sh: no specification ran" >&2; exit 1; }
 [ "${1:-}" != short ] || [ "$ran" -ge "${#focus[@]}" ] || { echo "e2e.sh: $ran of ${#focus[@]} specifications ran" >&2; exit 1; }
 exit "${code:-0}"

@@ -41,7 +41,8 @@ archive() {
 
 mkdir -p "$work/pause"
 cp "$out/bin/pause" "$work/pause/pause"
-archive pause.tar "$work/pause" '{"Entrypoint":["/pause"],"User":"65535:65535"}' registry.k8s.io/pause:3.10
+archive pause.tar "$work/pause" '{"Entrypoint":["/pause"],"User":"65535:65535"}' registry.k8s.io/pause:3.10 \
+  registry.k8s.io/pause:3.10.1 registry.k8s.io/pause:3.10.2
 
 mkdir -p "$work/coredns"
 cp "$out/bin/coredns" "$work/coredns/coredns"
@@ -51,6 +52,9 @@ root=$work/test
 mkdir -p "$root"/{bin,usr/bin,tmp,etc,root,var}
 chmod 1777 "$root/tmp"
 cp "$out/bin/agnhost" "$root/agnhost"
+# What it serves TLS with.
+porter=$(cd "$here" && go list -m -f '{{.Dir}}' k8s.io/kubernetes)/test/images/agnhost/porter
+cp "$porter/localhost.crt" "$porter/localhost.key" "$root/"
 cp "$(command -v busybox)" "$root/bin/busybox"
 for applet in $("$root/bin/busybox" --list); do
   [ -e "$root/bin/$applet" ] || ln -s busybox "$root/bin/$applet"

@@ -120,12 +120,13 @@ mod tests {
     //! Must catch: a change that is lost when several come at once; one refused change that fails the others'.
 
     use super::*;
-    use overlane_core::plan::PodMember;
+    use overlane_core::plan::{PodElement, PodMember};
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::time::Duration;
 
     fn change(n: u8) -> PodChange {
-        PodChange::Add(PodMember { link: format!("ovlp{n}"), mac: [2, 0, 0, 0, 0, n], address: [10, 0, 0, n].into() })
+        let (link, mac, address) = (format!("ovlp{n}"), [2, 0, 0, 0, 0, n], [10, 0, 0, n].into());
+        PodChange::Add(PodElement::Source(PodMember { link, mac, address }))
     }
 
     #[test]

@@ -53,6 +53,8 @@ pub fn lease(link: &Link, addresses: &[IpAddr], id: u64, began_ns: u64) -> Optio
         pod,
         addresses: addresses.to_vec(),
         link: link.name.clone(),
+        // No link tells which ports lead to it.
+        ports: Vec::new(),
         netns: NetnsId { nsid: link.peer_nsid, inode: 0, path: String::new() },
         began_ns,
         state: LeaseState::Active,

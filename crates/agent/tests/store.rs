@@ -25,6 +25,7 @@ fn request(n: u64, began_ns: u64) -> AddRequest {
         attachment: Attachment { container_id: format!("c{n}"), ifname: "eth0".into() },
         network: "overlane".into(),
         pod: None,
+        ports: Vec::new(),
         link: format!("ovlp{n}x{began_ns}"),
         netns: NetnsId { nsid: Some(i32::try_from(n).unwrap()), inode: 100 + n, path: format!("/run/netns/{n}") },
         began_ns,

@@ -12,7 +12,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 /// The protocol version that this build speaks.
-pub const PROTOCOL: u32 = 1;
+pub const PROTOCOL: u32 = 2;
 /// The oldest protocol version that this build's agent still serves.
 pub const OLDEST: u32 = 1;
 /// The longest frame that either side reads, in bytes. A GC call that names 250 attachments takes about 40 KiB.
@@ -87,6 +87,36 @@ pub struct AddCall {
     /// The pod, if the runtime named one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod: Option<PodRef>,
+    /// Ports of the node that are to lead to the pod; from protocol 2.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ports: Vec<PortMap>,
+}
+
+/// A port of the node that leads to a pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PortMap {
+    /// The protocol.
+    pub protocol: PortProtocol,
+    /// The node's address that it is bound to; all without.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host_ip: Option<IpAddr>,
+    /// The node's port.
+    pub host_port: u16,
+    /// The pod's.
+    pub pod_port: u16,
+}
+
+/// A protocol with ports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PortProtocol {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+    /// SCTP.
+    Sctp,
 }
 
 /// `DEL`. Ends only ADDs of the attachment that began before it.
@@ -219,6 +249,18 @@ pub fn frame<T: Serialize>(message: &T) -> Result<Vec<u8>, FrameError> {
 pub fn frame_length(head: [u8; 4]) -> Result<usize, FrameError> {
     let length = u32::from_be_bytes(head);
     if length > MAX_FRAME { Err(FrameError::TooLong { length: length as usize }) } else { Ok(length as usize) }
+}
+
+impl Call {
+    /// The protocol version that this call needs: what an older agent understands as it is meant is sent in its words,
+    /// so that a node whose plugin is newer than its agent goes on working.
+    #[must_use]
+    pub fn protocol(&self) -> u32 {
+        match self {
+            Self::Add(call) if !call.ports.is_empty() => 2,
+            _ => 1,
+        }
+    }
 }
 
 impl Response {

@@ -30,7 +30,8 @@ fn conflist() {
             {
               "type": "overlane-cni",
               "capabilities": {
-                "dns": true
+                "dns": true,
+                "portMappings": true
               },
               "runDir": "/run/overlane",
               "socket": "/run/overlane/agent.sock"

@@ -65,7 +65,7 @@ fn capabilities() {
     assert_eq!(conf.result_dns().search, ["a.b"]);
     let refused = conf.refuse_unsupported().unwrap_err();
     assert_eq!(refused.code(), 2);
-    assert!(refused.to_string().contains("runtimeConfig.portMappings") && refused.to_string().contains("8080"));
+    assert!(refused.to_string().contains("runtimeConfig.bandwidth") && refused.to_string().contains("1000000"));
 }
 
 fn env(verb: &str) -> Env {

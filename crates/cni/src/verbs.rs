@@ -3,9 +3,11 @@
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
-use overlane_api::cni::{AddResult, Env, Invocation, NetConf, PodSide, PrevResult, VersionReport, code, parse};
+use overlane_api::cni::{
+    AddResult, Env, Invocation, NetConf, PodSide, PortMapping, PrevResult, VersionReport, code, parse,
+};
 use overlane_api::socket::{
-    AddCall, Attachment, Call, CheckCall, DelCall, Failure, GcCall, Outcome, PROTOCOL, PodRef, Request, Response,
+    AddCall, Attachment, Call, CheckCall, DelCall, Failure, GcCall, Outcome, PodRef, Request, Response,
 };
 use overlane_datapath::netns::Netns;
 use overlane_datapath::owned;
@@ -71,6 +73,7 @@ fn add(
         began_ns,
         deadline_ns: clock::after(began_ns, conf.timeouts.add),
         pod,
+        ports: conf.runtime_config.port_mappings.iter().filter_map(PortMapping::to_agent).collect(),
     });
     match ask(&conf, call, Some(opened.as_fd()), began_ns, conf.timeouts.add)? {
         Outcome::Added(endpoint) => {
@@ -113,7 +116,7 @@ fn ask(
     began_ns: u64,
     timeout: Duration,
 ) -> Result<Outcome, PluginError> {
-    let request = Request { protocol: PROTOCOL, plugin_version: env!("CARGO_PKG_VERSION").to_owned(), call };
+    let request = Request { protocol: call.protocol(), plugin_version: env!("CARGO_PKG_VERSION").to_owned(), call };
     let Response { outcome, .. } = agent::ask(&conf.socket, &request, descriptor, clock::after(began_ns, timeout))?;
     match outcome {
         Outcome::Failed(failure) => Err(PluginError::Refused(failure)),

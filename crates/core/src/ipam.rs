@@ -27,6 +27,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use crate::family::Family;
+use crate::ports::PortMapping;
 use lane::{Lane, Use};
 use tombs::Tombs;
 
@@ -128,6 +129,7 @@ impl Ipam {
             pod: request.pod.clone(),
             addresses,
             link: request.link.clone(),
+            ports: request.ports.clone(),
             netns: request.netns.clone(),
             began_ns,
             state: LeaseState::Wiring,
@@ -246,10 +248,21 @@ impl Ipam {
         if let Some(lease) = ending.find(|lease| lease.netns.may_be(&request.netns)) {
             return Err(busy(lease));
         }
-        match self.by_link(&request.link) {
-            Some(lease) => Err(Refusal::LinkTaken { link: request.link.clone(), lease: lease.id }),
-            None => Ok(()),
+        if let Some(lease) = self.by_link(&request.link) {
+            return Err(Refusal::LinkTaken { link: request.link.clone(), lease: lease.id });
         }
+        self.refuse_ports(&request.ports)
+    }
+
+    /// A pod that drains has given its ports back already: they go first.
+    fn refuse_ports(&self, ports: &[PortMapping]) -> Result<(), Refusal> {
+        let live = || self.leases().filter(|lease| lease.state != LeaseState::Draining && !lease.ports.is_empty());
+        for port in ports {
+            if let Some(lease) = live().find(|lease| lease.ports.iter().any(|taken| taken.collides(port))) {
+                return Err(Refusal::PortTaken { port: *port, lease: Box::new(lease.clone()) });
+            }
+        }
+        Ok(())
     }
 
     /// Tells the lanes that an address is used in another way than before.

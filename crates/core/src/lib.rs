@@ -12,3 +12,4 @@ pub mod family;
 pub mod ipam;
 pub mod masq;
 pub mod plan;
+pub mod ports;

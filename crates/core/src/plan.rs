@@ -16,6 +16,7 @@ use crate::cidr::Cidr;
 use crate::cluster::Routing;
 use crate::family::Family;
 use crate::masq::MasqConfig;
+use crate::ports::{PortMapping, Protocol};
 
 /// A link-layer address.
 pub type Mac = [u8; 6];
@@ -42,6 +43,8 @@ pub struct EndpointSpec {
     pub mac: Mac,
     /// The pod's addresses.
     pub addresses: Vec<IpAddr>,
+    /// Ports of the node that lead to the pod.
+    pub ports: Vec<PortMapping>,
 }
 
 /// Everything that a node's plan follows from.
@@ -97,6 +100,45 @@ pub struct PodMember {
     pub address: IpAddr,
 }
 
+/// A port of the node that leads to an address of a pod, of the address' family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PortMember {
+    /// The protocol.
+    pub protocol: Protocol,
+    /// The node's one address that it is bound to; all without.
+    pub host_ip: Option<IpAddr>,
+    /// The node's port.
+    pub host_port: u16,
+    /// The pod's address.
+    pub address: IpAddr,
+    /// The pod's port.
+    pub pod_port: u16,
+}
+
+impl PortMember {
+    /// What mappings come to for a pod's addresses.
+    pub fn of<'a>(ports: &'a [PortMapping], addresses: &'a [IpAddr]) -> impl Iterator<Item = Self> + 'a {
+        addresses.iter().flat_map(|address| {
+            ports.iter().filter(|port| port.is_for(Family::of(address))).map(|port| Self {
+                protocol: port.protocol,
+                host_ip: port.bound_to(),
+                host_port: port.host_port,
+                address: *address,
+                pod_port: port.pod_port,
+            })
+        })
+    }
+}
+
+/// What of a pod the data plane is told when the pod comes, and forgets when it goes.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum PodElement {
+    /// What it may send.
+    Source(PodMember),
+    /// What leads to it.
+    Port(PortMember),
+}
+
 /// What a peer may send from: addresses of this block, and from this MAC where that is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct PeerMember {
@@ -139,6 +181,8 @@ pub struct NodePlan {
     pub node_ips: BTreeMap<Family, IpAddr>,
     /// What this node's pods may send.
     pub pods: BTreeSet<PodMember>,
+    /// Ports of this node that lead to its pods.
+    pub ports: BTreeSet<PortMember>,
     /// Other nodes of the cluster: what may reach pods of this one. (This node's own packets are never forwarded.)
     pub nodes: BTreeSet<NodeMember>,
     /// What may come from other nodes' pods.
@@ -147,6 +191,15 @@ pub struct NodePlan {
     pub masquerade: Option<MasqPlan>,
     /// What could not be planned as it was meant.
     pub notes: BTreeSet<Note>,
+}
+
+impl NodePlan {
+    /// Everything of this node's pods that the data plane is told.
+    #[must_use]
+    pub fn pod_elements(&self) -> BTreeSet<PodElement> {
+        let sources = self.pods.iter().cloned().map(PodElement::Source);
+        sources.chain(self.ports.iter().copied().map(PodElement::Port)).collect()
+    }
 }
 
 /// Plans a node.

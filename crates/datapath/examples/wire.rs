@@ -15,7 +15,7 @@ use overlane_core::cidr::Cidr;
 use overlane_core::cluster::Routing;
 use overlane_core::family::Family;
 use overlane_core::masq::MasqConfig;
-use overlane_core::plan::{self, NodeInput, NodePlan, Peer, PodMember};
+use overlane_core::plan::{self, NodeInput, NodePlan, Peer, PodElement, PodMember};
 use overlane_datapath::netlink::Socket;
 use overlane_datapath::netns::Netns;
 use overlane_datapath::nft::{PodChange, Table};
@@ -208,9 +208,11 @@ fn elements(count: usize) -> Outcome<()> {
     let (mut add, mut remove) = (Vec::new(), Vec::new());
     for n in 0..count {
         let spec = spec(n, &[Family::V4, Family::V6], BTreeMap::new())?;
-        let member = |address: &IpAddr| PodMember { link: spec.link.clone(), mac: spec.mac, address: *address };
+        let member = |address: &IpAddr| {
+            PodElement::Source(PodMember { link: spec.link.clone(), mac: spec.mac, address: *address })
+        };
         let members: Vec<_> = spec.addresses.iter().map(member).collect();
-        let changes = |change: fn(PodMember) -> PodChange| members.iter().cloned().map(change).collect::<Vec<_>>();
+        let changes = |change: fn(PodElement) -> PodChange| members.iter().cloned().map(change).collect::<Vec<_>>();
         let started = Instant::now();
         table.pods(&changes(PodChange::Add))?;
         add.push(started.elapsed());
@@ -239,7 +241,7 @@ fn spec(n: usize, families: &[Family], prefsrc: BTreeMap<Family, IpAddr>) -> Out
     let addresses = families.iter().map(address).collect::<Result<_, _>>()?;
     let mac = owned::pod_mac(&link);
     let alias = owned::pod_alias("default", "a-pod", "0123456789");
-    Ok(PodSpec { link, alias, ifname: "eth0".to_owned(), mac, mtu: 1500, addresses, prefsrc })
+    Ok(PodSpec { link, alias, ifname: "eth0".to_owned(), mac, mtu: 1500, addresses, from_loopback: false, prefsrc })
 }
 
 /// A namespace that lives for as long as the value.

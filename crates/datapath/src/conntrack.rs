@@ -16,6 +16,10 @@ const CTA_TUPLE_REPLY: u16 = 2;
 const CTA_ID: u16 = 12;
 const CTA_ZONE: u16 = 18;
 const CTA_TUPLE_IP: u16 = 1;
+const CTA_TUPLE_PROTO: u16 = 2;
+const CTA_PROTO_NUM: u16 = 1;
+const CTA_PROTO_DST_PORT: u16 = 3;
+const UDP: u8 = 17;
 const NESTED: u16 = 0x8000;
 /// Source and destination of each family, as attributes of a tuple.
 const ENDS: [u16; 4] = [1, 2, 3, 4];
@@ -30,13 +34,17 @@ pub fn forget(addresses: &[IpAddr]) -> Result<usize, NetlinkError> {
     if addresses.is_empty() {
         return Ok(0);
     }
-    let mut socket = Socket::netfilter()?;
     let wanted: BTreeSet<IpAddr> = addresses.iter().copied().collect();
+    delete_those(|attributes| names_one(attributes, &wanted))
+}
+
+fn delete_those(is_one: impl Fn(&[u8]) -> bool) -> Result<usize, NetlinkError> {
+    let mut socket = Socket::netfilter()?;
     // One walk, whatever the number of addresses: each costs the kernel its whole table (10 ms for 262,144 buckets), with
     // a filter too. The table may hold hundreds of thousands of entries of others.
     let found = socket.dump_some(list(), |message| {
         let attributes = message.after(HEADER_LEN);
-        let named = names_one(attributes, &wanted).then(|| deletion(&message, attributes)).flatten()?;
+        let named = is_one(attributes).then(|| deletion(&message, attributes)).flatten()?;
         let bytes = |kind| find(attributes, kind).unwrap_or(&[]).to_vec();
         Some(((bytes(CTA_ID), bytes(CTA_TUPLE_ORIG)), named))
     })?;
@@ -52,6 +60,24 @@ pub fn forget(addresses: &[IpAddr]) -> Result<usize, NetlinkError> {
         }
     }
     Ok(count)
+}
+
+/// Deletes every entry of UDP whose first packet went to one of these ports: a port that begins to lead to a pod must
+/// not leave old senders with the node. (A connection of TCP ends by itself.) Gives how many.
+///
+/// # Errors
+/// As [`forget`].
+pub fn forget_udp_to(ports: &[u16]) -> Result<usize, NetlinkError> {
+    if ports.is_empty() {
+        return Ok(0);
+    }
+    let to_one = |attributes: &[u8]| {
+        let proto = find(attributes, CTA_TUPLE_ORIG).and_then(|tuple| find(tuple, CTA_TUPLE_PROTO)).unwrap_or(&[]);
+        let is_udp = find(proto, CTA_PROTO_NUM).is_some_and(|number| number == [UDP]);
+        let port = find(proto, CTA_PROTO_DST_PORT).and_then(|port| port.try_into().ok()).map(u16::from_be_bytes);
+        is_udp && port.is_some_and(|port| ports.contains(&port))
+    };
+    delete_those(to_one)
 }
 
 /// Both families.

@@ -163,13 +163,21 @@ pub fn restore(changed: &[Changed]) -> Result<Vec<String>, SysctlError> {
     failed.map_or(Ok(restored), Err)
 }
 
+/// Writes one value.
+///
+/// # Errors
+/// There is no such key, or it may not be written.
+pub fn write(key: &str, value: &str) -> Result<(), SysctlError> {
+    std::fs::write(path(key), value).map_err(|source| error("write", key, source))
+}
+
 /// What it was before, if it was not so already.
 fn set(key: &str, value: &str) -> Result<Option<String>, SysctlError> {
     let before = read(key)?;
     if before == value {
         return Ok(None);
     }
-    std::fs::write(path(key), value).map_err(|source| error("write", key, source))?;
+    write(key, value)?;
     Ok(Some(before))
 }
 

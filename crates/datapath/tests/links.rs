@@ -297,6 +297,7 @@ fn routes_agree_with_the_plan_and_then_rest() {
     let mut net = Net::new(&[V4, V6]);
     let (one, two) = (net.a.pod(1), net.a.pod(2));
     let endpoint = |pod: &Pod| EndpointSpec {
+        ports: Vec::new(),
         link: pod.spec.link.clone(),
         mac: pod.spec.mac,
         addresses: pod.spec.addresses.clone(),

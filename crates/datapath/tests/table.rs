@@ -4,24 +4,21 @@
 
 mod common;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use common::*;
 use overlane_core::masq::MasqConfig;
-use overlane_core::plan::{NodeMember, NodePlan, PeerMember, PodMember};
+use overlane_core::plan::{NodeMember, NodePlan, PeerMember, PodElement, PodMember, PortMember};
 use overlane_datapath::nft::{Applied, Audit, NftError, PodChange, Table};
 use overlane_datapath::render::element::{Element, of_plan};
 use overlane_datapath::render::nft::Structure;
 
-fn member(n: u16) -> [PodMember; 2] {
+fn member(n: u16) -> [PodElement; 2] {
     let link = overlane_datapath::owned::pod_link_name("c", "eth0", n.into());
     let mac = overlane_datapath::owned::pod_mac(&link);
     let [high, low] = n.to_be_bytes();
-    [format!("10.244.{high}.{low}"), format!("fd12:3456:789a:0:4::{n:x}")].map(|address| PodMember {
-        link: link.clone(),
-        mac,
-        address: ip(&address),
-    })
+    [format!("10.244.{high}.{low}"), format!("fd12:3456:789a:0:4::{n:x}")]
+        .map(|address| PodElement::Source(PodMember { link: link.clone(), mac, address: ip(&address) }))
 }
 
 /// A plan whose ranges touch each other and the ends of the address space.
@@ -82,9 +79,8 @@ fn words(ns: &Ns) -> BTreeSet<String> {
 #[test]
 fn netlink_and_nft_make_the_same_elements() {
     let plan = plan();
-    let pods: BTreeSet<PodMember> = (1..600).flat_map(member).collect();
-    let elements: BTreeSet<Element> =
-        of_plan(&plan).into_iter().chain(pods.iter().cloned().map(Element::Pod)).collect();
+    let pods: BTreeSet<PodElement> = (1..600).flat_map(member).collect();
+    let elements: BTreeSet<Element> = of_plan(&plan).into_iter().chain(pods.iter().flat_map(Element::of_pod)).collect();
 
     let by_nft = Ns::new();
     let structure = Structure::of(&plan, &primary());
@@ -296,4 +292,44 @@ fn an_audit_sees_and_repairs_each_fault() {
     let both: Vec<_> = pod.members().into_iter().chain(second.members()).collect();
     assert_eq!(net.a.ns.run(|| net.a.table.missing(&both).unwrap()), []);
     assert_eq!(net.a.ns.run(|| net.a.table.audit().unwrap()), Audit::default());
+}
+
+/// Must catch: a port that the kernel holds otherwise than nft and we write it; one pod's going that takes another's
+/// ports along.
+#[test]
+fn ports_lead_to_pods() {
+    use overlane_core::ports::Protocol;
+    let ns = Ns::bare();
+    let port = |host_ip: Option<&str>, host_port, address: &str| {
+        let host_ip = host_ip.map(ip);
+        PodElement::Port(PortMember { protocol: Protocol::Udp, host_ip, host_port, address: ip(address), pod_port: 53 })
+    };
+    let one = [port(None, 5300, "10.244.4.1"), port(Some("10.0.0.4"), 5300, "10.244.4.1"), port(None, 5300, "fd12::1")];
+    let other = [port(None, 5301, "10.244.4.2")];
+    let table = Table::new(one.iter().cloned().collect());
+    ns.run(|| {
+        table.apply(&plan(), &BTreeMap::new()).unwrap();
+        assert_eq!(table.missing(&one).unwrap(), [], "written by nft, read over netlink");
+        assert_eq!(table.audit().unwrap(), Audit::default());
+        table.pods(&other.clone().map(PodChange::Add)).unwrap();
+        assert_eq!(table.missing(&other).unwrap(), []);
+        assert_eq!(table.audit().unwrap(), Audit::default(), "written over netlink, read over netlink");
+        let again = Table::new(one.iter().chain(&other).cloned().collect());
+        assert_eq!(again.apply(&plan(), &BTreeMap::new()).unwrap(), Applied::default(), "one's element is the other's");
+        // The port goes on to another pod before the first one's end is told once more.
+        let next = port(None, 5301, "10.244.4.3");
+        table.pods(&[PodChange::Remove(other[0].clone()), PodChange::Add(next.clone())]).unwrap();
+        table.pods(&other.clone().map(PodChange::Remove)).unwrap();
+        assert_eq!(table.missing(std::slice::from_ref(&next)).unwrap(), []);
+        table.pods(&[PodChange::Remove(next), PodChange::Add(other[0].clone())]).unwrap();
+        assert_eq!(table.missing(&other).unwrap(), []);
+        table.pods(&one.clone().map(PodChange::Remove)).unwrap();
+        assert_eq!(table.missing(&one).unwrap().len(), 3);
+        assert_eq!(table.missing(&other).unwrap(), []);
+    });
+    // A port that leads elsewhere is repaired.
+    ns.sh("nft delete element inet overlane port4_any '{ udp . 5301 }'; nft add element inet overlane port4_any '{ udp . 5301 : 10.9.9.9 . 1 }'");
+    let audit = ns.run(|| table.audit().unwrap());
+    assert_eq!((audit.missing, audit.surplus), (1, 1));
+    assert_eq!(ns.run(|| table.missing(&other).unwrap()), []);
 }

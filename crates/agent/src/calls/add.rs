@@ -7,10 +7,11 @@ use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use overlane_api::cni::code;
-use overlane_api::socket::{AddCall, Endpoint, Failure, Outcome};
+use overlane_api::socket::{self, AddCall, Endpoint, Failure, Outcome, PortProtocol};
 use overlane_core::ipam::{AddRequest, Lease, LeaseState, NetnsId, PodName, Refusal};
-use overlane_datapath::mac;
+use overlane_core::ports::{PortMapping, Protocol};
 use overlane_datapath::netns::Netns;
+use overlane_datapath::{conntrack, mac};
 use overlane_datapath::{owned, pod};
 
 use super::{added, attachment, failure, namespace, pod_spec};
@@ -76,6 +77,9 @@ fn wire<'a>(
 
     let lease = &guard.lease;
     node.members.change(added(lease)).map_err(|error| kernel(&error))?;
+    // What was sent to such a port before went to the node itself, and the kernel would keep it there.
+    let udp: Vec<u16> = lease.ports.iter().filter(|p| p.protocol == Protocol::Udp).map(|p| p.host_port).collect();
+    conntrack::forget_udp_to(&udp).map_err(|error| kernel(&error))?;
     still_wanted(node, lease)?;
     let spec = pod_spec(lease, &env);
     node.wirer.wire(&ns, &spec).map_err(|error| kernel(&error))?;
@@ -140,9 +144,19 @@ fn request(call: AddCall, ns: &Netns) -> Result<AddRequest, Failure> {
         attachment,
         network: call.network,
         pod: call.pod.map(|pod| PodName { namespace: pod.namespace, name: pod.name, uid: pod.uid }),
+        ports: call.ports.into_iter().map(port).collect(),
         netns: NetnsId { nsid: Some(nsid), inode: ns.inode(), path: call.netns_path },
         began_ns: call.began_ns,
     })
+}
+
+fn port(of: socket::PortMap) -> PortMapping {
+    let protocol = match of.protocol {
+        PortProtocol::Tcp => Protocol::Tcp,
+        PortProtocol::Udp => Protocol::Udp,
+        PortProtocol::Sctp => Protocol::Sctp,
+    };
+    PortMapping { protocol, host_ip: of.host_ip, host_port: of.host_port, pod_port: of.pod_port }
 }
 
 fn endpoint(lease: &Lease, env: &Env) -> Endpoint {
@@ -177,6 +191,7 @@ fn refused(error: BeginError) -> Failure {
             Refusal::AlreadyActive { lease } if lease.state == LeaseState::Active => {
                 (code::INVALID_ENVIRONMENT, "an attachment is added once; DEL it first")
             }
+            Refusal::PortTaken { .. } => (code::TRY_AGAIN_LATER, "it is free again once that pod is gone"),
             _ => (code::TRY_AGAIN_LATER, ""),
         },
     };

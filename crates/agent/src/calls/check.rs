@@ -5,9 +5,10 @@ use std::os::fd::OwnedFd;
 use overlane_api::cni::code;
 use overlane_api::socket::{CheckCall, Failure, Outcome};
 use overlane_core::ipam::{Lease, LeaseState};
+use overlane_core::plan::PodElement;
 use overlane_datapath::netns::Netns;
 
-use super::{attachment, failure, namespace, pod_members, pod_spec};
+use super::{attachment, failure, namespace, pod_elements, pod_spec};
 use crate::node::Node;
 
 /// Serves a CHECK.
@@ -63,9 +64,10 @@ fn faults(node: &Node, call: &CheckCall, lease: &Lease, ns: &Netns) -> Result<Ve
     if !table.is_as_written().map_err(|error| kernel(&error))? {
         faults.push("the rules of nft table inet overlane are not as they were written".to_owned());
     }
-    let missing = table.missing(&pod_members(lease)).map_err(|error| kernel(&error))?;
-    faults.extend(
-        missing.iter().map(|member| format!("nft element of {} on {} is missing", member.address, member.link)),
-    );
+    let missing = table.missing(&pod_elements(lease)).map_err(|error| kernel(&error))?;
+    faults.extend(missing.iter().map(|element| match element {
+        PodElement::Source(pod) => format!("nft element of {} on {} is missing", pod.address, pod.link),
+        PodElement::Port(port) => format!("nft element of port {}/{} is missing", port.host_port, port.protocol),
+    }));
     Ok(faults)
 }

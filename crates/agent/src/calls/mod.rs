@@ -20,7 +20,7 @@ use crate::node::Node;
 use crate::server::{Connection, Serve};
 
 pub use del::finish;
-pub use spec::{added, pod_members, pod_spec, removed, retiring};
+pub use spec::{added, pod_elements, pod_spec, removed, retiring};
 
 /// Serves the calls of one node.
 pub struct Calls {

@@ -1,7 +1,9 @@
 //! From a lease to what the kernel is asked for.
 
+use std::net::IpAddr;
+
 use overlane_core::ipam::Lease;
-use overlane_core::plan::PodMember;
+use overlane_core::plan::{PodElement, PodMember, PortMember};
 use overlane_datapath::nft::PodChange;
 use overlane_datapath::owned;
 use overlane_datapath::pod::{PodSpec, Retiring};
@@ -18,24 +20,33 @@ pub fn pod_spec(lease: &Lease, env: &Env) -> PodSpec {
         mac: owned::pod_mac(&lease.link),
         mtu: env.mtu,
         addresses: lease.addresses.clone(),
+        from_loopback: PortMember::of(&lease.ports, &lease.addresses).any(|port| is_for_loopback(&port)),
         prefsrc: env.node_ips.clone(),
     }
 }
 
-/// What the pod may send.
-pub fn pod_members(lease: &Lease) -> Vec<PodMember> {
+/// Whether the node's own programs reach the port by 127.0.0.1. (There is no such way for `::1`: the kernel lets no
+/// packet with that source leave `lo`.)
+fn is_for_loopback(port: &PortMember) -> bool {
+    port.address.is_ipv4() && port.host_ip.is_none_or(|ip| ip.is_loopback())
+}
+
+/// What the packet filter holds of the pod: what it may send, and which of the node's ports lead to it.
+pub fn pod_elements(lease: &Lease) -> Vec<PodElement> {
     let mac = owned::pod_mac(&lease.link);
-    lease.addresses.iter().map(|address| PodMember { link: lease.link.clone(), mac, address: *address }).collect()
+    let source = |address: &IpAddr| PodMember { link: lease.link.clone(), mac, address: *address };
+    let sources = lease.addresses.iter().map(source).map(PodElement::Source);
+    sources.chain(PortMember::of(&lease.ports, &lease.addresses).map(PodElement::Port)).collect()
 }
 
 /// The pod's elements as they come.
 pub fn added(lease: &Lease) -> Vec<PodChange> {
-    pod_members(lease).into_iter().map(PodChange::Add).collect()
+    pod_elements(lease).into_iter().map(PodChange::Add).collect()
 }
 
 /// The pods' elements as they go.
 pub fn removed(leases: &[Lease]) -> Vec<PodChange> {
-    leases.iter().flat_map(pod_members).map(PodChange::Remove).collect()
+    leases.iter().flat_map(pod_elements).map(PodChange::Remove).collect()
 }
 
 /// The pods' links as they go out of service.

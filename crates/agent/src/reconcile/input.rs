@@ -41,6 +41,7 @@ pub fn endpoints(leases: &[Lease]) -> Vec<EndpointSpec> {
         link: lease.link.clone(),
         mac: owned::pod_mac(&lease.link),
         addresses: lease.addresses.clone(),
+        ports: lease.ports.clone(),
     })
     .collect()
 }

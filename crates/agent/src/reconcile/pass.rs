@@ -182,7 +182,7 @@ impl Reconciler {
     fn apply_nft(&self, plan: &NodePlan, leases: &[Lease], outcome: &mut Outcome) -> bool {
         let node = &self.node;
         let first = node.members.table().is_none();
-        let table = node.members.begin(|| Table::new(plan.pods.clone()));
+        let table = node.members.begin(|| Table::new(plan.pod_elements()));
         if first {
             // A DEL that came since the leases were read found no table to take its elements from.
             let over =

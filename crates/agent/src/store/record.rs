@@ -6,6 +6,7 @@
 use std::net::IpAddr;
 
 use overlane_core::ipam;
+use overlane_core::ports::{PortMapping, Protocol};
 use serde::{Deserialize, Serialize};
 
 /// One event.
@@ -13,7 +14,7 @@ use serde::{Deserialize, Serialize};
 #[serde(tag = "event", rename_all = "camelCase", rename_all_fields = "camelCase")]
 pub enum Record {
     /// A lease is there.
-    Began(Lease),
+    Began(Box<Lease>),
     /// Wiring to active.
     Activated {
         /// The lease.
@@ -83,6 +84,8 @@ pub struct Lease {
     pod: Option<Pod>,
     addresses: Vec<IpAddr>,
     link: String,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    ports: Vec<Port>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     nsid: Option<i32>,
     #[serde(default)]
@@ -101,6 +104,18 @@ pub struct Pod {
     name: String,
     #[serde(default, skip_serializing_if = "String::is_empty")]
     uid: String,
+}
+
+/// A port of the node that leads to the pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Port {
+    /// IANA's number.
+    protocol: u8,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    host_ip: Option<IpAddr>,
+    host_port: u16,
+    pod_port: u16,
 }
 
 /// A lease's state.
@@ -127,9 +142,27 @@ impl From<Attachment> for ipam::Attachment {
     }
 }
 
+impl From<&PortMapping> for Port {
+    fn from(of: &PortMapping) -> Self {
+        let PortMapping { protocol, host_ip, host_port, pod_port } = *of;
+        Self { protocol: protocol.number(), host_ip, host_port, pod_port }
+    }
+}
+
+impl TryFrom<Port> for PortMapping {
+    type Error = u8;
+
+    /// A protocol of a later version has no mapping here.
+    fn try_from(of: Port) -> Result<Self, u8> {
+        let known = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp].into_iter().find(|p| p.number() == of.protocol);
+        let Port { host_ip, host_port, pod_port, protocol } = of;
+        Ok(Self { protocol: known.ok_or(protocol)?, host_ip, host_port, pod_port })
+    }
+}
+
 impl From<&ipam::Lease> for Lease {
     fn from(of: &ipam::Lease) -> Self {
-        let ipam::Lease { id, attachment, network, pod, addresses, link, netns, began_ns, state } = of;
+        let ipam::Lease { id, attachment, network, pod, addresses, link, ports, netns, began_ns, state } = of;
         Self {
             id: *id,
             attachment: attachment.into(),
@@ -141,6 +174,7 @@ impl From<&ipam::Lease> for Lease {
             }),
             addresses: addresses.clone(),
             link: link.clone(),
+            ports: ports.iter().map(Port::from).collect(),
             nsid: netns.nsid,
             netns_inode: netns.inode,
             netns_path: netns.path.clone(),
@@ -163,6 +197,7 @@ impl From<Lease> for ipam::Lease {
             pod: of.pod.map(|pod| ipam::PodName { namespace: pod.namespace, name: pod.name, uid: pod.uid }),
             addresses: of.addresses,
             link: of.link,
+            ports: of.ports.into_iter().filter_map(|port| port.try_into().ok()).collect(),
             netns: ipam::NetnsId { nsid: of.nsid, inode: of.netns_inode, path: of.netns_path },
             began_ns: of.began_ns,
             state: match of.state {
@@ -177,7 +212,7 @@ impl From<Lease> for ipam::Lease {
 impl From<&ipam::Event> for Record {
     fn from(of: &ipam::Event) -> Self {
         match of {
-            ipam::Event::Began(lease) => Self::Began((&**lease).into()),
+            ipam::Event::Began(lease) => Self::Began(Box::new((&**lease).into())),
             ipam::Event::Activated { id } => Self::Activated { id: *id },
             ipam::Event::Draining { id, at_ms, del_ns } => Self::Draining { id: *id, at_ms: *at_ms, del_ns: *del_ns },
             ipam::Event::Freed { id, at_ms } => Self::Freed { id: *id, at_ms: *at_ms },
@@ -194,7 +229,7 @@ impl From<&ipam::Event> for Record {
 impl From<Record> for ipam::Event {
     fn from(of: Record) -> Self {
         match of {
-            Record::Began(lease) => Self::Began(Box::new(lease.into())),
+            Record::Began(lease) => Self::Began(Box::new((*lease).into())),
             Record::Activated { id } => Self::Activated { id },
             Record::Draining { id, at_ms, del_ns } => Self::Draining { id, at_ms, del_ns },
             Record::Freed { id, at_ms } => Self::Freed { id, at_ms },
@@ -224,6 +259,7 @@ mod tests {
             pod: Some(ipam::PodName { namespace: "default".into(), name: "web-0".into(), uid: String::new() }),
             addresses: vec!["10.244.2.1".parse().unwrap(), "fd12::1".parse().unwrap()],
             link: "ovlpabcdefghijk".into(),
+            ports: Vec::new(),
             netns: ipam::NetnsId { nsid: Some(3), inode: 4_026_532_000, path: "/run/netns/x".into() },
             began_ns: 123,
             state,
@@ -237,6 +273,10 @@ mod tests {
         let mut bare = lease(Wiring);
         bare.pod = None;
         bare.netns = ipam::NetnsId::default();
+        bare.ports = vec![
+            PortMapping { protocol: Protocol::Udp, host_ip: None, host_port: 53, pod_port: 5353 },
+            PortMapping { protocol: Protocol::Tcp, host_ip: "::1".parse().ok(), host_port: 80, pod_port: 8080 },
+        ];
         let addresses = bare.addresses.clone();
         let mut events: Vec<Event> =
             [lease(Wiring), lease(Active), lease(Draining), bare].map(|l| Event::Began(Box::new(l))).into();

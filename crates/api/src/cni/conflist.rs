@@ -40,7 +40,7 @@ impl Conflist {
             name: &self.name,
             plugins: [Plugin {
                 kind: &self.plugin,
-                capabilities: Capabilities { dns: true },
+                capabilities: Capabilities { dns: true, port_mappings: true },
                 run_dir: self.run_dir.to_string_lossy().into_owned(),
                 socket: self.socket.to_string_lossy().into_owned(),
             }],
@@ -74,6 +74,8 @@ struct Plugin<'a> {
 
 /// What the runtime is asked to fill into `runtimeConfig`.
 #[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
 struct Capabilities {
     dns: bool,
+    port_mappings: bool,
 }

@@ -6,6 +6,8 @@ use std::net::IpAddr;
 
 use serde::Deserialize;
 
+use crate::socket;
+
 use super::error::{Error, shown};
 use super::json::Object;
 use super::result::Dns;
@@ -78,6 +80,20 @@ struct DnsCapability {
     options: Vec<String>,
 }
 
+impl PortMapping {
+    /// As the agent is told. A host port of 0 asks for nothing (the kubelet sends such for ports that are only named).
+    #[must_use]
+    pub fn to_agent(&self) -> Option<socket::PortMap> {
+        let protocol = match self.protocol {
+            Protocol::Tcp => socket::PortProtocol::Tcp,
+            Protocol::Udp => socket::PortProtocol::Udp,
+            Protocol::Sctp => socket::PortProtocol::Sctp,
+        };
+        let Self { host_port, container_port, host_ip, .. } = *self;
+        (host_port > 0).then_some(socket::PortMap { protocol, host_ip, host_port, pod_port: container_port })
+    }
+}
+
 impl RuntimeConfig {
     pub(super) fn parse(conf: &Object<'_>) -> Result<Self, Error> {
         let Some(given) = conf.object("runtimeConfig")? else {
@@ -93,7 +109,7 @@ impl RuntimeConfig {
                 search: dns.searches,
                 options: dns.options,
             }),
-            unsupported: ["portMappings", "bandwidth", "ips", "ipRanges", "mac"].into_iter().find_map(|key| {
+            unsupported: ["bandwidth", "ips", "ipRanges", "mac"].into_iter().find_map(|key| {
                 let value = given.get(key).filter(|value| !asks_nothing(value))?;
                 Some((given.path_of(key), shown(&value.to_string())))
             }),

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use crate::cidr::Cidr;
 use crate::family::Family;
+use crate::ports::PortMapping;
 
 /// What a runtime attaches to the network: an interface of a container.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -91,6 +92,8 @@ pub struct Lease {
     pub addresses: Vec<IpAddr>,
     /// The host's side of the pod's link.
     pub link: String,
+    /// Ports of the node that lead to the pod.
+    pub ports: Vec<PortMapping>,
     /// The pod's network namespace.
     pub netns: NetnsId,
     /// When the ADD began.
@@ -110,6 +113,8 @@ pub struct AddRequest {
     pub pod: Option<PodName>,
     /// The host's side of the pod's link, as it will be called.
     pub link: String,
+    /// Ports of the node that are to lead to the pod.
+    pub ports: Vec<PortMapping>,
     /// The pod's network namespace, with its `nsid`.
     pub netns: NetnsId,
     /// When the ADD began.
@@ -194,6 +199,14 @@ pub enum Refusal {
     #[error("attachment {} already has lease {} with {}", lease.attachment, lease.id, Listed(&lease.addresses))]
     AlreadyActive {
         /// The lease.
+        lease: Box<Lease>,
+    },
+    /// A port of the node leads to another pod.
+    #[error("port {port} of the node is {}'s", lease.attachment)]
+    PortTaken {
+        /// The port.
+        port: PortMapping,
+        /// Who has it.
         lease: Box<Lease>,
     },
     /// A DEL that began no earlier than this ADD came first.

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use super::conflict::disputed;
 use super::{
-    EndpointSpec, MasqConfig, MasqPlan, NodeInput, NodeMember, NodePlan, Note, Peer, PeerMember, PodMember,
+    EndpointSpec, MasqConfig, MasqPlan, NodeInput, NodeMember, NodePlan, Note, Peer, PeerMember, PodMember, PortMember,
     RouteAction, RouteSpec,
 };
 use crate::cidr::{Cidr, outermost};
@@ -27,6 +27,7 @@ pub(super) fn build(input: &NodeInput) -> NodePlan {
     NodePlan {
         routes: routes(&pod_space, &own, &routed, &endpoints),
         pods: pods(&endpoints),
+        ports: endpoints.iter().flat_map(|endpoint| PortMember::of(&endpoint.ports, &endpoint.addresses)).collect(),
         peers: routed.iter().map(|(block, (peer, _))| PeerMember { block: *block, mac: peer.mac }).collect(),
         node_ips: input.node_ips.clone(),
         nodes: others(input),

@@ -33,6 +33,7 @@ fn attachment(name: &str) -> Attachment {
 
 fn request(name: &str, began_ns: u64) -> AddRequest {
     AddRequest {
+        ports: Vec::new(),
         attachment: attachment(name),
         network: "net".to_owned(),
         pod: None,

@@ -126,6 +126,7 @@ impl World {
     fn add(&mut self, container: u8, inode: u8, age: u64) {
         self.links += 1;
         let request = AddRequest {
+            ports: Vec::new(),
             attachment: name(container),
             network: if container.is_multiple_of(4) { "other" } else { "net" }.to_owned(),
             pod: None,

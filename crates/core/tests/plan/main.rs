@@ -42,7 +42,12 @@ fn peer(name: &str, blocks: &[&str], node_ips: &[&str], mac: Option<[u8; 6]>) ->
 }
 
 fn endpoint(link: &str, addresses: &[&str]) -> EndpointSpec {
-    EndpointSpec { link: link.to_owned(), mac: MAC, addresses: addresses.iter().map(|text| ip(text)).collect() }
+    EndpointSpec {
+        link: link.to_owned(),
+        mac: MAC,
+        addresses: addresses.iter().map(|text| ip(text)).collect(),
+        ports: Vec::new(),
+    }
 }
 
 fn via(block: &str, node: &str) -> RouteSpec {
@@ -117,6 +122,7 @@ fn a_dual_stack_node() {
     ];
     let pod = |address: &str| PodMember { link: "l1".into(), mac: MAC, address: ip(address) };
     let expected = NodePlan {
+        ports: BTreeSet::new(),
         routes,
         pod_space: space.clone(),
         node_ips: ips(&["10.224.0.4", "fd10:224::4"]),

@@ -26,6 +26,7 @@ const LIST_SET: u16 = 2;
 const LIST_ELEMENTS: u16 = 3;
 const LIST_ELEM: u16 = 1;
 const ELEM_KEY: u16 = 1;
+const ELEM_DATA: u16 = 2;
 const ELEM_FLAGS: u16 = 3;
 const DATA_VALUE: u16 = 1;
 const FLAG_INTERVAL_END: u32 = 1;
@@ -149,7 +150,10 @@ fn put(requests: &mut Vec<Request>, kind: u16, flags: i32, what: &str, elements:
 
 fn put_one(request: Request, element: &RawElement) -> Request {
     request.nest(LIST_ELEM, |r| {
-        let r = r.nest(ELEM_KEY, |r| r.attr(DATA_VALUE, element.key.bytes()));
+        let mut r = r.nest(ELEM_KEY, |r| r.attr(DATA_VALUE, element.key.bytes()));
+        if !element.data.bytes().is_empty() {
+            r = r.nest(ELEM_DATA, |r| r.attr(DATA_VALUE, element.data.bytes()));
+        }
         if element.start { r } else { r.be32(ELEM_FLAGS, FLAG_INTERVAL_END) }
     })
 }
@@ -160,7 +164,8 @@ fn read(set: Set, element: &[u8]) -> Option<RawElement> {
     let start = flags & FLAG_INTERVAL_END == 0;
     // nft marks the gap before the first range with an end at zero; it means nothing to the kernel.
     let gap = !start && key.iter().all(|byte| *byte == 0);
-    if gap { None } else { Some(RawElement { set, key: Key::read(key)?, start }) }
+    let data = find(element, ELEM_DATA).and_then(|data| find(data, DATA_VALUE)).map_or(Some(Key::EMPTY), Key::read)?;
+    if gap { None } else { Some(RawElement { set, key: Key::read(key)?, start, data }) }
 }
 
 fn counter(message: &Message) -> Option<(String, (u64, u64))> {

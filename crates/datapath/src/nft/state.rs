@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use nix::errno::Errno;
-use overlane_core::plan::PodMember;
+use overlane_core::plan::PodElement;
 
 use super::members::Members;
 use super::program::{self, Listing};
@@ -25,7 +25,7 @@ pub(super) struct Planned {
 
 #[derive(Debug)]
 pub(super) struct State {
-    pods: BTreeSet<PodMember>,
+    pods: BTreeSet<PodElement>,
     planned: Option<Arc<Planned>>,
     /// The kernel holds what is planned, unless a foreign hand was there. Otherwise the last attempt failed.
     certain: bool,
@@ -55,6 +55,12 @@ fn units(elements: &BTreeSet<RawElement>) -> BTreeSet<Vec<RawElement>> {
     list.chunk_by(|a, b| a.start && !b.start && a.set == b.set).map(<[_]>::to_vec).collect()
 }
 
+/// The ports among what is held of pods.
+fn ports(pods: &BTreeSet<PodElement>) -> impl Iterator<Item = RawElement> + '_ {
+    let is_port = |pod: &&PodElement| matches!(pod, PodElement::Port(_));
+    pods.iter().filter(is_port).flat_map(Element::of_pod).flat_map(|e| e.raw()).filter(|e| e.set.is_map())
+}
+
 impl Planned {
     /// The elements as the kernel has them.
     pub(super) fn by_set(&self) -> BTreeMap<Set, BTreeSet<RawElement>> {
@@ -67,7 +73,7 @@ impl Planned {
 }
 
 impl State {
-    pub(super) fn new(pods: BTreeSet<PodMember>) -> Self {
+    pub(super) fn new(pods: BTreeSet<PodElement>) -> Self {
         Self { pods, planned: None, certain: false, members: None, listed: None }
     }
 
@@ -121,13 +127,20 @@ impl State {
             touched.insert(pod);
         }
         let (add, remove): (Vec<_>, Vec<_>) = touched.into_iter().partition(|pod| self.pods.contains(*pod));
-        let raw = |pods: Vec<&PodMember>| {
-            let mut raw: Vec<_> = pods.into_iter().flat_map(|pod| Element::Pod(pod.clone()).raw()).collect();
+        let raw = |pods: Vec<&PodElement>| {
+            let mut raw: Vec<_> = pods.into_iter().flat_map(Element::of_pod).flat_map(|e| e.raw()).collect();
             // A set's elements next to each other go in one message.
             raw.sort();
+            raw.dedup();
             raw
         };
-        let (add, remove) = (raw(add), raw(remove));
+        let (add, mut remove) = (raw(add), raw(remove));
+        // The kernel finds an element by its key alone: a port that is another pod's by now must not go with this one's.
+        if remove.iter().any(|element| element.set.is_map()) {
+            let taken: BTreeSet<_> = ports(&self.pods).map(|element| (element.set, element.key)).collect();
+            let held: BTreeSet<_> = ports(&before).collect();
+            remove.retain(|element| held.contains(element) || !taken.contains(&(element.set, element.key)));
+        }
         let result = match self.with_members(|members| members.change(&remove, &add)) {
             // Somebody removed the table.
             Err(error) if error.errno() == Some(Errno::ENOENT) => self.agree().map(drop),
@@ -162,7 +175,7 @@ impl State {
         set: Set,
         mut wanted: BTreeSet<RawElement>,
     ) -> Result<(usize, usize), NetlinkError> {
-        wanted.extend(self.pods.iter().flat_map(|pod| Element::Pod(pod.clone()).raw()).filter(|raw| raw.set == set));
+        wanted.extend(self.pods.iter().flat_map(Element::of_pod).flat_map(|e| e.raw()).filter(|raw| raw.set == set));
         let held = self.with_members(|members| members.list(set))?;
         if held == wanted {
             return Ok((0, 0));
@@ -207,7 +220,7 @@ impl State {
     /// Writes the structure; what was written, and the generation that this made.
     fn write_structure(&mut self, planned: &Planned, found: Option<Listing>) -> Result<(Written, u32), NftError> {
         let structure = &planned.structure;
-        let elements = planned.elements.iter().cloned().chain(self.pods.iter().cloned().map(Element::Pod)).collect();
+        let elements = planned.elements.iter().cloned().chain(self.pods.iter().flat_map(Element::of_pod)).collect();
         let Some(found) = found else {
             let generation = self.transact("write the table", &structure.create(&elements))?;
             return Ok((Written::Everything, generation));

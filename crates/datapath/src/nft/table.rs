@@ -5,7 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use nix::errno::Errno;
 use overlane_core::family::Family;
-use overlane_core::plan::{NodePlan, PodMember};
+use overlane_core::plan::{NodePlan, PodElement};
 
 use super::state::{Planned, State, is_as_written};
 use super::{NftError, program};
@@ -15,10 +15,10 @@ use crate::render::nft::Structure;
 /// A pod's elements come or go.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PodChange {
-    /// It may send from now on. Adding what is there is success.
-    Add(PodMember),
-    /// It may not any more. Removing what is absent is success.
-    Remove(PodMember),
+    /// It counts from now on. Adding what is there is success.
+    Add(PodElement),
+    /// It does not any more. Removing what is absent is success.
+    Remove(PodElement),
 }
 
 /// What [`Table::apply`] did.
@@ -55,7 +55,7 @@ pub struct Table {
 impl Table {
     /// The table with the elements of the pods that run already. Writes nothing.
     #[must_use]
-    pub fn new(pods: BTreeSet<PodMember>) -> Self {
+    pub fn new(pods: BTreeSet<PodElement>) -> Self {
         Self { state: Mutex::new(State::new(pods)) }
     }
 
@@ -92,10 +92,10 @@ impl Table {
     ///
     /// # Errors
     /// See [`NftError`].
-    pub fn missing(&self, wanted: &[PodMember]) -> Result<Vec<PodMember>, NftError> {
+    pub fn missing(&self, wanted: &[PodElement]) -> Result<Vec<PodElement>, NftError> {
         let mut state = self.lock();
         let mut held = BTreeSet::new();
-        let sets: BTreeSet<_> = wanted.iter().map(|pod| Element::Pod(pod.clone()).set()).collect();
+        let sets: BTreeSet<_> = wanted.iter().flat_map(Element::of_pod).map(|element| element.set()).collect();
         for set in sets {
             match state.with_members(|members| members.list(set)) {
                 Ok(elements) => held.extend(elements),
@@ -103,7 +103,7 @@ impl Table {
                 Err(error) => return Err(error.into()),
             }
         }
-        let is_held = |pod: &PodMember| Element::Pod(pod.clone()).raw().iter().all(|raw| held.contains(raw));
+        let is_held = |pod: &PodElement| Element::of_pod(pod).flat_map(|e| e.raw()).all(|raw| held.contains(&raw));
         Ok(wanted.iter().filter(|pod| !is_held(pod)).cloned().collect())
     }
 

@@ -20,6 +20,7 @@ pub use wirer::Wirer;
 use crate::mac::Mac;
 use crate::netlink::{NetlinkError, Refused};
 use crate::netns::NetnsError;
+use crate::sysctl::SysctlError;
 
 /// A pod's network, whole.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,6 +37,8 @@ pub struct PodSpec {
     pub mtu: u32,
     /// The pod's addresses, at most one a family.
     pub addresses: Vec<IpAddr>,
+    /// Packets from and to 127.0.0.0/8 may pass the link, translated: ports of the node lead to the pod.
+    pub from_loopback: bool,
     /// The source that the node itself uses towards the pod, by family.
     pub prefsrc: BTreeMap<Family, IpAddr>,
 }
@@ -98,6 +101,14 @@ pub enum WireError {
         destination: overlane_core::cidr::Cidr,
         /// Who made it (`rtm_protocol`).
         protocol: u8,
+    },
+    /// A setting of the link was not written.
+    #[error("wire pod link {link}: {source}")]
+    Sysctl {
+        /// The host's end.
+        link: String,
+        /// The system's answer.
+        source: SysctlError,
     },
     /// The kernel took an IPv6 address and does not use it.
     #[error("wire pod link {link}: address {address} of the pod does not come into use")]

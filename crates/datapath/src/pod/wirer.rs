@@ -18,6 +18,7 @@ use crate::owned;
 use crate::rtnl::link::{self, Link, VethEnd};
 use crate::rtnl::neighbour;
 use crate::rtnl::route::{self, Route};
+use crate::sysctl;
 
 /// How long a pod's IPv6 address may take to work: on a machine that is that busy nothing else works either.
 const ADDRESS_PATIENCE: Duration = Duration::from_secs(2);
@@ -164,7 +165,17 @@ fn host_side(socket: &mut Socket, spec: &PodSpec, made: Wired, tell: &SyncSender
     socket.request(identity).map_err(|error| step(spec, error))?;
     // If the other thread is gone it has failed, and its join says why.
     let _ = tell.send(made.pod_index);
-    put_host(socket, spec, made.host_index, &Vec::new)
+    put_host(socket, spec, made.host_index, &Vec::new)?;
+    let_loopback_through(spec)
+}
+
+/// A packet for 127.0.0.1 that was translated leaves by a link that lets such pass, and so does its answer.
+fn let_loopback_through(spec: &PodSpec) -> Result<(), WireError> {
+    if !spec.from_loopback {
+        return Ok(());
+    }
+    let key = format!("net/ipv4/conf/{}/route_localnet", spec.link);
+    sysctl::write(&key, "1").map_err(|source| WireError::Sysctl { link: spec.link.clone(), source })
 }
 
 /// Neighbours and routes of the host's side, after `before`. A route of somebody else's is not written over.
@@ -174,9 +185,9 @@ fn put_host(
     index: u32,
     before: &dyn Fn() -> Vec<Request>,
 ) -> Result<(), WireError> {
-    let v6_file = format!("/proc/sys/net/ipv6/conf/{}/disable_ipv6", spec.link);
+    let v6_switch = format!("net/ipv6/conf/{}/disable_ipv6", spec.link);
     let mut in_the_way = false;
-    with_ipv6(&spec.link, &v6_file, || {
+    with_ipv6(&spec.link, &v6_switch, || {
         let mut requests = before();
         requests.extend(requests::host(spec, index));
         let mut answers = socket.batch(requests)?;
@@ -219,8 +230,8 @@ fn pod_side(ns: &Netns, spec: &PodSpec, told: &Receiver<u32>) -> Result<(), Wire
     let mut socket = Socket::route()?;
     // No link was made: that error is told by the other side.
     let Ok(index) = told.recv() else { return Ok(()) };
-    let v6_file = format!("/proc/sys/net/ipv6/conf/{}/disable_ipv6", spec.ifname);
-    with_ipv6(&spec.link, &v6_file, || socket.batch(requests::pod(spec, index)))?;
+    let v6_switch = format!("net/ipv6/conf/{}/disable_ipv6", spec.ifname);
+    with_ipv6(&spec.link, &v6_switch, || socket.batch(requests::pod(spec, index)))?;
     spec.addresses.iter().filter(|a| a.is_ipv6()).try_for_each(|address| await_address(&mut socket, spec, *address))
 }
 
@@ -246,12 +257,12 @@ fn await_address(socket: &mut Socket, spec: &PodSpec, address: IpAddr) -> Result
 /// batch again. (All of its requests may be repeated.)
 fn with_ipv6(
     link: &str,
-    file: &str,
+    switch: &str,
     mut batch: impl FnMut() -> Result<Vec<Result<(), Refused>>, NetlinkError>,
 ) -> Result<(), WireError> {
     let mut answers = batch()?;
     let disabled = |answer: &Result<(), Refused>| answer.as_ref().is_err_and(|r| r.errno == Errno::EACCES);
-    if answers.iter().any(disabled) && std::fs::write(file, "0").is_ok() {
+    if answers.iter().any(disabled) && sysctl::write(switch, "0").is_ok() {
         answers = batch()?;
     }
     match answers.into_iter().find_map(Result::err) {
@@ -270,7 +281,8 @@ fn repair_host(socket: &mut Socket, spec: &PodSpec) -> Result<(), WireError> {
             link::set_identity(found.index, &spec.link, Some(&spec.alias), requests::has_ipv6()),
             link::set_up(found.index, &spec.link),
         ]
-    })
+    })?;
+    let_loopback_through(spec)
 }
 
 /// Removes the link that was made, by a socket of its own: the other one may be what failed.

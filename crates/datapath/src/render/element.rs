@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use overlane_core::cidr::Cidr;
 use overlane_core::family::Family;
-use overlane_core::plan::{NodePlan, PodMember};
+use overlane_core::plan::{NodePlan, PodElement, PodMember, PortMember};
 
 use crate::mac::{self, Mac};
 
@@ -27,6 +27,10 @@ pub enum Element {
     MasqueradeSource(Cidr),
     /// Destinations that are not masqueraded.
     MasqueradeExcept(Cidr),
+    /// A port of the node that leads to a pod.
+    Port(PortMember),
+    /// A pod that a port leads to, as source and destination: it may call itself by that port.
+    Hairpin(IpAddr),
 }
 
 /// A set. Its name is what [`std::fmt::Display`] gives.
@@ -46,6 +50,12 @@ pub enum Set {
     PeerAnyMac(Family),
     /// This node's pods: link, Ethernet address, address.
     Pod(Family),
+    /// Ports bound to one address of the node: address, protocol, port; with pod's address and port.
+    Port(Family),
+    /// Ports of all addresses of the node: protocol, port; with pod's address and port.
+    PortAny(Family),
+    /// Pods that ports lead to: address, the same address.
+    Hairpin(Family),
 }
 
 impl Set {
@@ -60,7 +70,16 @@ impl Set {
             Self::NodeAnyMac(f) => format!("type {}", address(f)),
             Self::Node(f) | Self::Peer(f, _) => format!("type {} . ether_addr", address(f)),
             Self::Pod(f) => format!("type ifname . ether_addr . {}", address(f)),
+            Self::Port(f) => format!("type {0} . inet_proto . inet_service : {0} . inet_service", address(f)),
+            Self::PortAny(f) => format!("type inet_proto . inet_service : {} . inet_service", address(f)),
+            Self::Hairpin(f) => format!("type {0} . {0}", address(f)),
         }
+    }
+
+    /// Whether its elements lead to something: nft calls it a map.
+    #[must_use]
+    pub const fn is_map(self) -> bool {
+        matches!(self, Self::Port(_) | Self::PortAny(_))
     }
 }
 
@@ -74,6 +93,9 @@ impl fmt::Display for Set {
             Self::Peer(family, prefix_len) => write!(f, "peer{}_{prefix_len}", digit(family)),
             Self::PeerAnyMac(family) => write!(f, "peer{}_any", digit(family)),
             Self::Pod(family) => write!(f, "pod{}", digit(family)),
+            Self::Port(family) => write!(f, "port{}", digit(family)),
+            Self::PortAny(family) => write!(f, "port{}_any", digit(family)),
+            Self::Hairpin(family) => write!(f, "hairpin{}", digit(family)),
         }
     }
 }
@@ -98,6 +120,8 @@ pub struct RawElement {
     pub key: Key,
     /// It does not end a range.
     pub start: bool,
+    /// What it leads to; empty where it leads to nothing.
+    pub data: Key,
 }
 
 /// `4` or `6`, the last part of most sets' names.
@@ -154,7 +178,19 @@ impl Element {
             Self::PeerAnyMac(block) => Set::PeerAnyMac(block.family()),
             Self::MasqueradeSource(cidr) => Set::MasqueradeSource(cidr.family()),
             Self::MasqueradeExcept(cidr) => Set::MasqueradeExcept(cidr.family()),
+            Self::Port(port) if port.host_ip.is_some() => Set::Port(Family::of(&port.address)),
+            Self::Port(port) => Set::PortAny(Family::of(&port.address)),
+            Self::Hairpin(address) => Set::Hairpin(Family::of(address)),
         }
+    }
+
+    /// The elements of what is to be told of a pod.
+    pub fn of_pod(element: &PodElement) -> impl Iterator<Item = Self> {
+        let (first, second) = match element {
+            PodElement::Source(pod) => (Self::Pod(pod.clone()), None),
+            PodElement::Port(port) => (Self::Port(*port), Some(Self::Hairpin(port.address))),
+        };
+        std::iter::once(first).chain(second)
     }
 
     /// The element as nft reads it.
@@ -166,6 +202,12 @@ impl Element {
             Self::NodeAnyMac(address) => address.to_string(),
             Self::Peer(block, mac) => format!("{} . {}", block.network(), mac::text(*mac)),
             Self::PeerAnyMac(cidr) | Self::MasqueradeSource(cidr) | Self::MasqueradeExcept(cidr) => cidr.to_string(),
+            Self::Port(port) => {
+                let bound = port.host_ip.map(|ip| format!("{ip} . ")).unwrap_or_default();
+                let PortMember { protocol, host_port, address, pod_port, .. } = port;
+                format!("{bound}{protocol} . {host_port} : {address} . {pod_port}")
+            }
+            Self::Hairpin(address) => format!("{address} . {address}"),
         }
     }
 
@@ -181,13 +223,20 @@ impl Element {
             Self::PeerAnyMac(cidr) | Self::MasqueradeSource(cidr) | Self::MasqueradeExcept(cidr) => {
                 return range(set, cidr);
             }
+            Self::Port(port) => {
+                let bound = port.host_ip.map_or(Key::EMPTY, |ip| Key::EMPTY.address(ip));
+                let key = bound.part(&[port.protocol.number()]).part(&port.host_port.to_be_bytes());
+                let data = Key::EMPTY.address(port.address).part(&port.pod_port.to_be_bytes());
+                return vec![RawElement { set, key, start: true, data }];
+            }
+            Self::Hairpin(address) => Key::EMPTY.address(*address).address(*address),
         };
-        vec![RawElement { set, key, start: true }]
+        vec![RawElement { set, key, start: true, data: Key::EMPTY }]
     }
 }
 
 fn range(set: Set, cidr: &Cidr) -> Vec<RawElement> {
-    let raw = |address, start| RawElement { set, key: Key::EMPTY.address(address), start };
+    let raw = |address, start| RawElement { set, key: Key::EMPTY.address(address), start, data: Key::EMPTY };
     // A range up to the last address has no end.
     let end = after(cidr.last()).map(|address| raw(address, false));
     std::iter::once(raw(cidr.network(), true)).chain(end).collect()
@@ -201,7 +250,8 @@ fn after(address: IpAddr) -> Option<IpAddr> {
 }
 
 impl Key {
-    const EMPTY: Self = Self { bytes: [0; KEY_MAX], length: 0 };
+    /// No bytes.
+    pub const EMPTY: Self = Self { bytes: [0; KEY_MAX], length: 0 };
 
     /// From the kernel; `None` if it is longer than any of ours.
     #[must_use]
@@ -265,6 +315,19 @@ mod tests {
         let peer = Element::Peer(cidr("10.244.3.0/24"), [2, 1, 2, 3, 4, 5]).raw();
         assert_eq!(peer[0].key.bytes(), b"\x0a\xf4\x03\0\x02\x01\x02\x03\x04\x05\0\0");
         assert_eq!(peer[0].set.to_string(), "peer4_24");
+    }
+
+    #[test]
+    fn ports_lead_to_pods() {
+        let (protocol, address) = (overlane_core::ports::Protocol::Udp, "10.244.0.7".parse().unwrap());
+        let port = PortMember { protocol, host_ip: None, host_port: 53, address, pod_port: 5353 };
+        let raw = Element::Port(port).raw();
+        assert_eq!((raw[0].set, raw[0].key.bytes()), (Set::PortAny(Family::V4), b"\x11\0\0\0\0\x35\0\0".as_slice()));
+        assert_eq!(raw[0].data.bytes(), b"\x0a\xf4\0\x07\x14\xe9\0\0");
+        let bound = PortMember { host_ip: "10.0.0.9".parse().ok(), ..port };
+        let raw = Element::Port(bound).raw();
+        assert_eq!((raw[0].set, raw[0].key.bytes().len()), (Set::Port(Family::V4), 12));
+        assert_eq!(Element::Port(bound).text(), "10.0.0.9 . udp . 53 : 10.244.0.7 . 5353");
     }
 
     #[test]

@@ -58,6 +58,7 @@ impl Structure {
             masks.iter().map(|(family, prefix_len)| Set::Peer(*family, *prefix_len)).collect();
         for family in Family::ALL {
             sets.extend([Set::Pod(family), Set::Node(family), Set::NodeAnyMac(family), Set::PeerAnyMac(family)]);
+            sets.extend([Set::Port(family), Set::PortAny(family), Set::Hairpin(family)]);
             if plan.masquerade.is_some() {
                 sets.extend([Set::MasqueradeSource(family), Set::MasqueradeExcept(family)]);
             }
@@ -70,6 +71,17 @@ impl Structure {
             hook: None,
             rules: Vec::new(),
         }));
+        chains.extend([
+            entrance("port_in", hook("nat", "prerouting", "dstnat")),
+            // nft has no name for this priority in this hook.
+            entrance(
+                "port_own",
+                Some(format!("type nat hook output priority {}; policy accept;", -100 + NFT_PRIORITY_OFFSET)),
+            ),
+            ports(),
+            port_back(&plan.node_ips),
+            port_guard(),
+        ]);
         if let Some(masquerade) = &plan.masquerade {
             chains.extend([post(), masq(masquerade, primary)]);
         }
@@ -107,7 +119,9 @@ impl Structure {
         }
         let names: BTreeSet<String> = self.sets.iter().map(Set::to_string).collect();
         for set in existing.sets.difference(&names) {
-            let _ = writeln!(text, "delete set inet {NFT_TABLE} {set}");
+            // What nft calls a map is deleted by that word; only ports are.
+            let kind = if set.starts_with("port") { "map" } else { "set" };
+            let _ = writeln!(text, "delete {kind} inet {NFT_TABLE} {set}");
         }
         for counter in existing.counters.iter().filter(|name| !COUNTERS.contains(&name.as_str())) {
             let _ = writeln!(text, "delete counter inet {NFT_TABLE} {counter}");
@@ -142,7 +156,8 @@ impl Structure {
         }
         for set in &self.sets {
             let name = set.to_string();
-            let _ = write!(text, "\n\tset {name} {{\n\t\t{}\n", set.kind().replace("; ", "\n\t\t"));
+            let kind = if set.is_map() { "map" } else { "set" };
+            let _ = write!(text, "\n\t{kind} {name} {{\n\t\t{}\n", set.kind().replace("; ", "\n\t\t"));
             if let Some(elements) = by_set.get(set).filter(|_| !existing.sets.contains(&name)) {
                 let _ = writeln!(text, "\t\telements = {{ {} }}", elements.join(",\n\t\t\t     "));
             }
@@ -293,6 +308,53 @@ fn to_pod(space: &BTreeSet<Cidr>) -> Chain {
     }
     rules.push("counter name no_way_in drop comment \"no way in: all else\"".to_owned());
     Chain { name: "to_pod", hook: None, rules }
+}
+
+/// Packets for the node itself: some of its ports lead to pods.
+fn entrance(name: &'static str, hook: Option<String>) -> Chain {
+    let rules = vec!["fib daddr type local goto ports comment \"host ports: packets for this node\"".to_owned()];
+    Chain { name, hook, rules }
+}
+
+/// A port that is bound to an address goes before the same port of all.
+fn ports() -> Chain {
+    let mut rules = Vec::new();
+    for family in Family::ALL {
+        let (ip, digit) = (protocol(family), digit(family));
+        rules.push(format!(
+            "dnat {ip} to {ip} daddr . meta l4proto . th dport map @port{digit} comment \"host ports: of one address\""
+        ));
+        rules.push(format!(
+            "meta nfproto ipv{digit} dnat {ip} to meta l4proto . th dport map @port{digit}_any comment \"host ports: of all addresses\""
+        ));
+    }
+    Chain { name: "ports", hook: None, rules }
+}
+
+/// What leads to a pod must come from somewhere that it can answer to: not from 127.0.0.1, nor from itself.
+fn port_back(node_ips: &BTreeMap<Family, std::net::IpAddr>) -> Chain {
+    let mut rules = Vec::new();
+    for (family, address) in node_ips {
+        let (ip, digit) = (protocol(*family), digit(*family));
+        if *family == Family::V4 {
+            rules.push(format!(
+                "oifname \"{POD_LINK_PREFIX}*\" ip saddr 127.0.0.0/8 snat ip to {address} comment \"host ports: by 127.0.0.1\""
+            ));
+        }
+        rules.push(format!(
+            "{ip} saddr . {ip} daddr @hairpin{digit} snat {ip} to {address} comment \"host ports: a pod calls itself\""
+        ));
+    }
+    Chain { name: "port_back", hook: hook("nat", "postrouting", "srcnat"), rules }
+}
+
+/// Links of pods with host ports let 127.0.0.0/8 through, for answers: nothing else may come that way.
+fn port_guard() -> Chain {
+    let rules = vec![format!(
+        "{} ip daddr 127.0.0.0/8 ct state != {{ established, related }} counter name spoofed drop comment \"host ports: no pod calls the node's loopback\"",
+        from_any_pod()
+    )];
+    Chain { name: "port_guard", hook: hook("filter", "input", "filter"), rules }
 }
 
 fn post() -> Chain {

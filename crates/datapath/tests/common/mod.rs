@@ -17,7 +17,7 @@ use nix::sched::{CloneFlags, unshare};
 use overlane_core::cidr::Cidr;
 use overlane_core::family::Family;
 use overlane_core::masq::MasqConfig;
-use overlane_core::plan::{self, NodeInput, NodePlan, Peer, PodMember};
+use overlane_core::plan::{self, NodeInput, NodePlan, Peer, PodElement, PodMember};
 use overlane_datapath::mac::{self, Mac};
 use overlane_datapath::netns::Netns;
 use overlane_datapath::nft::{PodChange, Table};
@@ -255,9 +255,9 @@ impl Pod {
         *self.spec.addresses.iter().find(|a| Family::of(a) == family).unwrap()
     }
 
-    pub fn members(&self) -> Vec<PodMember> {
+    pub fn members(&self) -> Vec<PodElement> {
         let member = |address| PodMember { link: self.spec.link.clone(), mac: self.spec.mac, address };
-        self.spec.addresses.iter().copied().map(member).collect()
+        self.spec.addresses.iter().copied().map(member).map(PodElement::Source).collect()
     }
 }
 
@@ -329,6 +329,7 @@ impl Node {
             mac: owned::pod_mac(&link),
             mtu: MTU,
             addresses: self.families.iter().map(address).collect(),
+            from_loopback: false,
             prefsrc: self.input.node_ips.clone(),
             link,
         }

@@ -7,6 +7,7 @@
 mod absent;
 mod check;
 mod garbage;
+mod ports;
 mod races;
 mod reference;
 mod verbs;

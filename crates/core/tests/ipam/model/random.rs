@@ -45,6 +45,7 @@ proptest! {
         for (kind, id, container, at) in events {
             let at_ms = at.max(last);
             let lease = |state| Event::Began(Box::new(Lease {
+                ports: Vec::new(),
                 id: id.max(last), attachment: name(container), network: "net".into(), pod: None,
                 addresses: vec![IpAddr::from([10, 0, 0, container])], link: format!("l{container}"),
                 netns: NetnsId::default(), began_ns: at_ms, state,
@@ -66,6 +67,7 @@ proptest! {
             }
             let _ = ipam.usage(at_ms);
             let _ = ipam.add(&AddRequest {
+                ports: Vec::new(),
                 attachment: name(9), network: String::new(), pod: None, link: "new".into(),
                 netns: NetnsId::default(), began_ns: u64::MAX,
             }, at_ms);
