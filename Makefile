@@ -11,6 +11,7 @@ ALL := --workspace --all-features
 CARGO_DIR := $(or $(CARGO_HOME),$(HOME)/.cargo)
 RELEASE_FLAGS := -C target-feature=+crt-static --remap-path-prefix=$(CURDIR)=/overlane --remap-path-prefix=$(CARGO_DIR)=/cargo
 RELEASE := env RUSTFLAGS="$(RELEASE_FLAGS)" cargo build --locked --release --target $(HOST)
+IMAGE = target/image/overlane-$(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1)-amd64.tar
 PROGRAMS := -p overlane-cli -p overlane-agent -p overlane-controller -p overlane-cni
 RELEASE_BIN := $(TARGET_DIR)/$(HOST)/release
 
@@ -62,12 +63,20 @@ test-root: build ## suites with real namespaces and real binaries; root
 test-hundred: build ## a lab of a hundred nodes; root
 	OVERLANE_NODES=100 scripts/test-root.sh labs -- many_nodes
 
+.PHONY: test-kubernetes
+test-kubernetes: build image ## the short suite against a real Kubernetes of namespaces; root
+	scripts/test-kubernetes.sh $(RELEASE_BIN) $(IMAGE)
+
+.PHONY: test-kubernetes-full
+test-kubernetes-full: build image ## every network specification of Kubernetes, all families, failures; hours, resumable
+	scripts/test-kubernetes-full.sh $(RELEASE_BIN) $(IMAGE)
+
 .PHONY: fuzz
 fuzz: setup ## a minute of fuzzing for each target
 	scripts/fuzz.sh
 
 .PHONY: test-mutants
-test-mutants: build ## plant faults in the product; fails if a suite lets one through
+test-mutants: build image ## plant faults in the product; fails if a suite lets one through
 	scripts/test-mutants.sh
 
 .PHONY: check

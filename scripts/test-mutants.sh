@@ -43,6 +43,12 @@ done | tar --null -T - -cf - | tar -xmf - -C "$tree"
 build() { (cd "$tree" && CARGO_TARGET_DIR=$target cargo build --locked --workspace "$@") >"$work/build.log" 2>&1; }
 # Runs a suite against the binaries of the copy. Prints how many tests ran and how many failed.
 judge() { # suite, filter, log
+  if [ "$1" = kubernetes ]; then
+    # A cluster of its own, installed by the copy's command line from the unchanged image.
+    CARGO_TARGET_DIR=$suites_target scripts/test-kubernetes.sh "$bin" "$(ls target/image/*-amd64.tar)" install::a_ "$2" >"$3" 2>&1 || true
+    sed -nE 's/^test result: .* ([0-9]+) passed; ([0-9]+) failed.*/\1 \2/p' "$3" | awk '{p += $1; f += $2} END {print p + f + 0, f + 0}'
+    return
+  fi
   CARGO_TARGET_DIR=$suites_target OVERLANE_BIN=$bin cargo test --locked -p overlane-suites \
     --features root-tests --test "$1" -- --test-threads=2 ${2:+$2} >"$3" 2>&1 || true
   sed -nE 's/^test result: .* ([0-9]+) passed; ([0-9]+) failed.*/\1 \2/p' "$3" | awk '{p += $1; f += $2} END {print p + f + 0, f + 0}'
@@ -57,6 +63,10 @@ programs=(overlane overlane-agent overlane-cni overlane-controller)
 rm -rf "$bin" "$work/healthy"
 mkdir -p "$bin" "$work/healthy"
 for program in "${programs[@]}"; do cp "$target/debug/$program" "$work/healthy/"; cp --remove-destination "$target/debug/$program" "$bin/"; done
+if grep -q '^suite: kubernetes' "${mutants[@]}" && ! ls target/image/*-amd64.tar >/dev/null 2>&1; then
+  echo "test-mutants.sh: no image in target/image: run 'make image'" >&2
+  exit 2
+fi
 # A suite that fails without a fault would catch every mutant.
 declare -A healthy
 table=$(printf '%-28s %-14s %-9s %s' mutant suite verdict about)

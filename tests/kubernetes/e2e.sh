@@ -16,6 +16,7 @@ focus=("$@")
   'Services should serve a basic endpoint from pods'
   'Services should be able to change the type from ExternalName to NodePort'
   'DNS should provide DNS for the cluster '
+  'HostPort validates that there is no conflict between pods with same hostPort'
   'EndpointSlice should create Endpoints and EndpointSlices for Pods matching a Service'
   '\[Feature:IPv6DualStack\].* should create pod, add ipv6 and ipv4 ip to pod ips'
 )

@@ -6,7 +6,7 @@
 use std::net::IpAddr;
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
-    CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray,
+    CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray, ValidationRule,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{CustomResource, CustomResourceExt};
@@ -295,12 +295,52 @@ pub struct NodeStateSpec {
 #[must_use]
 pub fn all_crds() -> Vec<CustomResourceDefinition> {
     let mut all = vec![ClusterNetwork::crd(), NodeBlock::crd(), NodeNetworkConfig::crd(), NodeState::crd()];
-    for version in all.iter_mut().flat_map(|crd| &mut crd.spec.versions) {
-        if let Some(schema) = version.schema.as_mut().and_then(|schema| schema.open_api_v3_schema.as_mut()) {
-            known_formats(schema);
+    for crd in &mut all {
+        let kind = crd.spec.names.kind.clone();
+        for version in &mut crd.spec.versions {
+            if let Some(schema) = version.schema.as_mut().and_then(|schema| schema.open_api_v3_schema.as_mut()) {
+                known_formats(schema);
+                rules(&kind, schema);
+            }
         }
     }
     all
+}
+
+/// Blocks that an agent can say its pods hold: more than any node has.
+const MOST_HELD: i64 = 256;
+
+/// What the API server itself refuses, by CEL where a schema cannot say it. The rules of addresses are `core`'s.
+fn rules(kind: &str, schema: &mut JSONSchemaProps) {
+    let rule = |rule: &str, message: &str| ValidationRule {
+        rule: rule.to_owned(),
+        message: Some(message.to_owned()),
+        ..ValidationRule::default()
+    };
+    let spec = |schema: &mut JSONSchemaProps| schema.properties.as_mut().and_then(|all| all.remove("spec"));
+    match kind {
+        "ClusterNetwork" => {
+            let one = rule("self.metadata.name == 'default'", "there is one ClusterNetwork, named default");
+            schema.x_kubernetes_validations = Some(vec![one]);
+        }
+        // The object's name is the claim: under another CIDR it would claim nothing.
+        "NodeBlock" => {
+            let Some(mut inner) = spec(schema) else { return };
+            let kept = rule("self.cidr == oldSelf.cidr", "a NodeBlock is named after its CIDR, which never changes");
+            inner.x_kubernetes_validations = Some(vec![kept]);
+            schema.properties.get_or_insert_default().insert("spec".to_owned(), inner);
+        }
+        "NodeState" => {
+            let Some(mut inner) = spec(schema) else { return };
+            for (list, most) in [("heldBlocks", MOST_HELD), ("conditions", 16)] {
+                if let Some(property) = inner.properties.as_mut().and_then(|all| all.get_mut(list)) {
+                    property.max_items = Some(most);
+                }
+            }
+            schema.properties.get_or_insert_default().insert("spec".to_owned(), inner);
+        }
+        _ => {}
+    }
 }
 
 /// Takes formats away that Kubernetes has not (`uint8`, `uint32`): it warns of them, and checks nothing.

@@ -165,6 +165,14 @@ impl Executor {
                     Err(error) => Err(failed(&error)),
                 }
             }
+            Action::RemoveStartupTaint { node, uid, index } => {
+                self.metrics.write("patch-node");
+                let patch = writes::without_startup_taint(&uid, index).map_err(|e| Refusal::Failed(e.to_string()))?;
+                let patched = self.nodes().patch(&node, &PatchParams::default(), &Patch::Json::<()>(patch)).await;
+                facts.push(self.node_fact(&node, patched).await?);
+                tracing::info!(node, "the agent is ready: the startup taint is gone");
+                Ok(())
+            }
             Action::SetConditions { node, uid, changes } => self.set_conditions(&node, &uid, &changes, facts).await,
         }
     }
@@ -365,6 +373,7 @@ fn kind(action: &Action) -> &'static str {
         Action::Release { .. } => "release-block",
         Action::DeleteClaim { .. } => "delete-claim",
         Action::DeleteState { .. } => "delete-state",
+        Action::RemoveStartupTaint { .. } => "remove-startup-taint",
         Action::SetConditions { .. } => "set-conditions",
     }
 }

@@ -8,6 +8,8 @@ use serde::Deserialize;
 
 /// The annotation by which a controller of ours marks the `podCIDRs` that it wrote, comma-separated.
 pub const POD_CIDRS_MARK: &str = "overlane.io/pod-cidrs";
+/// The taint with which nodes may be made, so that no pod comes before their agent is ready.
+pub const STARTUP_TAINT: &str = "overlane.io/agent-not-ready";
 const NETWORK_TAINT: &str = "node.kubernetes.io/network-unavailable";
 
 /// A Node.
@@ -110,6 +112,7 @@ impl SlimNode {
             network_unavailable: find("NetworkUnavailable"),
             tainted: self.spec.taints.iter().any(|taint| taint.key == NETWORK_TAINT),
             overlane: find("OverlaneNetwork"),
+            startup_taint: self.spec.taints.iter().position(|taint| taint.key == STARTUP_TAINT),
         }
     }
 }
@@ -137,7 +140,8 @@ mod tests {
             "metadata": {"name": "a", "uid": "u", "resourceVersion": "7",
                 "annotations": {"overlane.io/pod-cidrs": "10.244.0.0/24,fd00::/80"}},
             "spec": {"podCIDR": "10.244.0.0/24", "podCIDRs": ["10.244.0.0/24", "fd00::/80"], "providerID": "azure:///a",
-                "taints": [{"key": "node.kubernetes.io/network-unavailable", "effect": "NoSchedule"}]},
+                "taints": [{"key": "node.kubernetes.io/network-unavailable", "effect": "NoSchedule"},
+                    {"key": "overlane.io/agent-not-ready", "effect": "NoExecute"}]},
             "status": {"images": [{"names": ["x"], "sizeBytes": 1}], "nodeInfo": {"bootID": "b", "osImage": "Debian"},
                 "addresses": [{"type": "Hostname", "address": "a"}, {"type": "InternalIP", "address": "10.0.0.4"},
                     {"type": "InternalIP", "address": "fd10::4"}],
@@ -153,6 +157,7 @@ mod tests {
         assert!(view.conditions.tainted);
         assert_eq!(view.conditions.network_unavailable, Some((true, "NoBlockAvailable".into())));
         assert_eq!(view.conditions.overlane, None);
+        assert_eq!(view.conditions.startup_taint, Some(1));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use overlane_core::cidr::Cidr;
 use serde_json::{Value, json};
 
 use crate::objects;
-use crate::slim::POD_CIDRS_MARK;
+use crate::slim::{POD_CIDRS_MARK, STARTUP_TAINT};
 
 /// A new claim.
 pub fn new_block(block: &Cidr, pool: Option<Cidr>, owner: &Owner) -> NodeBlock {
@@ -94,6 +94,16 @@ pub fn conditions(uid: &str, changes: &[ConditionChange], now_ms: u64) -> Value 
         })
         .collect();
     json!({ "metadata": { "uid": uid }, "status": { "conditions": conditions } })
+}
+
+/// The startup taint taken away, if it is still where it was seen: the list has no key to name one by.
+pub fn without_startup_taint(uid: &str, index: usize) -> Result<json_patch::Patch, serde_json::Error> {
+    let taint = format!("/spec/taints/{index}");
+    serde_json::from_value(json!([
+        { "op": "test", "path": "/metadata/uid", "value": uid },
+        { "op": "test", "path": format!("{taint}/key"), "value": STARTUP_TAINT },
+        { "op": "remove", "path": taint },
+    ]))
 }
 
 /// The deletion of what was read, and of nothing newer.

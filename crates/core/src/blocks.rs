@@ -159,6 +159,15 @@ pub enum Action {
         /// The object.
         object: ObjectRef,
     },
+    /// Take the startup taint from the Node.
+    RemoveStartupTaint {
+        /// Name of the Node.
+        node: String,
+        /// UID of the Node object.
+        uid: String,
+        /// Where in the list it is; it is looked at once more.
+        index: usize,
+    },
     /// Write conditions of the Node.
     SetConditions {
         /// Name of the Node.

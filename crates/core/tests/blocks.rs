@@ -354,6 +354,25 @@ fn admission() {
 }
 
 #[test]
+fn the_startup_taint_goes_once_the_agent_is_ready() {
+    let mut world = world(&[V4], &[]);
+    let mut waiting = node("n");
+    waiting.conditions.startup_taint = Some(2);
+    world.upsert_node(waiting.clone(), Source::News, 0);
+    let removals = |verdict: &Verdict| {
+        let of = |action: &&Action| matches!(action, Action::RemoveStartupTaint { index: 2, .. });
+        verdict.actions.iter().filter(of).count()
+    };
+    world.upsert_state(StateView { ready: false, ..state("n", &[]) }, Source::News, 0);
+    assert_eq!(removals(&world.decide("n", LATER)), 0, "the agent is not ready");
+    world.upsert_state(StateView { ready: true, ..state("n", &[]) }, Source::News, 0);
+    assert_eq!(removals(&world.decide("n", LATER)), 1);
+    waiting.conditions.startup_taint = None;
+    world.upsert_node(waiting, Source::News, 0);
+    assert_eq!(removals(&world.decide("n", LATER)), 0);
+}
+
+#[test]
 fn conditions_are_written_once_and_only_where_somebody_waits() {
     let mut world = world(&[V4], &[]);
     let kinds = |verdict: &Verdict| -> Vec<(ConditionKind, bool, &'static str, bool)> {

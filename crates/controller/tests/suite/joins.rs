@@ -120,6 +120,21 @@ async fn a_node_that_waits_for_its_network_is_told_when_its_agent_is_ready() {
     cluster.create_node(tainted).await;
     cluster.speak("n2", "b2", &[]).await;
     cluster.until_node("n2", "NetworkUnavailable", "False", "OverlaneIsUp").await;
+    // One with the startup taint, between two that are not ours.
+    let mut fresh = node("n3", "b3");
+    let foreign = |key: &str| json!({ "key": key, "effect": "NoSchedule" });
+    let ours = json!({ "key": "overlane.io/agent-not-ready", "effect": "NoExecute" });
+    fresh["spec"]["taints"] = json!([foreign("a"), ours, foreign("b")]);
+    cluster.create_node(fresh).await;
+    cluster.until_announced("n3", 2).await;
+    cluster.settle().await;
+    let taints = || async {
+        let taints = cluster.node("n3").await.spec.unwrap().taints.unwrap_or_default();
+        taints.into_iter().map(|taint| taint.key).collect::<Vec<_>>()
+    };
+    assert_eq!(taints().await.len(), 3, "its agent has not spoken");
+    cluster.speak("n3", "b3", &[]).await;
+    until("the startup taint goes", async || (taints().await == ["a", "b"]).then_some(())).await;
     controller.stop().await;
 }
 

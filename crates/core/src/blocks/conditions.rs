@@ -141,6 +141,11 @@ pub struct ConditionChange {
     pub warn: bool,
 }
 
+/// Whether the agent of this very machine says that an ADD would be served.
+pub(super) fn agent_is_ready(given: &Given<'_>) -> bool {
+    given.state.is_some_and(|state| state.ready && state.is_of(given.node))
+}
+
 /// The conditions to write for a node that is `served` (its blocks are announced) or not. Nothing is written where
 /// nobody waits for it: a healthy node costs no write.
 pub(super) fn changes(given: &Given<'_>, served: bool, trouble: Option<&Trouble>) -> Vec<ConditionChange> {
@@ -167,7 +172,7 @@ pub(super) fn changes(given: &Given<'_>, served: bool, trouble: Option<&Trouble>
         write(ConditionKind::OverlaneNetwork, overlane, true, "Served", "every block is announced".to_owned(), false);
     }
     let waiting = unavailable.map_or(now.tainted, |(unavailable, _)| *unavailable);
-    if served && waiting && given.state.is_some_and(|state| state.ready && state.is_of(given.node)) {
+    if served && waiting && agent_is_ready(given) {
         let message = "the node has its blocks and its agent is ready".to_owned();
         write(ConditionKind::NetworkUnavailable, unavailable, false, "OverlaneIsUp", message, false);
     }

@@ -105,6 +105,10 @@ pub(super) fn decide(given: &Given<'_>) -> Verdict {
         let uid = given.node.object.uid.clone();
         actions.push(Action::SetConditions { node: given.node.name.clone(), uid, changes });
     }
+    if let Some(index) = given.node.conditions.startup_taint.filter(|_| served && conditions::agent_is_ready(given)) {
+        let (node, uid) = (given.node.name.clone(), given.node.object.uid.clone());
+        actions.push(Action::RemoveStartupTaint { node, uid, index });
+    }
     obsolete_word(given, &mut want, &mut actions);
     Verdict { actions, trouble: want.trouble, retry_at_ms: want.retry_at_ms }
 }

@@ -56,6 +56,9 @@ pub struct NodeConditions {
     pub tainted: bool,
     /// `OverlaneNetwork`: its status and reason; `None` where the Node has no such condition.
     pub overlane: Option<(bool, String)>,
+    /// Where in its list of taints the Node bears the startup taint, with which nodes may be made so that no pod comes
+    /// before their agent is ready.
+    pub startup_taint: Option<usize>,
 }
 
 /// A Node.

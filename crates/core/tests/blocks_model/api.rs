@@ -241,6 +241,14 @@ impl Api {
                 self.fresh.push(event.clone());
                 Ok(vec![event])
             }
+            Action::RemoveStartupTaint { node, uid, index } => {
+                let now = self.nodes.get(node);
+                if now.is_none_or(|now| now.object.uid != *uid || now.conditions.startup_taint != Some(*index)) {
+                    return Err(vec![self.read_node(node)]);
+                }
+                self.touch_node(node, |view| view.conditions.startup_taint = None);
+                Ok(vec![self.read_node(node)])
+            }
             Action::SetConditions { node, uid, changes } => {
                 if self.nodes.get(node).is_none_or(|now| now.object.uid != *uid) {
                     return Err(vec![self.read_node(node)]);

@@ -1,6 +1,6 @@
 //! Overlane in a real Kubernetes: installed as a user would, used as a cluster is, gone when told.
 //!
-//! Must catch: an agent's account that may write for another node (`tests/mutants/admission-any-node.patch`).
+//! Must catch: an agent's account that may write for another node (`tests/mutants/token-of-any-node.mutant`).
 //!
 //! Run by `scripts/test-kubernetes.sh`, in the order of the modules' and tests' names: the first test installs, the
 //! last one uninstalls.
