@@ -16,9 +16,10 @@ forbid overlane-datapath 'tokio|kube.*|k8s-openapi|overlane-api' 'the datapath d
 forbid overlane-cni 'tokio|kube.*|k8s-openapi|hyper.*|clap.*|overlane-core' 'the plugin starts once a pod and must stay small'
 forbid overlane-controller 'netlink-.*|overlane-datapath|overlane-lab|overlane-apiserver' 'the controller has no hands on a kernel'
 forbid overlane-agent 'overlane-lab|overlane-apiserver|overlane-controller' 'nothing of the lab is in the product'
+forbid overlane-install 'overlane-(agent|controller|datapath|lab|apiserver|daemon)' 'what is installed is data'
 forbid overlane-daemon 'overlane-.*' 'every daemon has it, whatever it does'
 forbid overlane-suites 'overlane-.*' 'the suites judge from outside'
-for crate in core api datapath cni daemon agent controller apiserver lab cli; do
+for crate in core api datapath cni daemon agent controller install apiserver lab cli; do
   forbid "overlane-$crate" 'overlane-cli|overlane-bench|overlane-suites' 'nothing points into a binary'
 done
 grep -rnE '\b(SystemTime|Instant)::now|thread_rng|std::env::|std::fs::|std::net::(Tcp|Udp)' crates/core/src && { echo "core must not read clock, chance, environment or files" >&2; bad=1; }

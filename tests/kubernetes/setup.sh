@@ -5,7 +5,7 @@ set -euo pipefail
 declare -A need=(
   [etcd]=etcd-server [/usr/include/seccomp.h]=libseccomp-dev [busybox]=busybox-static [dig]=bind9-dnsutils [dash]=dash
   [nc.openbsd]=netcat-openbsd [openssl]=openssl [ip]=iproute2 [nsenter]=util-linux [jq]=jq [curl]=curl [cc]=build-essential
-  [/usr/lib/python3/dist-packages/yaml/__init__.py]=python3-yaml [pgrep]=procps [nft]=nftables [iptables]=iptables [ipset]=ipset [conntrack]=conntrack
+  [/usr/lib/python3/dist-packages/yaml/__init__.py]=python3-yaml [bc]=bc [pgrep]=procps [nft]=nftables [iptables]=iptables [ipset]=ipset [conntrack]=conntrack
 )
 missing=()
 for program in "${!need[@]}"; do

@@ -314,3 +314,27 @@ fn a_long_request_arrives_whole() {
     let Call::Gc(gc) = agent.join().unwrap().request.call else { panic!() };
     assert_eq!(gc.valid.len(), 9000);
 }
+
+/// Must catch: host ports that an older agent would pass over in silence; a call without any that it would refuse.
+#[test]
+fn ports_are_asked_of_an_agent_that_knows_them() {
+    let mapping = json!({"hostPort": 53, "containerPort": 5353, "protocol": "UDP", "hostIP": "10.0.0.4"});
+    let named_only = json!({"hostPort": 0, "containerPort": 80, "protocol": "tcp"});
+    for (mappings, protocol, ports) in [
+        (
+            json!([mapping, named_only]),
+            2,
+            json!([{"protocol": "udp", "hostIp": "10.0.0.4", "hostPort": 53, "podPort": 5353}]),
+        ),
+        (json!([named_only]), 1, Value::Null),
+    ] {
+        let (site, holder) = (Site::new(), Holder::new());
+        let agent = serve(site.listen(), answering(Outcome::Added(endpoint())));
+        let conf = site.conf("1.1.0", json!({"runtimeConfig": {"portMappings": mappings}}));
+        let env = [("CNI_NETNS", holder.path())];
+        let env = env.each_ref().map(|(name, value)| (*name, value.as_str()));
+        call_with("ADD", &env, conf.to_string().as_bytes());
+        let seen = serde_json::to_value(&agent.join().unwrap().request).unwrap();
+        assert_eq!((&seen["protocol"], &seen["call"]["ports"]), (&json!(protocol), &ports), "{seen}");
+    }
+}

@@ -7,6 +7,8 @@ use kube::api::ListParams;
 use kube::{Api, Client};
 use overlane_api::crd::{CLUSTER_NETWORK, ClusterNetwork, ClusterNetworkSpec};
 
+use crate::status::cluster::each;
+
 /// The Kubernetes version from which on a token says on which node it is used.
 const NODE_IN_TOKEN: u32 = 32;
 
@@ -45,14 +47,15 @@ impl Facts {
             Err(error) => return Err(error).context("read the ClusterNetwork"),
         };
         let nodes: Api<Node> = Api::all(client.clone());
-        for node in nodes.list(&ListParams::default()).await.context("list nodes")? {
+        let take = |node: Node| {
             facts.nodes += 1;
             let cidrs = node.spec.and_then(|spec| spec.pod_cidrs).unwrap_or_default();
             if !cidrs.is_empty() {
                 facts.with_pod_cidrs += 1;
                 facts.example.get_or_insert((node.metadata.name.unwrap_or_default(), cidrs));
             }
-        }
+        };
+        each(nodes, "nodes", take).await?;
         Ok(facts)
     }
 

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use anyhow::{Context as _, Result};
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::{Node, NodeCondition, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::api::ListParams;
 use kube::{Api, Client, ResourceExt as _};
@@ -136,9 +136,19 @@ impl NodeStatus {
 impl ClusterStatus {
     /// Reads it. `namespace` is where the daemons are; without, they are looked for.
     pub async fn read(client: &Client, namespace: Option<&str>) -> Result<Self> {
-        let (nodes, pods, configs, states) = tokio::try_join!(
-            all::<Node>(Api::all(client.clone()), ListParams::default(), "nodes"),
-            all::<Pod>(Api::all(client.clone()), ListParams::default(), "pods"),
+        // Of a large cluster's objects only what is shown is kept, page by page.
+        let (mut pods, mut addresses) = (Vec::new(), Vec::new());
+        let take_pod = |pod: Pod| {
+            addresses.extend(addresses_of(&pod));
+            if is_of(&pod, AGENT) || is_of(&pod, CONTROLLER) {
+                pods.push(pod);
+            }
+        };
+        let mut nodes = Vec::new();
+        let take_node = |node: Node| nodes.push((node.name_any(), conditions(&node)));
+        let ((), (), configs, states) = tokio::try_join!(
+            each(Api::all(client.clone()), "nodes", take_node),
+            each(Api::all(client.clone()), "pods", take_pod),
             ours::<NodeNetworkConfig>(Api::namespaced(client.clone(), NAMESPACE), "NodeNetworkConfigs"),
             ours::<NodeState>(Api::all(client.clone()), "NodeStates"),
         )?;
@@ -152,10 +162,8 @@ impl ClusterStatus {
         };
         let configs: BTreeMap<String, NodeNetworkConfig> = configs.into_iter().map(|c| (c.name_any(), c)).collect();
         let states: BTreeMap<String, NodeState> = states.into_iter().map(|s| (s.name_any(), s)).collect();
-        let addresses = addresses(&pods);
-        for node in &nodes {
-            let name = node.name_any();
-            status.nodes.push(node_status(node, configs.get(&name), states.get(&name), &addresses));
+        for (name, conditions) in &nodes {
+            status.nodes.push(node_status(name, conditions, configs.get(name), states.get(name), &addresses));
         }
         status.nodes.sort_by(|a, b| a.name.cmp(&b.name));
         let node_is_good =
@@ -168,19 +176,19 @@ impl ClusterStatus {
     }
 }
 
-async fn all<K>(api: Api<K>, mut params: ListParams, what: &str) -> Result<Vec<K>>
+/// Hands every object on, page by page.
+pub async fn each<K>(api: Api<K>, what: &str, mut take: impl FnMut(K)) -> Result<()>
 where
     K: Clone + DeserializeOwned + std::fmt::Debug,
 {
-    let mut found = Vec::new();
-    params = params.limit(PAGE);
+    let mut params = ListParams::default().limit(PAGE);
     loop {
         let page = api.list(&params).await.with_context(|| format!("list {what}"))?;
         let next = page.metadata.continue_.clone().filter(|next| !next.is_empty());
-        found.extend(page.items);
+        page.items.into_iter().for_each(&mut take);
         match next {
             Some(next) => params.continue_token = Some(next),
-            None => return Ok(found),
+            None => return Ok(()),
         }
     }
 }
@@ -190,9 +198,10 @@ async fn ours<K>(api: Api<K>, what: &str) -> Result<Vec<K>>
 where
     K: Clone + DeserializeOwned + std::fmt::Debug,
 {
-    match all(api, ListParams::default(), what).await {
+    let mut found = Vec::new();
+    match each(api, what, |object| found.push(object)).await {
         Err(error) if is_not_found(&error) => Ok(Vec::new()),
-        other => other,
+        other => other.map(|()| found),
     }
 }
 
@@ -300,26 +309,27 @@ fn troubles(pods: &[Pod], component: &str) -> Vec<String> {
     found
 }
 
-/// Every address that a pod has, but for those on their node's network.
-fn addresses(pods: &[Pod]) -> Vec<IpAddr> {
-    let on_pod_network = |pod: &&Pod| pod.spec.as_ref().is_none_or(|spec| spec.host_network != Some(true));
-    let live = |pod: &&Pod| {
-        let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or_default();
-        !matches!(phase, "Succeeded" | "Failed")
-    };
-    let pods = pods.iter().filter(on_pod_network).filter(live);
-    let ips = pods.filter_map(|pod| pod.status.as_ref()?.pod_ips.as_ref()).flatten();
+/// The addresses that a pod has of the pod network.
+fn addresses_of(pod: &Pod) -> Vec<IpAddr> {
+    let on_pod_network = pod.spec.as_ref().is_none_or(|spec| spec.host_network != Some(true));
+    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or_default();
+    let live = on_pod_network && !matches!(phase, "Succeeded" | "Failed");
+    let ips = pod.status.iter().filter(|_| live).flat_map(|status| status.pod_ips.iter().flatten());
     ips.filter_map(|ip| ip.ip.parse().ok()).collect()
 }
 
+fn conditions(node: &Node) -> Vec<NodeCondition> {
+    node.status.as_ref().and_then(|status| status.conditions.clone()).unwrap_or_default()
+}
+
 fn node_status(
-    node: &Node,
+    name: &str,
+    conditions: &[NodeCondition],
     config: Option<&NodeNetworkConfig>,
     state: Option<&NodeState>,
     addresses: &[IpAddr],
 ) -> NodeStatus {
-    let conditions = node.status.as_ref().and_then(|status| status.conditions.as_ref());
-    let condition = |kind: &str| conditions.into_iter().flatten().find(|condition| condition.type_ == kind);
+    let condition = |kind: &str| conditions.iter().find(|condition| condition.type_ == kind);
     let mut messages = Vec::new();
     for (kind, bad) in
         [("Ready", "False"), ("Ready", "Unknown"), ("NetworkUnavailable", "True"), ("OverlaneNetwork", "False")]
@@ -339,7 +349,7 @@ fn node_status(
     let blocks =
         containers.into_iter().flatten().map(|container| block_use(&container.primary_ip, addresses)).collect();
     NodeStatus {
-        name: node.name_any(),
+        name: name.to_owned(),
         ready: condition("Ready").is_some_and(|ready| ready.status == "True"),
         blocks,
         agent_ready,
