@@ -21,14 +21,15 @@ tests/kubernetes/build.sh
 # What every family has to do, pod by pod.
 granular='Networking Granular Checks: Pods should function'
 bad=()
+trap 'NAME=ovk "$OVERLANE_CLUSTER" down' EXIT
 with_cluster() { # SHARD FAMILIES PROXY COMMAND...
   local shard=$1 code=0
   export NAME=ovk FAMILIES=$2 PROXY=$3
   shift 3
-  "$OVERLANE_CLUSTER" down
-  "$OVERLANE_CLUSTER" up
-  "$OVERLANE_CLUSTER" import "$image"
-  "$OVERLANE_CLUSTER" exec cp "$binaries/overlane" install --kubeconfig "$("$OVERLANE_CLUSTER" kubeconfig)"
+  "$OVERLANE_CLUSTER" down || return
+  "$OVERLANE_CLUSTER" up || return
+  "$OVERLANE_CLUSTER" import "$image" || return
+  "$OVERLANE_CLUSTER" exec cp "$binaries/overlane" install --kubeconfig "$("$OVERLANE_CLUSTER" kubeconfig)" || return
   REPORT=$done_dir/$shard "$@" || code=$?
   "$OVERLANE_CLUSTER" down
   return "$code"
@@ -48,7 +49,7 @@ for shard in "${shards[@]}"; do
   echo "== $shard"
   code=0
   case $shard in
-    conformance) with_cluster "$shard" ipv4,ipv6 nftables env SKIP=none tests/kubernetes/e2e.sh '\[sig-network\].*\[Conformance\]' || code=$? ;;
+    conformance) with_cluster "$shard" ipv4,ipv6 nftables env 'SKIP=^$' tests/kubernetes/e2e.sh '\[sig-network\].*\[Conformance\]' || code=$? ;;
     ports) with_cluster "$shard" ipv4,ipv6 nftables tests/kubernetes/e2e.sh 'HostPort' '\[Feature:IPv6DualStack\]' || code=$? ;;
     ipv4) with_cluster "$shard" ipv4 nftables tests/kubernetes/e2e.sh "$granular" || code=$? ;;
     ipv6) with_cluster "$shard" ipv6 nftables tests/kubernetes/e2e.sh "$granular" || code=$? ;;

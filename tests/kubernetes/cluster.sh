@@ -51,15 +51,22 @@ all_nodes() { echo cp; for ((i = 0; i < NODES; i++)); do echo "node-$i"; done; }
 inside() { # NODE COMMAND...: runs in the node's namespaces
   local node=$1
   shift
+  alive "$node" keeper || die "node $node is not up"
   nsenter -t "$(cat "$dir/$node/keeper.pid")" --mount --net --wd="$PWD" -- "$@"
 }
-# A process that has ended and that nobody has waited for is not alive.
-runs() { grep -qs '^State:[[:space:]][^ZX]' "/proc/$1/status"; }
-alive() { [ -e "$1" ] && runs "$(cat "$1")"; }
+# A process that has ended and that nobody has waited for is not alive; and a pid of a file that outlived a reboot may be
+# anybody's: ours are in their node's namespace.
+runs() { # PID NODE
+  local net
+  net=$(stat -Lc %i "/run/netns/$(ns "$2")" 2>/dev/null) || return 1
+  grep -qs '^State:[[:space:]][^ZX]' "/proc/$1/status" && [ "$(readlink "/proc/$1/ns/net")" = "net:[$net]" ]
+}
+alive() { [ -s "$dir/$1/$2.pid" ] && runs "$(cat "$dir/$1/$2.pid")" "$1"; } # NODE PROGRAM
 launch() { # NODE PROGRAM COMMAND...: starts it in the background, its log beside the pid
   local node=$1 program=$2
   shift 2
-  alive "$dir/$node/$program.pid" && return
+  alive "$node" "$program" && return
+  rm -f "$dir/$node/$program.pid"
   # The shell becomes nsenter, which becomes the program: the pid is the program's.
   setsid bash -c 'echo $$ >"$1"; log=$2; keeper=$3; shift 3; exec nsenter -t "$keeper" --mount --net -- "$@" >>"$log" 2>&1 </dev/null' \
     - "$dir/$node/$program.pid" "$dir/$node/$program.log" "$(cat "$dir/$node/keeper.pid")" "$@" &
@@ -70,9 +77,10 @@ launch() { # NODE PROGRAM COMMAND...: starts it in the background, its log besid
 finish() { # NODE PROGRAM SIGNAL: ends it and waits
   local file=$dir/$1/$2.pid pid tries=200
   [ -e "$file" ] || return 0
+  alive "$1" "$2" || { rm -f "$file"; return 0; }
   pid=$(cat "$file")
   kill "-$3" "$pid" 2>/dev/null || true
-  while runs "$pid"; do
+  while runs "$pid" "$1"; do
     [ $((tries -= 1)) -gt 0 ] || kill -KILL "$pid" 2>/dev/null || true
     sleep 0.05
   done
@@ -145,7 +153,8 @@ vnet() {
 }
 machine() { # NODE: its namespaces
   local node=$1 link
-  alive "$dir/$node/keeper.pid" && return
+  alive "$node" keeper && return
+  rm -f "$dir/$node/keeper.pid"
   mkdir -p "$dir/$node"/{etc,opt,var}{,.work} "$dir/$node/containerd"
   ip netns list | grep -q "^$(ns "$node")\b" || {
     link=ovk$(printf %s "$NAME$node" | cksum | cut -c1-8)
@@ -289,7 +298,7 @@ load() { # NODE FILE...: imports images that the node has not got from the very 
 }
 silence() { # NODE: ends every container, then every program
   local node=$1 pid
-  [ -e "$dir/$node/keeper.pid" ] || return 0
+  alive "$node" keeper || return 0
   finish "$node" kubelet KILL
   finish "$node" kube-proxy KILL
   finish "$node" containerd KILL
@@ -308,6 +317,9 @@ up() {
   "$here/images.sh"
   mkdir -p "$dir"
   printf 'NODES=%q\nFAMILIES=%q\nPROXY=%q\nMAX_PODS=%q\n' "$NODES" "$FAMILIES" "$PROXY" "${MAX_PODS:-250}" >"$dir/settings"
+  # What kubelets set is the machine's, not a namespace's: it goes back at the end.
+  [ -e "$dir/sysctls" ] || sysctl vm.overcommit_memory vm.panic_on_oom kernel.panic kernel.panic_on_oops kernel.keys.root_maxkeys \
+    kernel.keys.root_maxbytes fs.inotify.max_user_instances 2>/dev/null | tr -d ' ' >"$dir/sysctls" || true
   [ "$(sysctl -n fs.inotify.max_user_instances)" -ge 1024 ] || sysctl -qw fs.inotify.max_user_instances=1024
   certificates
   vnet
@@ -342,6 +354,7 @@ down() {
     finish "$node" keeper KILL
   done
   for node in $(ip netns list | awk '{print $1}' | grep "^$NAME-" || true); do ip netns del "$node"; done
+  [ ! -e "$dir/sysctls" ] || { sysctl -qp "$dir/sysctls" 2>/dev/null || true; rm -f "$dir/sysctls"; }
   # Mounts went with their namespaces; what stays are logs.
   rm -rf "$dir"/*/containerd "$dir"/*/kubelet "$dir"/*/etcd "$dir"/*/imported.* "$dir"/*/{etc,opt,var}{,.work} "$dir"/pki "$dir"/settings 2>/dev/null || true
 }
@@ -354,7 +367,7 @@ case ${1:-} in
   kubeconfig) echo "$dir/pki/admin.kubeconfig" ;;
   import)
     shift
-    for node in $(all_nodes); do [ ! -e "$dir/$node/keeper.pid" ] || load "$node" "$@"; done ;;
+    for node in $(all_nodes); do ! alive "$node" keeper || load "$node" "$@"; done ;;
   start)
     case $3 in
       containerd) runtime "$2" ;;

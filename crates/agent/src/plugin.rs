@@ -50,13 +50,16 @@ pub fn keep(config: &Config) -> Result<(), PluginError> {
 /// Installs the plugin under the name `loopback` where nobody has: runtimes run that for each pod, and a bare one has
 /// none. One that is there is never touched.
 pub fn keep_loopback(config: &Config) -> Result<(), PluginError> {
-    let Some(from) = &config.cni_plugin else { return Ok(()) };
-    let target = config.cni_bin_dir.join(LOOPBACK);
-    if target.exists() {
+    if config.cni_plugin.is_none() {
         return Ok(());
     }
-    install(from, &target).map_err(|source| PluginError::Target { path: target.clone(), source })?;
-    tracing::info!(file = %target.display(), "there was no loopback plugin; installed");
+    let target = config.cni_bin_dir.join(LOOPBACK);
+    // A link shows whose it is, and is of the plugin's version at any time.
+    match std::os::unix::fs::symlink(NAME, &target) {
+        Ok(()) => tracing::info!(file = %target.display(), "there was no loopback plugin; installed"),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(source) => return Err(PluginError::Target { path: target, source }),
+    }
     Ok(())
 }
 
@@ -66,12 +69,11 @@ pub fn is_there(config: &Config) -> bool {
     config.cni_plugin.is_none() || config.cni_bin_dir.join(NAME).exists()
 }
 
-/// What is ours in the directory of plugins: the plugin, and `loopback` if it is the same program.
+/// What is ours in the directory of plugins: the plugin, and `loopback` if it leads there.
 pub fn installed(config: &Config) -> Vec<PathBuf> {
     let mut files = vec![config.cni_bin_dir.join(NAME)];
     let loopback = config.cni_bin_dir.join(LOOPBACK);
-    let same_as = |other: &Path| is_same(other, &loopback).unwrap_or(false);
-    if config.cni_plugin.as_deref().is_some_and(same_as) || files.iter().any(|file| same_as(file)) {
+    if std::fs::read_link(&loopback).is_ok_and(|target| target == Path::new(NAME)) {
         files.push(loopback);
     }
     files

@@ -4,6 +4,7 @@
 //! again, it takes away what is left.
 
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use overlane_datapath::sysctl;
@@ -13,7 +14,10 @@ use crate::config::Config;
 use crate::links::pod_links;
 use crate::plugin;
 use crate::reconcile::sysctls::Sysctls;
-use crate::store::lock::RunDirLock;
+use crate::store::lock::{LockError, RunDirLock};
+
+/// How long an agent that is being ended may take.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Takes everything away and prints what was done. Whether nothing is left.
 ///
@@ -22,7 +26,7 @@ use crate::store::lock::RunDirLock;
 pub fn run(config: &Config, force: bool) -> Result<bool> {
     let dir = &config.run_dir;
     std::fs::create_dir_all(dir).with_context(|| format!("make run dir {}", dir.display()))?;
-    let lock = RunDirLock::take(dir)?;
+    let lock = lock(dir)?;
     sysctl::use_root(&config.sysctl_dir);
     let pods = pod_links().context("list pod links")?;
     if !pods.is_empty() && !force {
@@ -57,6 +61,17 @@ pub fn run(config: &Config, force: bool) -> Result<bool> {
         println!("FAILED: {error}");
     }
     Ok(failed.is_empty())
+}
+
+/// The lock, once an agent that is being ended lets go of it.
+fn lock(dir: &Path) -> Result<RunDirLock> {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        match RunDirLock::take(dir) {
+            Err(LockError::Taken { .. }) if Instant::now() < until => {}
+            other => return Ok(other?),
+        }
+    }
 }
 
 fn remove_file(path: &Path, failed: &mut Vec<String>) {

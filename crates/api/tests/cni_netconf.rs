@@ -157,3 +157,27 @@ fn messages() {
         4 CNI_COMMAND="NOD" is no verb of CNI
     "#]].assert_eq(&all);
 }
+
+/// Must catch: a runtime's words that are passed over, or refused, for the case of their first letter.
+#[test]
+fn capabilities_as_containerd_writes_them() {
+    let conf = netconf(json!({"runtimeConfig": {
+        "portMappings": [{"HostPort": 54323, "ContainerPort": 8080, "Protocol": "tcp", "HostIP": "127.0.0.1"}],
+        "bandwidth": {"IngressRate": 0, "IngressBurst": u32::MAX, "EgressRate": 0, "EgressBurst": u32::MAX},
+        "dns": {"Servers": ["10.0.0.10"], "Searches": ["a.b"], "Options": null},
+    }}));
+    let want = PortMapping {
+        host_port: 54323,
+        container_port: 8080,
+        protocol: Protocol::Tcp,
+        host_ip: "127.0.0.1".parse().ok(),
+    };
+    assert_eq!(conf.runtime_config.port_mappings, [want]);
+    assert_eq!(
+        (conf.result_dns().nameservers, conf.result_dns().search),
+        (vec!["10.0.0.10".to_owned()], vec!["a.b".to_owned()])
+    );
+    conf.refuse_unsupported().unwrap();
+    let limited = netconf(json!({"runtimeConfig": {"bandwidth": {"IngressRate": 1000}}}));
+    assert!(limited.refuse_unsupported().is_err());
+}

@@ -13,7 +13,7 @@ use k8s_openapi::api::core::v1::{ConfigMap, Event, Pod};
 use kube::api::{DynamicObject, ListParams, LogParams};
 use kube::{Api, Client, ResourceExt as _};
 use overlane_api::crd::NAMESPACE;
-use overlane_install::{AGENT, CONTROLLER};
+use overlane_install::{AGENT, CONTROLLER, PART_OF};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
@@ -143,7 +143,11 @@ async fn list(client: &Client, version: &str, kind: &str, namespace: Option<&str
         example["metadata"]["namespace"] = json!(namespace);
     }
     let (api, _): (Api<DynamicObject>, _) = objects::api_of(client, &example)?;
-    let listed = api.list(&ListParams::default()).await.with_context(|| format!("list {kind}s"))?;
+    // Other people's workloads may have secrets in their arguments.
+    let ours = matches!(kind, "DaemonSet" | "Deployment");
+    let labels = format!("{}={}", PART_OF.0, PART_OF.1);
+    let params = if ours { ListParams::default().labels(&labels) } else { ListParams::default() };
+    let listed = api.list(&params).await.with_context(|| format!("list {kind}s"))?;
     cleaned(&listed.items)
 }
 

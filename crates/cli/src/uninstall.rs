@@ -3,6 +3,7 @@
 //! On the nodes the agent's own program does the work, in a DaemonSet made from the agents': the same image,
 //! directories and settings.
 
+use std::collections::BTreeSet;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -21,9 +22,22 @@ use crate::args::UninstallArgs;
 use crate::cluster::{self, objects};
 use crate::out;
 use crate::progress::Progress;
+use crate::status::cluster::each;
 
 /// The DaemonSet that cleans nodes up.
-const CLEANUP: &str = "overlane-uninstall";
+pub const CLEANUP: &str = "overlane-uninstall";
+/// Reasons of `NetworkUnavailable` that controllers of ours write.
+const REASONS: [&str; 9] = [
+    "OverlaneIsUp",
+    "NoBlockAvailable",
+    "ForeignAllocator",
+    "StalePodCIDRs",
+    "BadPodCIDRs",
+    "PodCIDRTaken",
+    "BlockResting",
+    "WaitingForPodCIDRs",
+    "NoNodeAddress",
+];
 const LOOK: Duration = Duration::from_millis(300);
 /// How many pods a refusal names.
 const NAMED: usize = 5;
@@ -36,7 +50,9 @@ pub fn run(args: &UninstallArgs) -> Result<ExitCode> {
 async fn uninstall(args: &UninstallArgs) -> Result<ExitCode> {
     let client = cluster::client(&args.kube).await?;
     let until = Instant::now() + Duration::from_secs(args.timeout);
-    let agents = find_agents(&client).await?;
+    let agents = find(&client, AGENT).await?;
+    // What an uninstall that was cut off has left says how to go on.
+    let begun = find(&client, CLEANUP).await?;
     let on_network = pods_on_network(&client).await?;
     if agents.is_some() && !on_network.is_empty() && !args.force {
         let named: Vec<&str> = on_network.iter().take(NAMED).map(String::as_str).collect();
@@ -50,21 +66,39 @@ async fn uninstall(args: &UninstallArgs) -> Result<ExitCode> {
         return Ok(ExitCode::FAILURE);
     }
     let progress = Progress::new();
-    let done = take_away(&client, agents, args.force, until, &progress).await;
+    let done = take_away(&client, agents, begun, args.force, until, &progress).await;
     progress.clear();
-    done?;
+    let left = done?;
+    for node in &left {
+        out::print(&format!("{node} was not ready and is not clean: run `overlane-agent --uninstall` there\n"))?;
+    }
     out::print("overlane is gone; nodes are not ready until another network is installed\n")?;
-    Ok(ExitCode::SUCCESS)
+    Ok(if left.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
+/// Gives the nodes that could not be cleaned up.
 async fn take_away(
     client: &Client,
     agents: Option<DaemonSet>,
+    begun: Option<DaemonSet>,
     force: bool,
     until: Instant,
     progress: &Progress,
-) -> Result<()> {
-    let namespace = agents.as_ref().and_then(DaemonSet::namespace).unwrap_or_else(|| NAMESPACE.to_owned());
+) -> Result<BTreeSet<String>> {
+    let known = agents.as_ref().or(begun.as_ref());
+    let namespace = known.and_then(DaemonSet::namespace).unwrap_or_else(|| NAMESPACE.to_owned());
+    let sets: Api<DaemonSet> = Api::namespaced(client.clone(), &namespace);
+    let pods: Api<Pod> = Api::namespaced(client.clone(), &namespace);
+    // What is to clean nodes up is there before what it is made from goes. It waits for the agents' end by itself.
+    let cleans = known.is_some();
+    if let Some(agents) = agents {
+        let cleanup = cleanup(agents, force).context("the agents' DaemonSet is not as it was installed")?;
+        if begun.is_some() {
+            sets.delete(CLEANUP, &DeleteParams::background()).await.context("remove an earlier cleanup")?;
+            gone(client, &pods, CLEANUP, until).await?;
+        }
+        sets.create(&PostParams::default(), &cleanup).await.context("make the DaemonSet that cleans nodes up")?;
+    }
     // The policy first would leave agents free for a moment; the controllers first gives no block meanwhile.
     let mut rest = overlane_install::objects(&Values::default(), &namespace)?;
     rest.reverse();
@@ -75,13 +109,10 @@ async fn take_away(
     for object in &daemons {
         objects::delete(client, object).await?;
     }
-    let pods: Api<Pod> = Api::namespaced(client.clone(), &namespace);
     for component in [AGENT, CONTROLLER] {
-        gone(&pods, &format!("app.kubernetes.io/name={component}"), until).await?;
+        gone(client, &pods, component, until).await?;
     }
-    if let Some(agents) = agents {
-        clean_nodes(client, &namespace, agents, force, until, progress).await?;
-    }
+    let left = if cleans { clean_nodes(client, &sets, &pods, until, progress).await? } else { BTreeSet::new() };
     progress.doing("removing what is in the API");
     let lease = json!({
         "apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": { "name": CONTROLLER, "namespace": NAMESPACE },
@@ -89,14 +120,15 @@ async fn take_away(
     for object in rest.iter().chain([&lease]).chain(&overlane_install::definitions()?) {
         objects::delete(client, object).await?;
     }
-    forget_conditions(client).await
+    forget_conditions(client).await?;
+    Ok(left)
 }
 
-/// The agents' DaemonSet, wherever it is.
-async fn find_agents(client: &Client) -> Result<Option<DaemonSet>> {
+/// A DaemonSet by its name, wherever it is.
+pub async fn find(client: &Client, name: &str) -> Result<Option<DaemonSet>> {
     let sets: Api<DaemonSet> = Api::all(client.clone());
-    let named = ListParams::default().fields(&format!("metadata.name={AGENT}"));
-    Ok(sets.list(&named).await.context("look for the agents")?.items.into_iter().next())
+    let named = ListParams::default().fields(&format!("metadata.name={name}"));
+    Ok(sets.list(&named).await.with_context(|| format!("look for DaemonSet {name}"))?.items.into_iter().next())
 }
 
 async fn pods_on_network(client: &Client) -> Result<Vec<String>> {
@@ -112,69 +144,80 @@ async fn pods_on_network(client: &Client) -> Result<Vec<String>> {
     Ok(found.map(|pod| format!("{}/{}", pod.namespace().unwrap_or_default(), pod.name_any())).collect())
 }
 
-async fn gone(pods: &Api<Pod>, labels: &str, until: Instant) -> Result<()> {
+/// Waits until no pod of a component is left, but for those on nodes that do not answer.
+async fn gone(client: &Client, pods: &Api<Pod>, component: &str, until: Instant) -> Result<()> {
+    let labels = format!("app.kubernetes.io/name={component}");
     loop {
-        let left = pods.list(&ListParams::default().labels(labels)).await.context("list pods")?.items;
+        let dead = dead_nodes(client).await?;
+        let left = pods.list(&ListParams::default().labels(&labels)).await.context("list pods")?.items;
+        let left: Vec<String> =
+            left.iter().filter(|pod| !dead.contains(&node_of(pod))).map(ResourceExt::name_any).collect();
         if left.is_empty() {
             return Ok(());
         }
         if Instant::now() > until {
-            let names: Vec<String> = left.iter().map(ResourceExt::name_any).collect();
-            bail!("pods do not end: {}; once they do, run `overlane uninstall` again", names.join(", "));
+            bail!("pods do not end: {}; once they do, run `overlane uninstall` again", left.join(", "));
         }
         tokio::time::sleep(LOOK).await;
     }
 }
 
-/// Runs the agents' program with `--uninstall` on every node.
+fn node_of(pod: &Pod) -> String {
+    pod.spec.as_ref().and_then(|spec| spec.node_name.clone()).unwrap_or_default()
+}
+
+/// Nodes whose kubelet is not heard: nothing starts or ends there. (A node without a network is heard.)
+async fn dead_nodes(client: &Client) -> Result<BTreeSet<String>> {
+    let mut dead = BTreeSet::new();
+    let api: Api<Node> = Api::all(client.clone());
+    each(api, "nodes", |node: Node| {
+        let conditions = node.status.as_ref().and_then(|status| status.conditions.as_ref());
+        let mut ready = conditions.into_iter().flatten().filter(|condition| condition.type_ == "Ready");
+        if ready.any(|condition| condition.status == "Unknown") {
+            dead.insert(node.name_any());
+        }
+    })
+    .await?;
+    Ok(dead)
+}
+
+/// Waits until the agents' program has run with `--uninstall` on every node that answers; gives the others.
 async fn clean_nodes(
     client: &Client,
-    namespace: &str,
-    agents: DaemonSet,
-    force: bool,
+    sets: &Api<DaemonSet>,
+    pods: &Api<Pod>,
     until: Instant,
     progress: &Progress,
-) -> Result<()> {
-    let sets: Api<DaemonSet> = Api::namespaced(client.clone(), namespace);
-    let cleanup = cleanup(agents, force).context("the agents' DaemonSet is not as it was installed")?;
-    sets.create(&PostParams::default(), &cleanup).await.context("make the DaemonSet that cleans nodes up")?;
-    let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
+) -> Result<BTreeSet<String>> {
     let labels = format!("app.kubernetes.io/name={CLEANUP}");
     loop {
+        let dead = dead_nodes(client).await?;
         let set = sets.get_opt(CLEANUP).await.context("look at the DaemonSet that cleans nodes up")?;
         let status = set.and_then(|set| set.status).unwrap_or_default();
-        let (ready, wanted) = (status.number_ready, status.desired_number_scheduled);
-        let observed = status.observed_generation.is_some_and(|generation| generation > 0);
-        progress.count(
-            "cleaning nodes up",
-            usize::try_from(ready).unwrap_or_default(),
-            usize::try_from(wanted).unwrap_or_default(),
-        );
-        if observed && ready == wanted {
-            break;
+        let listed = pods.list(&ListParams::default().labels(&labels)).await.context("list pods")?.items;
+        let unclean: BTreeSet<String> = listed.iter().filter(|pod| !is_ready(pod)).map(node_of).collect();
+        let wanted = usize::try_from(status.desired_number_scheduled).unwrap_or_default();
+        progress.count("cleaning nodes up", listed.len() - unclean.len(), wanted);
+        let all = status.observed_generation.is_some() && listed.len() >= wanted;
+        if all && unclean.iter().all(|node| dead.contains(node)) {
+            sets.delete(CLEANUP, &DeleteParams::background()).await.context("remove what cleaned nodes up")?;
+            gone(client, pods, CLEANUP, until).await?;
+            return Ok(unclean);
         }
         if Instant::now() > until {
-            let failed = unclean(&pods, &labels).await?;
+            let names: Vec<String> = unclean.into_iter().collect();
             bail!(
-                "nodes are not clean: {failed}; `kubectl -n {namespace} logs -l {labels} -c cleanup` says why; \
-                 run `overlane uninstall` again"
+                "nodes are not clean: {}; `kubectl logs -A -l {labels} -c cleanup` says why; run `overlane uninstall` again",
+                names.join(", ")
             );
         }
         tokio::time::sleep(LOOK).await;
     }
-    sets.delete(CLEANUP, &DeleteParams::background()).await.context("remove the DaemonSet that cleaned nodes up")?;
-    gone(&pods, &labels, until).await
 }
 
-async fn unclean(pods: &Api<Pod>, labels: &str) -> Result<String> {
-    let listed = pods.list(&ListParams::default().labels(labels)).await.context("list pods")?;
-    let is_ready = |pod: &Pod| {
-        let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
-        conditions.into_iter().flatten().any(|condition| condition.type_ == "Ready" && condition.status == "True")
-    };
-    let nodes = listed.items.iter().filter(|pod| !is_ready(pod));
-    let names: Vec<String> = nodes.filter_map(|pod| pod.spec.as_ref()?.node_name.clone()).collect();
-    Ok(names.join(", "))
+fn is_ready(pod: &Pod) -> bool {
+    let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
+    conditions.into_iter().flatten().any(|condition| condition.type_ == "Ready" && condition.status == "True")
 }
 
 /// The agents' DaemonSet, with their program cleaning up before a container that only waits.
@@ -226,9 +269,10 @@ async fn forget_conditions(client: &Client) -> Result<()> {
     let nodes: Api<Node> = Api::all(client.clone());
     for node in nodes.list(&ListParams::default()).await.context("list nodes")? {
         let conditions = node.status.iter().flat_map(|status| status.conditions.iter().flatten());
+        let is_ours = |reason: &str| REASONS.contains(&reason);
         let ours = conditions.filter(|condition| {
             condition.type_ == "OverlaneNetwork"
-                || (condition.type_ == "NetworkUnavailable" && condition.reason.as_deref() == Some("OverlaneIsUp"))
+                || (condition.type_ == "NetworkUnavailable" && condition.reason.as_deref().is_some_and(is_ours))
         });
         let gone: Vec<_> = ours.map(|condition| json!({ "type": condition.type_, "$patch": "delete" })).collect();
         if gone.is_empty() {

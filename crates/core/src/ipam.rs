@@ -256,6 +256,14 @@ impl Ipam {
 
     /// A pod that drains has given its ports back already: they go first.
     fn refuse_ports(&self, ports: &[PortMapping]) -> Result<(), Refusal> {
+        for (index, port) in ports.iter().enumerate() {
+            let later = ports.iter().skip(index + 1);
+            if let Some(other) =
+                later.filter(|other| other.pod_port != port.pod_port).find(|other| other.collides(port))
+            {
+                return Err(Refusal::PortTwice { port: *port, other: other.pod_port });
+            }
+        }
         let live = || self.leases().filter(|lease| lease.state != LeaseState::Draining && !lease.ports.is_empty());
         for port in ports {
             if let Some(lease) = live().find(|lease| lease.ports.iter().any(|taken| taken.collides(port))) {

@@ -64,6 +64,8 @@ pub struct NodeInput {
     pub endpoints: Vec<EndpointSpec>,
     /// What is not masqueraded; `None` switches masquerade off.
     pub masquerade: Option<MasqConfig>,
+    /// The cluster's Service CIDRs.
+    pub service_cidrs: Vec<Cidr>,
 }
 
 /// What happens to packets for a destination.
@@ -189,6 +191,8 @@ pub struct NodePlan {
     pub peers: BTreeSet<PeerMember>,
     /// Masquerade; `None` where it is off.
     pub masquerade: Option<MasqPlan>,
+    /// Addresses of Services: some proxies give them to the node as its own, which makes no port of theirs a pod's.
+    pub service_space: BTreeSet<Cidr>,
     /// What could not be planned as it was meant.
     pub notes: BTreeSet<Note>,
 }

@@ -126,6 +126,7 @@ fn big_cluster(nodes: u32) -> Outcome<()> {
         })
     };
     let mut input = NodeInput {
+        service_cidrs: Vec::new(),
         pod_cidrs: vec!["10.32.0.0/11".parse()?, "fd12:3456:789a::/64".parse()?],
         routing: Routing::Native,
         node_ips,

@@ -23,6 +23,9 @@ const UDP: u8 = 17;
 const NESTED: u16 = 0x8000;
 /// Source and destination of each family, as attributes of a tuple.
 const ENDS: [u16; 4] = [1, 2, 3, 4];
+/// Sources and destinations among them.
+const ENDS_FROM: [u16; 2] = [1, 3];
+const ENDS_TO: [u16; 2] = [2, 4];
 const HEADER_LEN: usize = 4;
 
 /// Deletes every entry that names one of the addresses, as source or destination, before or after translation. Gives
@@ -62,8 +65,8 @@ fn delete_those(is_one: impl Fn(&[u8]) -> bool) -> Result<usize, NetlinkError> {
     Ok(count)
 }
 
-/// Deletes every entry of UDP whose first packet went to one of these ports: a port that begins to lead to a pod must
-/// not leave old senders with the node. (A connection of TCP ends by itself.) Gives how many.
+/// Deletes every entry of UDP whose first packet went to one of these ports and was not translated: a port that begins
+/// to lead to a pod must not leave old senders with the node. (A connection of TCP ends by itself.) Gives how many.
 ///
 /// # Errors
 /// As [`forget`].
@@ -75,7 +78,11 @@ pub fn forget_udp_to(ports: &[u16]) -> Result<usize, NetlinkError> {
         let proto = find(attributes, CTA_TUPLE_ORIG).and_then(|tuple| find(tuple, CTA_TUPLE_PROTO)).unwrap_or(&[]);
         let is_udp = find(proto, CTA_PROTO_NUM).is_some_and(|number| number == [UDP]);
         let port = find(proto, CTA_PROTO_DST_PORT).and_then(|port| port.try_into().ok()).map(u16::from_be_bytes);
-        is_udp && port.is_some_and(|port| ports.contains(&port))
+        let ip = |tuple| find(attributes, tuple).and_then(|t| find(t, CTA_TUPLE_IP)).unwrap_or(&[]);
+        // Who answers is who was asked.
+        let asked = ENDS_TO.iter().find_map(|end| find(ip(CTA_TUPLE_ORIG), *end));
+        let answers = ENDS_FROM.iter().find_map(|end| find(ip(CTA_TUPLE_REPLY), *end));
+        is_udp && asked == answers && port.is_some_and(|port| ports.contains(&port))
     };
     delete_those(to_one)
 }

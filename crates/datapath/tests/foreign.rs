@@ -103,6 +103,7 @@ fn a_node_is_left_as_it_was_found() {
     let before = shown(&ns);
     let node_ips = [(V4, ip("10.224.0.4")), (V6, ip("fd10:224::4"))];
     let input = overlane_core::plan::NodeInput {
+        service_cidrs: Vec::new(),
         pod_cidrs: ["10.244.0.0/16", "fd12:3456:789a::/64"].map(cidr).into(),
         routing: overlane_core::cluster::Routing::Native,
         node_ips: node_ips.into(),

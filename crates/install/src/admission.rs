@@ -1,6 +1,6 @@
 //! What an agent's account may write is bound to its node: a token that was stolen speaks for that node only.
 //!
-//! The API server says in a request which node a bound token was made for (Kubernetes 1.32,
+//! The API server says in a request which node a bound token was made for (Kubernetes 1.30,
 //! `authentication.kubernetes.io/node-name`; "Managing Service Accounts", bound tokens).
 
 use overlane_api::crd::GROUP;

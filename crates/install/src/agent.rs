@@ -61,6 +61,8 @@ pub(crate) fn document(from: &Source<'_>) -> Document {
                         "command": ["/usr/bin/overlane-agent"],
                         "args": arguments,
                         "env": from.list(vec![node_name], "env"),
+                        // So that the scheduler gives the port to no pod.
+                        "ports": [{ "name": "metrics", "containerPort": from.value("agent.metricsPort") }],
                         "livenessProbe": liveness,
                         "readinessProbe": probe(from, "/readyz", "agent.metricsPort"),
                         "resources": from.value("agent.resources"),
@@ -68,6 +70,7 @@ pub(crate) fn document(from: &Source<'_>) -> Document {
                             "privileged": false,
                             "readOnlyRootFilesystem": true,
                             "runAsUser": 0,
+                            "seLinuxOptions": from.value("agent.seLinuxOptions"),
                             "capabilities": { "drop": ["ALL"], "add": added },
                         },
                         "volumeMounts": [

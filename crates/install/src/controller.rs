@@ -65,6 +65,7 @@ pub(crate) fn documents(from: &Source<'_>) -> [Document; 2] {
                         "command": ["/usr/bin/overlane-controller"],
                         "args": arguments,
                         "env": from.list(Vec::new(), "env"),
+                        "ports": [{ "name": "metrics", "containerPort": from.value("controller.metricsPort") }],
                         "livenessProbe": liveness,
                         "readinessProbe": probe(from, "/readyz", "controller.metricsPort"),
                         "resources": from.value("controller.resources"),

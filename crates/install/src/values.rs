@@ -102,7 +102,7 @@ impl Default for Network {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct AdmissionPolicy {
-    /// Needs Kubernetes 1.32: only from there on a token says on which node it is used. Without, a stolen token of one
+    /// Needs Kubernetes 1.30: only from there on a token says on which node it is used. Without, a stolen token of one
     /// agent can speak for other nodes.
     pub create: bool,
 }
@@ -143,6 +143,10 @@ pub struct Agent {
     /// Nodes that get an agent.
     #[schemars(with = "Map<String, Value>")]
     pub node_selector: Map<String, Value>,
+    /// SELinux' context of the agent. Where it is enforced, `{type: spc_t}` lets the agent write the runtime's directories.
+    #[serde(rename = "seLinuxOptions")]
+    #[schemars(with = "Map<String, Value>")]
+    pub selinux_options: Map<String, Value>,
 }
 
 impl Default for Agent {
@@ -161,6 +165,7 @@ impl Default for Agent {
             ),
             max_unavailable: "10%".to_owned(),
             node_selector: object(json!({ "kubernetes.io/os": "linux" })),
+            selinux_options: Map::new(),
         }
     }
 }

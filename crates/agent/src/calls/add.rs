@@ -76,7 +76,13 @@ fn wire<'a>(
     node.prove_by_newcomer(&guard.lease);
 
     let lease = &guard.lease;
-    node.members.change(added(lease)).map_err(|error| kernel(&error))?;
+    node.members.change(added(lease)).map_err(|error| {
+        // The kernel still has the port of a pod that is just ending.
+        if error.0.is_taken() && !lease.ports.is_empty() {
+            return failure(code::TRY_AGAIN_LATER, format!("a port of the node is still another pod's: {error}"));
+        }
+        kernel(&error)
+    })?;
     // What was sent to such a port before went to the node itself, and the kernel would keep it there.
     let udp: Vec<u16> = lease.ports.iter().filter(|p| p.protocol == Protocol::Udp).map(|p| p.host_port).collect();
     conntrack::forget_udp_to(&udp).map_err(|error| kernel(&error))?;
@@ -191,6 +197,7 @@ fn refused(error: BeginError) -> Failure {
             Refusal::AlreadyActive { lease } if lease.state == LeaseState::Active => {
                 (code::INVALID_ENVIRONMENT, "an attachment is added once; DEL it first")
             }
+            Refusal::PortTwice { .. } => (code::INVALID_NETWORK_CONFIG, "name the port once"),
             Refusal::PortTaken { .. } => (code::TRY_AGAIN_LATER, "it is free again once that pod is gone"),
             _ => (code::TRY_AGAIN_LATER, ""),
         },

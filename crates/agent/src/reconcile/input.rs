@@ -85,5 +85,6 @@ pub fn node_input(
         peers,
         endpoints: endpoints(leases),
         masquerade: cluster.masquerade().then(|| view.masq.clone()),
+        service_cidrs: cluster.services().to_vec(),
     }
 }

@@ -1,6 +1,7 @@
 //! Capability arguments: what the runtime fills into `runtimeConfig` where a conflist asks for it.
 //!
-//! Source: CNI's CONVENTIONS.md, "Dynamic Plugin specific fields".
+//! Source: CNI's CONVENTIONS.md, "Dynamic Plugin specific fields". containerd writes the keys inside as its own
+//! structures have them (`HostPort`; containerd/go-cni, types.go), which decoders of Go take for the same: so does this.
 
 use std::net::IpAddr;
 
@@ -30,14 +31,16 @@ pub struct RuntimeConfig {
 #[serde(rename_all = "camelCase", expecting = "an object with hostPort and containerPort")]
 pub struct PortMapping {
     /// Port of the node.
+    #[serde(alias = "HostPort")]
     pub host_port: u16,
     /// Port of the pod.
+    #[serde(alias = "ContainerPort")]
     pub container_port: u16,
     /// Transport protocol.
-    #[serde(default)]
+    #[serde(default, alias = "Protocol")]
     pub protocol: Protocol,
     /// Address of the node to which the mapping is bound; none or empty means all.
-    #[serde(default, rename = "hostIP", deserialize_with = "empty_is_none")]
+    #[serde(default, rename = "hostIP", alias = "HostIP", deserialize_with = "empty_is_none")]
     pub host_ip: Option<IpAddr>,
 }
 
@@ -62,12 +65,16 @@ pub enum Protocol {
 #[serde(rename_all = "camelCase", default, expecting = "an object with rates and bursts")]
 pub struct Bandwidth {
     /// Towards the pod.
+    #[serde(alias = "IngressRate")]
     pub ingress_rate: u64,
     /// Burst towards the pod.
+    #[serde(alias = "IngressBurst")]
     pub ingress_burst: u64,
     /// From the pod.
+    #[serde(alias = "EgressRate")]
     pub egress_rate: u64,
     /// Burst from the pod.
+    #[serde(alias = "EgressBurst")]
     pub egress_burst: u64,
 }
 
@@ -75,8 +82,11 @@ pub struct Bandwidth {
 #[derive(Default, Deserialize)]
 #[serde(default, expecting = "an object with servers, searches and options")]
 struct DnsCapability {
+    #[serde(alias = "Servers", deserialize_with = "null_is_empty")]
     servers: Vec<String>,
+    #[serde(alias = "Searches", deserialize_with = "null_is_empty")]
     searches: Vec<String>,
+    #[serde(alias = "Options", deserialize_with = "null_is_empty")]
     options: Vec<String>,
 }
 
@@ -140,6 +150,11 @@ fn asks_nothing(value: &serde_json::Value) -> bool {
         // Bursts alone limit nothing.
         Value::Object(map) => map.iter().all(|(key, value)| key.ends_with("Burst") || asks_nothing(value)),
     }
+}
+
+/// A list that Go never made is written as null.
+fn null_is_empty<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
+    Ok(Option::deserialize(from)?.unwrap_or_default())
 }
 
 fn empty_is_none<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<IpAddr>, D::Error> {

@@ -1,7 +1,7 @@
 //! What an installation has to know of the cluster before it changes anything.
 
 use anyhow::{Context as _, Result};
-use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::api::core::v1::{Node, Service};
 use k8s_openapi::api::networking::v1::ServiceCIDR;
 use kube::api::ListParams;
 use kube::{Api, Client};
@@ -9,8 +9,10 @@ use overlane_api::crd::{CLUSTER_NETWORK, ClusterNetwork, ClusterNetworkSpec};
 
 use crate::status::cluster::each;
 
+/// What controllers mark the `podCIDRs` with that they wrote.
+const POD_CIDRS_MARK: &str = "overlane.io/pod-cidrs";
 /// The Kubernetes version from which on a token says on which node it is used.
-const NODE_IN_TOKEN: u32 = 32;
+const NODE_IN_TOKEN: u32 = 30;
 
 /// What the cluster is.
 #[derive(Clone, Debug, Default)]
@@ -21,6 +23,8 @@ pub struct Facts {
     pub minor: u32,
     /// The Service CIDRs in use, the primary family's first; empty where the server does not tell.
     pub service_cidrs: Vec<String>,
+    /// The families of Services, the primary one first.
+    pub families: Vec<String>,
     /// The ClusterNetwork's spec, if there is one.
     pub network: Option<ClusterNetworkSpec>,
     /// How many nodes there are.
@@ -40,6 +44,7 @@ impl Facts {
         let mut facts =
             Self { version: version.git_version, minor: digits.parse().unwrap_or_default(), ..Self::default() };
         facts.service_cidrs = service_cidrs(client).await?;
+        facts.families = families(client).await?;
         let networks: Api<ClusterNetwork> = Api::all(client.clone());
         facts.network = match networks.get_opt(CLUSTER_NETWORK).await {
             Ok(found) => found.map(|network| network.spec),
@@ -49,8 +54,11 @@ impl Facts {
         let nodes: Api<Node> = Api::all(client.clone());
         let take = |node: Node| {
             facts.nodes += 1;
+            let mark = node.metadata.annotations.as_ref().and_then(|all| all.get(POD_CIDRS_MARK)).cloned();
             let cidrs = node.spec.and_then(|spec| spec.pod_cidrs).unwrap_or_default();
-            if !cidrs.is_empty() {
+            // What an earlier installation wrote is nobody else's.
+            let ours = mark.is_some_and(|mark| mark == cidrs.join(","));
+            if !cidrs.is_empty() && !ours {
                 facts.with_pod_cidrs += 1;
                 facts.example.get_or_insert((node.metadata.name.unwrap_or_default(), cidrs));
             }
@@ -63,6 +71,13 @@ impl Facts {
     pub fn tokens_name_nodes(&self) -> bool {
         self.minor >= NODE_IN_TOKEN
     }
+}
+
+/// The families of the API server's own Service, which are those that it was started with.
+async fn families(client: &Client) -> Result<Vec<String>> {
+    let services: Api<Service> = Api::namespaced(client.clone(), "default");
+    let service = services.get("kubernetes").await.context("read Service default/kubernetes")?;
+    Ok(service.spec.and_then(|spec| spec.ip_families).unwrap_or_default())
 }
 
 /// All ranges that Services may have addresses of: the ServiceCIDR `kubernetes` first, which the server's flags made.

@@ -67,7 +67,7 @@ pub fn resolve(args: &InstallArgs, values: Values, facts: Option<&Facts>) -> Res
         if !facts.tokens_name_nodes() && wanted.admission_policy.create {
             wanted.admission_policy.create = false;
             remarks.push(format!(
-                "{} does not say on which node a token is used (1.32 does): agents are not held to their own node",
+                "{} does not say on which node a token is used (1.30 does): agents are not held to their own node",
                 facts.version
             ));
         }
@@ -115,7 +115,8 @@ fn defaults(args: &InstallArgs, spec: &mut ClusterNetworkSpec, facts: &Facts, re
     }
     let silent = spec.ip_families.is_empty() && args.ip_families.is_empty();
     if silent && spec.pod_cidrs.is_empty() && args.pod_cidrs.is_empty() {
-        spec.ip_families = facts.service_cidrs.iter().filter_map(|cidr| family(cidr)).collect();
+        let of_ranges: Vec<String> = facts.service_cidrs.iter().filter_map(|cidr| family(cidr)).collect();
+        spec.ip_families = if of_ranges.is_empty() { facts.families.clone() } else { of_ranges };
         if !spec.ip_families.is_empty() {
             remarks.push(format!("families as the Services': {}", spec.ip_families.join(", ")));
         }
@@ -177,6 +178,14 @@ fn against_cluster(spec: &ClusterNetworkSpec, facts: &Facts, findings: &mut Vec<
             "service-cidr-cluster",
             format!("the API server gives Services addresses of {}", facts.service_cidrs.join(", ")),
             "leave the flag out, or write what the server has",
+        ));
+    }
+    if ours.is_empty() && theirs.is_empty() && facts.network.is_none() {
+        findings.push(finding(
+            "--service-cidrs",
+            "service-cidr-unknown",
+            format!("{} does not say which addresses Services have", facts.version),
+            "write what kube-apiserver's --service-cluster-ip-range says",
         ));
     }
     let Some((node, cidrs)) = &facts.example else { return };
@@ -317,8 +326,12 @@ mod tests {
             (spec.ip_families.as_slice(), spec.service_cidrs.as_slice()),
             (&["IPv4".to_owned()][..], &["10.96.0.0/16".to_owned()][..])
         );
+        let silent = Facts { service_cidrs: Vec::new(), families: vec!["IPv4".into()], ..cluster() };
+        assert_eq!(rules("", Some(&silent)), ["service-cidr-unknown"]);
+        let told = resolve(&args("--service-cidr 10.96.0.0/16"), Values::default(), Some(&silent)).unwrap();
+        assert_eq!(told.values.cluster_network.spec.ip_families, ["IPv4"], "not a family that Services have not");
         assert_eq!(rules("--service-cidr 10.97.0.0/16 --ip-families ipv4", Some(&cluster())), ["service-cidr-cluster"]);
-        let old = Facts { minor: 30, ..cluster() };
+        let old = Facts { minor: 29, ..cluster() };
         assert!(!resolve(&args(""), Values::default(), Some(&old)).unwrap().values.admission_policy.create);
     }
 

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use kube::Client;
+use kube::{Client, ResourceExt as _};
 use overlane_core::cluster::ClusterPlan;
 use overlane_core::family::Family;
 use overlane_install::values::Values;
@@ -18,6 +18,7 @@ use crate::cluster::facts::Facts;
 use crate::cluster::{self, objects};
 use crate::out;
 use crate::progress::Progress;
+use crate::uninstall;
 
 use flags::Wanted;
 
@@ -57,6 +58,7 @@ fn manifests(values: &Values, namespace: &str) -> Result<String> {
 async fn install(args: &InstallArgs, values: Values) -> Result<ExitCode> {
     let client = cluster::client(&args.kube).await?;
     let facts = Facts::read(&client).await?;
+    one_installation(&client, &args.namespace).await?;
     let Wanted { mut values, plan, remarks } = flags::resolve(args, values, Some(&facts))?;
     // No two controllers share a node: on a single one the second would wait for ever.
     if facts.nodes == 1 {
@@ -74,6 +76,18 @@ async fn install(args: &InstallArgs, values: Values) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     wait::until_ready(&client, &args.namespace, Duration::from_secs(args.timeout)).await
+}
+
+/// An installation in another namespace would fight with this one; what an uninstall has left would end its pods.
+async fn one_installation(client: &Client, namespace: &str) -> Result<()> {
+    let agents = uninstall::find(client, overlane_install::AGENT).await?;
+    if let Some(other) = agents.and_then(|set| set.namespace()).filter(|other| other != namespace) {
+        bail!("overlane is installed in namespace {other}: add --namespace {other}, or uninstall it first");
+    }
+    if uninstall::find(client, uninstall::CLEANUP).await?.is_some() {
+        bail!("an uninstall was begun and has not ended: run `overlane uninstall` to its end first");
+    }
+    Ok(())
 }
 
 async fn apply(client: &Client, values: &Values, namespace: &str, progress: &Progress) -> Result<()> {

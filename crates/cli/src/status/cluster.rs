@@ -145,7 +145,7 @@ impl ClusterStatus {
             }
         };
         let mut nodes = Vec::new();
-        let take_node = |node: Node| nodes.push((node.name_any(), conditions(&node)));
+        let take_node = |node: Node| nodes.push((node.name_any(), node.labels().clone(), conditions(&node)));
         let ((), (), configs, states) = tokio::try_join!(
             each(Api::all(client.clone()), "nodes", take_node),
             each(Api::all(client.clone()), "pods", take_pod),
@@ -162,7 +162,11 @@ impl ClusterStatus {
         };
         let configs: BTreeMap<String, NodeNetworkConfig> = configs.into_iter().map(|c| (c.name_any(), c)).collect();
         let states: BTreeMap<String, NodeState> = states.into_iter().map(|s| (s.name_any(), s)).collect();
-        for (name, conditions) in &nodes {
+        // Those that the agents' selector leaves out (of another system, say) are none of ours.
+        let selector = selector(client, &namespace).await?;
+        let is_ours =
+            |labels: &BTreeMap<String, String>| selector.iter().all(|(key, value)| labels.get(key) == Some(value));
+        for (name, _, conditions) in nodes.iter().filter(|(_, labels, _)| is_ours(labels)) {
             status.nodes.push(node_status(name, conditions, configs.get(name), states.get(name), &addresses));
         }
         status.nodes.sort_by(|a, b| a.name.cmp(&b.name));
@@ -256,6 +260,12 @@ async fn agents(client: &Client, namespace: &str, pods: &[Pod]) -> Result<Daemon
         versions: versions(pods, AGENT),
         troubles: troubles(pods, AGENT),
     })
+}
+
+async fn selector(client: &Client, namespace: &str) -> Result<BTreeMap<String, String>> {
+    let api: Api<DaemonSet> = Api::namespaced(client.clone(), namespace);
+    let found = api.get_opt(AGENT).await.context("read the agents' DaemonSet")?;
+    Ok(found.and_then(|set| set.spec?.template.spec?.node_selector).unwrap_or_default())
 }
 
 async fn controllers(client: &Client, namespace: &str, pods: &[Pod]) -> Result<Daemons> {

@@ -201,6 +201,14 @@ pub enum Refusal {
         /// The lease.
         lease: Box<Lease>,
     },
+    /// The pod asks for a port of the node twice, for two of its own.
+    #[error("port {port} of the node is asked for twice, for ports {} and {other} of the pod", port.pod_port)]
+    PortTwice {
+        /// The port.
+        port: PortMapping,
+        /// The other port of the pod.
+        other: u16,
+    },
     /// A port of the node leads to another pod.
     #[error("port {port} of the node is {}'s", lease.attachment)]
     PortTaken {

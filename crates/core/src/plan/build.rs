@@ -33,6 +33,7 @@ pub(super) fn build(input: &NodeInput) -> NodePlan {
         nodes: others(input),
         pod_space,
         masquerade,
+        service_space: outermost(input.service_cidrs.iter().copied()),
         notes,
     }
 }

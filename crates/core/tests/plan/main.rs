@@ -65,6 +65,7 @@ fn unreachable(block: &str) -> RouteSpec {
 
 fn dual() -> NodeInput {
     NodeInput {
+        service_cidrs: Vec::new(),
         pod_cidrs: vec![cidr("10.244.0.0/16"), cidr("fd12:3456:789a::/64")],
         routing: Routing::Native,
         node_ips: ips(&["10.224.0.4", "fd10:224::4"]),
@@ -122,6 +123,7 @@ fn a_dual_stack_node() {
     ];
     let pod = |address: &str| PodMember { link: "l1".into(), mac: MAC, address: ip(address) };
     let expected = NodePlan {
+        service_space: BTreeSet::new(),
         ports: BTreeSet::new(),
         routes,
         pod_space: space.clone(),

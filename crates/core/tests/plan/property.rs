@@ -28,6 +28,7 @@ fn any_input() -> impl Strategy<Value = NodeInput> {
     let own = proptest::collection::vec(block(), 0..2);
     let pods = proptest::collection::btree_set((0_u8..4, any::<u8>()), 0..6);
     (proptest::collection::vec(peer, 0..5), own, pods).prop_map(|(peers, own_blocks, pods)| NodeInput {
+        service_cidrs: Vec::new(),
         pod_cidrs: vec![cidr("10.244.0.0/16")],
         node_ips: ips(&["10.224.0.1"]),
         own_blocks,

@@ -1,5 +1,7 @@
 //! Errors of the packet filter.
 
+use nix::errno::Errno;
+
 use crate::netlink::NetlinkError;
 
 /// Why the packet filter could not be read or written. What was there stays.
@@ -33,4 +35,12 @@ pub enum NftError {
     /// Nothing was applied yet, so there is nothing to change or compare with.
     #[error("the packet filter's table was not written yet")]
     NotApplied,
+}
+
+impl NftError {
+    /// Whether the kernel refused because an element of that key leads elsewhere already.
+    #[must_use]
+    pub fn is_taken(&self) -> bool {
+        matches!(self, Self::Netlink(error) if matches!(error.errno(), Some(Errno::EEXIST | Errno::EBUSY)))
+    }
 }

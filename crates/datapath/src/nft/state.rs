@@ -115,7 +115,9 @@ impl State {
     }
 
     pub(super) fn change_pods(&mut self, changes: &[PodChange]) -> Result<(), NftError> {
-        self.planned()?;
+        if self.planned.is_none() {
+            return self.forget(changes);
+        }
         let before = self.pods.clone();
         let mut touched = BTreeSet::new();
         for change in changes {
@@ -150,6 +152,18 @@ impl State {
             self.pods = before;
         }
         result
+    }
+
+    /// Before anything was written, what goes is only not to be written. Nothing comes before the rules that it must meet.
+    fn forget(&mut self, changes: &[PodChange]) -> Result<(), NftError> {
+        if changes.iter().any(|change| matches!(change, PodChange::Add(_))) {
+            return Err(NftError::NotApplied);
+        }
+        for change in changes {
+            let (PodChange::Add(pod) | PodChange::Remove(pod)) = change;
+            self.pods.remove(pod);
+        }
+        Ok(())
     }
 
     /// Makes kernel and state agree.

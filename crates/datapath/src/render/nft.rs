@@ -72,11 +72,12 @@ impl Structure {
             rules: Vec::new(),
         }));
         chains.extend([
-            entrance("port_in", hook("nat", "prerouting", "dstnat")),
+            entrance("port_in", hook("nat", "prerouting", "dstnat"), from_outside(&plan.service_space)),
             // nft has no name for this priority in this hook.
             entrance(
                 "port_own",
                 Some(format!("type nat hook output priority {}; policy accept;", -100 + NFT_PRIORITY_OFFSET)),
+                not_the_nodes(&plan.service_space),
             ),
             ports(),
             port_back(&plan.node_ips),
@@ -311,9 +312,31 @@ fn to_pod(space: &BTreeSet<Cidr>) -> Chain {
 }
 
 /// Packets for the node itself: some of its ports lead to pods.
-fn entrance(name: &'static str, hook: Option<String>) -> Chain {
-    let rules = vec!["fib daddr type local goto ports comment \"host ports: packets for this node\"".to_owned()];
+fn entrance(name: &'static str, hook: Option<String>, mut rules: Vec<String>) -> Chain {
+    rules.push("fib daddr type local goto ports comment \"host ports: packets for this node\"".to_owned());
     Chain { name, hook, rules }
+}
+
+/// Addresses that are the node's and are not the node: those of Services (a proxy in IPVS mode has them all), and of
+/// what serves nodes on the link-local range (a DNS cache).
+fn not_the_nodes(services: &BTreeSet<Cidr>) -> Vec<String> {
+    let mut rules = vec!["ip daddr 169.254.0.0/16 return comment \"host ports: not link-local services\"".to_owned()];
+    for family in Family::ALL {
+        let list: Vec<_> = services.iter().filter(|c| c.family() == family).map(Cidr::to_string).collect();
+        if !list.is_empty() {
+            let ip = protocol(family);
+            rules.push(format!("{ip} daddr {{ {} }} return comment \"host ports: not Services\"", list.join(", ")));
+        }
+    }
+    rules
+}
+
+/// A frame from the segment may bear the loopback's address: the kernel drops it as a martian, but only where it is
+/// routed, and by then it would be a pod's.
+fn from_outside(services: &BTreeSet<Cidr>) -> Vec<String> {
+    let mut rules = vec!["ip daddr 127.0.0.0/8 return comment \"host ports: no way in by the loopback\"".to_owned()];
+    rules.extend(not_the_nodes(services));
+    rules
 }
 
 /// A port that is bound to an address goes before the same port of all.

@@ -275,6 +275,7 @@ impl Node {
         let underlays: BTreeMap<_, _> =
             node_ips.iter().map(|(family, address)| (*family, ns.run(|| node::underlay(*address).unwrap()))).collect();
         let input = NodeInput {
+            service_cidrs: Vec::new(),
             pod_cidrs: space.values().map(|c| cidr(c)).collect(),
             routing: overlane_core::cluster::Routing::Native,
             node_ips,

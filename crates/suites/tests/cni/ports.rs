@@ -7,7 +7,7 @@ use overlane_suites::exec;
 use overlane_suites::probe::{self, Witness};
 use overlane_suites::runtime::{Answer, Runtime, Sandbox};
 use overlane_suites::wait::{ensure, eventually, secs};
-use overlane_suites::{Ns, nft};
+use overlane_suites::{Ns, ip, nft};
 use serde_json::{Value, json};
 
 use crate::{lab, node, settled};
@@ -208,3 +208,56 @@ fn ports_outlive_the_agent() {
     runtime.del(&sandbox).must();
     settled(&node, &[]);
 }
+
+/// A frame from the segment that bears the loopback's address: the kernel would take it for a martian, but a port that is
+/// bound to 127.0.0.1 must not lead it to the pod before that.
+#[test]
+fn nobody_outside_comes_in_by_the_loopback() {
+    let (_lock, node) = node(2);
+    let runtime = node.runtime();
+    let mut sandbox = Sandbox::new();
+    let ports = json!([mapping("udp", 8087, 53, "127.0.0.1"), mapping("udp", 8088, 53, "")]);
+    add(&runtime, &mut sandbox, &ports).must();
+    let node_ip = node.ips().into_iter().find(IpAddr::is_ipv4).unwrap();
+    let server = Witness::new(&sandbox.net.ns, node_ip, 53);
+    let vm = lab().vm();
+    let mac = ip::link(&node.ns, "eth0").expect("the node's interface").mac;
+    let frame = |to: &str, port: u16, word: &str| {
+        let words = ["python3", "-c", FRAME, &mac, to, &port.to_string(), word];
+        vm.sh(&words).must();
+    };
+    let node_ip = node_ip.to_string();
+    eventually(secs(3), "a frame to the node's own address arrives", || {
+        frame(&node_ip, 8088, "sound");
+        std::thread::sleep(Duration::from_millis(50));
+        ensure(server.saw("sound"), || "nothing".to_owned())
+    });
+    for port in [8087, 8088] {
+        for _ in 0..5 {
+            frame("127.0.0.1", port, "martian");
+        }
+    }
+    std::thread::sleep(Duration::from_millis(300));
+    assert!(!server.saw("martian"), "a neighbour reached a port of 127.0.0.1");
+    drop(server);
+    runtime.del(&sandbox).must();
+    settled(&node, &[]);
+}
+
+/// Sends one UDP datagram as a raw frame out of eth0: destination MAC, destination address, port, data.
+const FRAME: &str = r"
+import fcntl, socket, struct, sys
+mac, to, port, data = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4].encode()
+s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+s.bind(('eth0', 0))
+ask = lambda what: fcntl.ioctl(s.fileno(), what, struct.pack('256s', b'eth0'))
+own_mac, own_ip = ask(0x8927)[18:24], socket.inet_ntoa(ask(0x8915)[20:24])
+def checksum(data):
+    total = sum(struct.unpack('!%dH' % (len(data) // 2), data))
+    total = (total >> 16) + (total & 0xffff)
+    return ~(total + (total >> 16)) & 0xffff
+udp = struct.pack('!HHHH', 40000, port, 8 + len(data), 0) + data
+ip = struct.pack('!BBHHHBBH4s4s', 0x45, 0, 20 + len(udp), 1, 0, 64, 17, 0, socket.inet_aton(own_ip), socket.inet_aton(to))
+ip = ip[:10] + struct.pack('!H', checksum(ip)) + ip[12:]
+s.send(bytes.fromhex(mac.replace(':', '')) + own_mac + b'\x08\x00' + ip + udp)
+";
