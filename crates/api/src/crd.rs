@@ -20,6 +20,10 @@ pub const GROUP: &str = "overlane.io";
 pub const CLUSTER_NETWORK: &str = "default";
 /// Where [`NodeNetworkConfig`]s live.
 pub const NAMESPACE: &str = "kube-system";
+/// The annotation by which a controller of ours marks the `podCIDRs` of a Node that it wrote, comma-separated.
+pub const POD_CIDRS_MARK: &str = "overlane.io/pod-cidrs";
+/// The taint with which nodes may be made, so that no pod comes before their agent is ready.
+pub const STARTUP_TAINT: &str = "overlane.io/agent-not-ready";
 
 /// How the cluster's pods are networked. There is one, named `default`.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]

@@ -65,7 +65,7 @@ pub fn run(name: &LabName) -> Result<ExitCode> {
     let progress = Progress::new();
     progress.doing("starting pods");
     let started = Instant::now();
-    let (status, pods) = crate::lab::runtime()?.block_on(start_pods(&lab))?;
+    let (status, pods) = crate::runtime::start()?.block_on(start_pods(&lab))?;
     let pods_in = started.elapsed();
     progress.doing("asking everybody");
     let proofs = prove(&lab, &status, &pods);

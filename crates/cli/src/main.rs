@@ -9,6 +9,7 @@ mod install;
 mod lab;
 mod out;
 mod progress;
+mod runtime;
 mod status;
 mod sysdump;
 mod uninstall;
@@ -63,7 +64,7 @@ fn probe(args: args::ProbeArgs) -> Result<ExitCode> {
 
 /// `overlane hold`.
 fn hold() -> Result<ExitCode> {
-    lab::runtime()?.block_on(async {
+    runtime::start()?.block_on(async {
         use tokio::signal::unix::{SignalKind, signal};
         let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
         tokio::select! {

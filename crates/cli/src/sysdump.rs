@@ -46,7 +46,7 @@ pub fn run(args: &SysdumpArgs) -> Result<ExitCode> {
         PathBuf::from(format!("overlane-sysdump-{seconds}.tar.gz"))
     });
     let progress = Progress::new();
-    let collected = crate::lab::runtime()?.block_on(collect(args, &progress));
+    let collected = crate::runtime::start()?.block_on(collect(args, &progress));
     progress.clear();
     let dump = collected?;
     let size = dump.write(&file).with_context(|| format!("write {}", file.display()))?;

@@ -13,38 +13,27 @@ use k8s_openapi::api::core::v1::{Container, Node, Pod};
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client, ResourceExt};
 use overlane_api::crd::NAMESPACE;
+use overlane_core::blocks::{SERVED, Trouble};
 use overlane_install::values::Values;
 use overlane_install::{AGENT, CONTROLLER};
 use serde_json::json;
 use tokio::time::Instant;
 
 use crate::args::UninstallArgs;
+use crate::cluster::read::{each, node_conditions, node_says, pod_is_ready};
 use crate::cluster::{self, objects};
 use crate::out;
 use crate::progress::Progress;
-use crate::status::cluster::each;
 
 /// The DaemonSet that cleans nodes up.
 pub const CLEANUP: &str = "overlane-uninstall";
-/// Reasons of `NetworkUnavailable` that controllers of ours write.
-const REASONS: [&str; 9] = [
-    "OverlaneIsUp",
-    "NoBlockAvailable",
-    "ForeignAllocator",
-    "StalePodCIDRs",
-    "BadPodCIDRs",
-    "PodCIDRTaken",
-    "BlockResting",
-    "WaitingForPodCIDRs",
-    "NoNodeAddress",
-];
 const LOOK: Duration = Duration::from_millis(300);
 /// How many pods a refusal names.
 const NAMED: usize = 5;
 
 /// Takes everything away.
 pub fn run(args: &UninstallArgs) -> Result<ExitCode> {
-    crate::lab::runtime()?.block_on(uninstall(args))
+    crate::runtime::start()?.block_on(uninstall(args))
 }
 
 async fn uninstall(args: &UninstallArgs) -> Result<ExitCode> {
@@ -134,29 +123,33 @@ pub async fn find(client: &Client, name: &str) -> Result<Option<DaemonSet>> {
 async fn pods_on_network(client: &Client) -> Result<Vec<String>> {
     let pods: Api<Pod> = Api::all(client.clone());
     let live = ListParams::default().fields("status.phase!=Succeeded,status.phase!=Failed");
-    let listed = pods.list(&live).await.context("list pods")?;
-    // A pod without an address has nothing to lose.
-    let has_network = |pod: &Pod| {
-        pod.spec.as_ref().is_some_and(|spec| spec.host_network != Some(true))
-            && pod.status.as_ref().is_some_and(|status| status.pod_ip.is_some())
+    let mut found = Vec::new();
+    let take = |pod: Pod| {
+        let on_pod_network = pod.spec.as_ref().is_some_and(|spec| spec.host_network != Some(true));
+        // A pod without an address has nothing to lose.
+        if on_pod_network && pod.status.as_ref().is_some_and(|status| status.pod_ip.is_some()) {
+            found.push(format!("{}/{}", pod.namespace().unwrap_or_default(), pod.name_any()));
+        }
     };
-    let found = listed.items.iter().filter(|pod| has_network(pod));
-    Ok(found.map(|pod| format!("{}/{}", pod.namespace().unwrap_or_default(), pod.name_any())).collect())
+    each(&pods, live, "pods", take).await?;
+    Ok(found)
 }
 
 /// Waits until no pod of a component is left, but for those on nodes that do not answer.
 async fn gone(client: &Client, pods: &Api<Pod>, component: &str, until: Instant) -> Result<()> {
     let labels = format!("app.kubernetes.io/name={component}");
     loop {
-        let dead = dead_nodes(client).await?;
-        let left = pods.list(&ListParams::default().labels(&labels)).await.context("list pods")?.items;
-        let left: Vec<String> =
-            left.iter().filter(|pod| !dead.contains(&node_of(pod))).map(ResourceExt::name_any).collect();
+        let mut left = pods.list(&ListParams::default().labels(&labels)).await.context("list pods")?.items;
+        if !left.is_empty() {
+            let dead = dead_nodes(client).await?;
+            left.retain(|pod| !dead.contains(&node_of(pod)));
+        }
         if left.is_empty() {
             return Ok(());
         }
         if Instant::now() > until {
-            bail!("pods do not end: {}; once they do, run `overlane uninstall` again", left.join(", "));
+            let names: Vec<String> = left.iter().map(ResourceExt::name_any).collect();
+            bail!("pods do not end: {}; once they do, run `overlane uninstall` again", names.join(", "));
         }
         tokio::time::sleep(LOOK).await;
     }
@@ -170,14 +163,12 @@ fn node_of(pod: &Pod) -> String {
 async fn dead_nodes(client: &Client) -> Result<BTreeSet<String>> {
     let mut dead = BTreeSet::new();
     let api: Api<Node> = Api::all(client.clone());
-    each(api, "nodes", |node: Node| {
-        let conditions = node.status.as_ref().and_then(|status| status.conditions.as_ref());
-        let mut ready = conditions.into_iter().flatten().filter(|condition| condition.type_ == "Ready");
-        if ready.any(|condition| condition.status == "Unknown") {
+    let take = |node: Node| {
+        if node_says(&node, "Ready", "Unknown") {
             dead.insert(node.name_any());
         }
-    })
-    .await?;
+    };
+    each(&api, ListParams::default(), "nodes", take).await?;
     Ok(dead)
 }
 
@@ -195,7 +186,7 @@ async fn clean_nodes(
         let set = sets.get_opt(CLEANUP).await.context("look at the DaemonSet that cleans nodes up")?;
         let status = set.and_then(|set| set.status).unwrap_or_default();
         let listed = pods.list(&ListParams::default().labels(&labels)).await.context("list pods")?.items;
-        let unclean: BTreeSet<String> = listed.iter().filter(|pod| !is_ready(pod)).map(node_of).collect();
+        let unclean: BTreeSet<String> = listed.iter().filter(|pod| !pod_is_ready(pod)).map(node_of).collect();
         let wanted = usize::try_from(status.desired_number_scheduled).unwrap_or_default();
         progress.count("cleaning nodes up", listed.len() - unclean.len(), wanted);
         let all = status.observed_generation.is_some() && listed.len() >= wanted;
@@ -213,11 +204,6 @@ async fn clean_nodes(
         }
         tokio::time::sleep(LOOK).await;
     }
-}
-
-fn is_ready(pod: &Pod) -> bool {
-    let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
-    conditions.into_iter().flatten().any(|condition| condition.type_ == "Ready" && condition.status == "True")
 }
 
 /// The agents' DaemonSet, with their program cleaning up before a container that only waits.
@@ -267,19 +253,21 @@ fn cleanup(agents: DaemonSet, force: bool) -> Option<DaemonSet> {
 /// What controllers wrote on Nodes goes; `spec.podCIDRs` cannot be taken back.
 async fn forget_conditions(client: &Client) -> Result<()> {
     let nodes: Api<Node> = Api::all(client.clone());
-    for node in nodes.list(&ListParams::default()).await.context("list nodes")? {
-        let conditions = node.status.iter().flat_map(|status| status.conditions.iter().flatten());
-        let is_ours = |reason: &str| REASONS.contains(&reason);
-        let ours = conditions.filter(|condition| {
+    let mut told = Vec::new();
+    let is_ours = |reason: &str| reason == SERVED || Trouble::REASONS.contains(&reason);
+    let take = |node: Node| {
+        let ours = node_conditions(&node).iter().filter(|condition| {
             condition.type_ == "OverlaneNetwork"
                 || (condition.type_ == "NetworkUnavailable" && condition.reason.as_deref().is_some_and(is_ours))
         });
         let gone: Vec<_> = ours.map(|condition| json!({ "type": condition.type_, "$patch": "delete" })).collect();
-        if gone.is_empty() {
-            continue;
+        if !gone.is_empty() {
+            told.push((node.name_any(), gone));
         }
+    };
+    each(&nodes, ListParams::default(), "nodes", take).await?;
+    for (name, gone) in told {
         let patch = Patch::Strategic(json!({ "status": { "conditions": gone } }));
-        let name = node.name_any();
         let patched = nodes.patch_status(&name, &PatchParams::default(), &patch).await;
         patched.with_context(|| format!("take the conditions of node {name} away"))?;
     }

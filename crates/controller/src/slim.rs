@@ -3,13 +3,10 @@
 use std::net::IpAddr;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use overlane_api::crd::{POD_CIDRS_MARK, STARTUP_TAINT};
 use overlane_core::blocks::{MachineId, NodeConditions, NodeView, ObjectRef};
 use serde::Deserialize;
 
-/// The annotation by which a controller of ours marks the `podCIDRs` that it wrote, comma-separated.
-pub const POD_CIDRS_MARK: &str = "overlane.io/pod-cidrs";
-/// The taint with which nodes may be made, so that no pod comes before their agent is ready.
-pub const STARTUP_TAINT: &str = "overlane.io/agent-not-ready";
 const NETWORK_TAINT: &str = "node.kubernetes.io/network-unavailable";
 
 /// A Node.

@@ -5,13 +5,14 @@ use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::Resource as _;
 use kube::api::{DeleteParams, Preconditions};
-use overlane_api::crd::{NodeBlock, NodeBlockSpec, NodeNetworkConfig, NodeNetworkConfigSpec, block_name};
+use overlane_api::crd::{
+    NodeBlock, NodeBlockSpec, NodeNetworkConfig, NodeNetworkConfigSpec, POD_CIDRS_MARK, STARTUP_TAINT, block_name,
+};
 use overlane_core::blocks::{ConditionChange, Content, ObjectRef, Owner};
 use overlane_core::cidr::Cidr;
 use serde_json::{Value, json};
 
 use crate::objects;
-use crate::slim::{POD_CIDRS_MARK, STARTUP_TAINT};
 
 /// A new claim.
 pub fn new_block(block: &Cidr, pool: Option<Cidr>, owner: &Owner) -> NodeBlock {

@@ -32,7 +32,7 @@ mod world;
 use std::net::IpAddr;
 
 pub use alloc::{Allocator, Choice, PoolUse};
-pub use conditions::{ConditionChange, ConditionKind, Trouble};
+pub use conditions::{ConditionChange, ConditionKind, SERVED, Trouble};
 pub use gate::admit;
 pub use view::{Claim, ConfigView, Container, MachineId, NodeConditions, NodeView, ObjectRef, StateView};
 pub use world::{Source, World};

@@ -9,7 +9,7 @@ use crate::source::{Part, Source};
 /// What the agent may do beyond any process of its node, and why. `docs/operations.md` has the same table.
 pub const CAPABILITIES: [(&str, &str); 2] = [
     ("NET_ADMIN", "links, routes, neighbours, packet filter, conntrack entries and network sysctls of the node"),
-    ("SYS_ADMIN", "enter the network namespaces of pods (setns(2)) to make their interfaces"),
+    ("SYS_ADMIN", "`setns(2)` into the network namespaces of pods, to make their interfaces"),
 ];
 
 /// The DaemonSet.

@@ -1,5 +1,6 @@
 //! The controllers.
 
+use overlane_api::crd::STARTUP_TAINT;
 use serde_json::json;
 
 use crate::Document;
@@ -48,7 +49,7 @@ pub(crate) fn documents(from: &Source<'_>) -> [Document; 2] {
                         { "key": "node.kubernetes.io/network-unavailable", "operator": "Exists" },
                         { "key": "node.cloudprovider.kubernetes.io/uninitialized", "operator": "Exists" },
                         { "key": "node-role.kubernetes.io/control-plane", "operator": "Exists" },
-                        { "key": "overlane.io/agent-not-ready", "operator": "Exists" },
+                        { "key": STARTUP_TAINT, "operator": "Exists" },
                         { "key": "CriticalAddonsOnly", "operator": "Exists" },
                     ],
                     "securityContext": {

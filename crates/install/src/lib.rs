@@ -14,6 +14,7 @@ pub mod values;
 
 use serde_json::Value;
 
+pub use agent::CAPABILITIES;
 pub use common::{AGENT, CONTROLLER, PART_OF, VERSION};
 use source::Source;
 use values::Values;

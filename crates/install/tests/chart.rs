@@ -1,5 +1,5 @@
 //! Must catch: a chart that was not made anew after its source changed; an object without a place to be; a value that
-//! nothing uses.
+//! nothing uses; a capability whose reason the documents do not give.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use std::path::Path;
@@ -57,5 +57,15 @@ fn no_rule_reads_secrets_or_has_a_wildcard() {
             let text = rule.to_string();
             assert!(!text.contains('*') && !text.contains("secrets"), "{text}");
         }
+    }
+}
+
+#[test]
+fn the_documents_give_the_reason_of_each_capability() {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/operations.md");
+    let page = std::fs::read_to_string(page).unwrap();
+    for (name, reason) in overlane_install::CAPABILITIES {
+        let row = format!("| {name} | {reason} |");
+        assert!(page.contains(&row), "docs/operations.md has no row {row}");
     }
 }

@@ -5,12 +5,10 @@ use k8s_openapi::api::core::v1::{Node, Service};
 use k8s_openapi::api::networking::v1::ServiceCIDR;
 use kube::api::ListParams;
 use kube::{Api, Client};
-use overlane_api::crd::{CLUSTER_NETWORK, ClusterNetwork, ClusterNetworkSpec};
+use overlane_api::crd::{CLUSTER_NETWORK, ClusterNetwork, ClusterNetworkSpec, POD_CIDRS_MARK};
 
-use crate::status::cluster::each;
+use super::read::each;
 
-/// What controllers mark the `podCIDRs` with that they wrote.
-const POD_CIDRS_MARK: &str = "overlane.io/pod-cidrs";
 /// The Kubernetes version from which on a token says on which node it is used.
 const NODE_IN_TOKEN: u32 = 30;
 
@@ -63,7 +61,7 @@ impl Facts {
                 facts.example.get_or_insert((node.metadata.name.unwrap_or_default(), cidrs));
             }
         };
-        each(nodes, "nodes", take).await?;
+        each(&nodes, ListParams::default(), "nodes", take).await?;
         Ok(facts)
     }
 

@@ -2,7 +2,9 @@
 //! lab, and whatever they see is held against what they must.
 
 pub mod ask;
+mod exec;
 mod pods;
+mod settle;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -15,8 +17,8 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, anyhow, bail};
 use futures::StreamExt as _;
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
-use kube::api::{AttachParams, ListParams};
-use kube::{Api, Client};
+use kube::api::ListParams;
+use kube::{Api, Client, ResourceExt as _};
 use overlane_core::family::Family;
 use overlane_install::AGENT;
 use overlane_lab::check::plan::{self, Place, Question, Role, Way};
@@ -24,17 +26,17 @@ use overlane_lab::check::pool::Outcome;
 use overlane_lab::check::probe::{Kind, Seen, Target};
 use overlane_lab::check::report;
 use overlane_lab::echo;
-use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::time::Instant;
 
 use crate::args::ConnectivityArgs;
 use crate::cluster;
+use crate::cluster::read::{each, node_says};
 use crate::lab::render_check;
 use crate::out::{self, Format};
 use crate::progress::Progress;
 
 use ask::{Answer, Task};
-use pods::World;
+use pods::{SERVICE_PORT, World};
 
 /// Up to so many nodes each has two pods.
 const FEW_NODES: usize = 10;
@@ -46,7 +48,7 @@ const OUTSIDE: &str = "outside";
 /// Runs the check; exit code 1 if anything is not as it has to be.
 pub fn run(args: &ConnectivityArgs) -> Result<ExitCode> {
     let progress = Arc::new(Progress::new());
-    let checked = crate::lab::runtime()?.block_on(async {
+    let checked = crate::runtime::start()?.block_on(async {
         tokio::select! {
             report = check(args, &progress) => report,
             _ = tokio::signal::ctrl_c() => Err(anyhow!("interrupted; the next check takes this one's pods away")),
@@ -83,12 +85,9 @@ async fn check(args: &ConnectivityArgs, progress: &Arc<Progress>) -> Result<repo
 /// Nodes that pods can run on; some of them, evenly chosen, where there are more than `most`.
 async fn nodes(client: &Client, most: usize) -> Result<Vec<String>> {
     let api: Api<Node> = Api::all(client.clone());
-    let listed = api.list(&ListParams::default()).await.context("list nodes")?.items;
-    let is_ready = |node: &Node| {
-        let conditions = node.status.as_ref().and_then(|status| status.conditions.as_ref());
-        conditions.into_iter().flatten().any(|condition| condition.type_ == "Ready" && condition.status == "True")
-    };
-    let mut names: Vec<String> = listed.iter().filter(|node| is_ready(node)).map(kube::ResourceExt::name_any).collect();
+    let mut names = Vec::new();
+    let take = |node: Node| names.extend(node_says(&node, "Ready", "True").then(|| node.name_any()));
+    each(&api, ListParams::default(), "nodes", take).await?;
     if names.is_empty() {
         bail!("no node is ready; `overlane status` says why");
     }
@@ -124,6 +123,8 @@ async fn ask_all(
     let mut asked = between(&world.places);
     to_outside(&mut asked, &mut world.places, outside);
     to_services(client, &mut asked, world).await?;
+    progress.doing("waiting until every node's proxy knows the check's Service");
+    settle::settle(client, world).await?;
     let total = asked.len();
     let mut by_asker: BTreeMap<usize, Vec<Asked>> = BTreeMap::new();
     for (question, task) in asked {
@@ -137,7 +138,7 @@ async fn ask_all(
         async move {
             let asker = asker.context("a question has nobody to ask it")?;
             let told = || progress.count("asking", done.fetch_add(1, Ordering::Relaxed) + 1, total);
-            exec(&pods, &asker, asked, told).await.with_context(|| format!("ask from pod {asker}"))
+            questions(&pods, &asker, asked, told).await.with_context(|| format!("ask from pod {asker}"))
         }
     });
     let mut outcomes = Vec::new();
@@ -151,25 +152,18 @@ async fn ask_all(
 /// The pods' MTU: the least of those of all pods, asked of the kernel in each.
 async fn mtu(client: &Client, world: &World) -> Result<usize> {
     let pods: Api<Pod> = Api::namespaced(client.clone(), &world.namespace);
-    let mut least = usize::MAX;
-    for place in world.places.iter().filter(|place| place.role == Role::Pod) {
-        let text = output(&pods, &place.name, &["/usr/bin/overlane", "probe", "--mtu"]).await?;
-        let mtu: usize = text.trim().parse().with_context(|| format!("{}: {text:?} is no MTU", place.name))?;
-        least = least.min(mtu);
-    }
-    Ok(least)
-}
-
-async fn output(pods: &Api<Pod>, pod: &str, command: &[&str]) -> Result<String> {
-    let mut attached = pods
-        .exec(pod, command.iter().copied(), &AttachParams::default().stderr(false))
-        .await
-        .with_context(|| format!("exec in pod {pod}"))?;
-    let mut text = String::new();
-    if let Some(out) = attached.stdout() {
-        tokio::io::AsyncReadExt::read_to_string(&mut BufReader::new(out), &mut text).await?;
-    }
-    Ok(text)
+    let pods = &pods;
+    let of_pod = |place: &Place| {
+        let name = place.name.clone();
+        async move {
+            let text = exec::output(pods, &name, &["/usr/bin/overlane", "probe", "--mtu"]).await?;
+            text.trim().parse::<usize>().with_context(|| format!("{name}: {text:?} is no MTU"))
+        }
+    };
+    let asked: Vec<_> = world.places.iter().filter(|place| place.role == Role::Pod).map(of_pod).collect();
+    let found: Vec<Result<usize>> = futures::stream::iter(asked).buffer_unordered(AT_ONCE).collect().await;
+    let found = found.into_iter().collect::<Result<Vec<usize>>>()?;
+    found.into_iter().min().context("there is no pod to ask")
 }
 
 /// Every pod and node with every other, as a lab's check asks.
@@ -223,7 +217,7 @@ async fn to_services(client: &Client, asked: &mut Vec<Asked>, world: &mut World)
         node: None,
         namespace: PathBuf::new(),
         addresses: ips.iter().map(|ip| (Family::of(ip), *ip)).collect(),
-        port: 80,
+        port: SERVICE_PORT,
         mtu: 0,
     };
     world.places.push(service("service echo", &world.service));
@@ -234,7 +228,7 @@ async fn to_services(client: &Client, asked: &mut Vec<Asked>, world: &mut World)
         kind,
         from,
         to,
-        target: Target { ip, port: 80, mtu: 0 },
+        target: Target { ip, port: SERVICE_PORT, mtu: 0 },
         // A client that its own node's proxy sends back to itself is masqueraded: who is seen depends on the proxy.
         seen: Vec::new(),
     };
@@ -244,7 +238,7 @@ async fn to_services(client: &Client, asked: &mut Vec<Asked>, world: &mut World)
         }
         let way = if place.role == Role::Pod { Way::PodToService } else { Way::NodeToService };
         for ip in world.service.iter().filter(|ip| place.addresses.contains_key(&Family::of(ip))) {
-            let to = SocketAddr::new(*ip, 80);
+            let to = SocketAddr::new(*ip, SERVICE_PORT);
             for kind in [Kind::Tcp, Kind::TcpBulk, Kind::Udp] {
                 asked.push((question(way, kind, from, here, *ip), Task::Echo { kind, to, mtu: place.mtu }));
             }
@@ -257,8 +251,7 @@ async fn to_services(client: &Client, asked: &mut Vec<Asked>, world: &mut World)
             asked.push((question(Way::PodToApiServer, Kind::Tcp, from, here + 1, *ip), task));
         }
         if let Some(first) = world.service.first() {
-            let name = format!("echo.{}.svc", world.namespace);
-            let task = Task::Resolve { name, want: world.service.clone() };
+            let task = Task::Resolve { name: world.service_name(), want: world.service.clone() };
             asked.push((question(Way::PodToName, Kind::Name, from, here, *first), task));
         }
     }
@@ -266,39 +259,14 @@ async fn to_services(client: &Client, asked: &mut Vec<Asked>, world: &mut World)
 }
 
 /// Has a pod ask its questions.
-async fn exec(pods: &Api<Pod>, pod: &str, asked: Vec<Asked>, told: impl Fn()) -> Result<Vec<Outcome>> {
-    let params = AttachParams::default().stdin(true).stderr(false).max_stdout_buf_size(64 << 10);
-    let mut attached = pods.exec(pod, ["/usr/bin/overlane", "probe"], &params).await.context("exec")?;
-    let mut to = attached.stdin().context("no standard input")?;
-    let from = attached.stdout().context("no standard output")?;
-    let tasks: Vec<&Task> = asked.iter().map(|(_, task)| task).collect();
-    let mut line = serde_json::to_string(&tasks)?;
-    line.push('\n');
-    let write = async {
-        to.write_all(line.as_bytes()).await?;
-        to.flush().await
-    };
-    let read = async {
-        let mut answers: BTreeMap<usize, Answer> = BTreeMap::new();
-        let mut lines = BufReader::new(from).lines();
-        while answers.len() < asked.len() {
-            let Some(line) = lines.next_line().await? else { break };
-            let answer: Answer = serde_json::from_str(&line).map_err(std::io::Error::other)?;
-            told();
-            answers.insert(answer.task, answer);
-        }
-        Ok(answers)
-    };
-    let ((), mut answers) = tokio::try_join!(write, read).context("talk to the pod")?;
-    if answers.len() < asked.len() {
-        bail!("{} of {} answers came back", answers.len(), asked.len());
-    }
-    let outcome = |(place, (question, _)): (usize, Asked)| Outcome { question, result: seen(answers.remove(&place)) };
-    Ok(asked.into_iter().enumerate().map(outcome).collect())
+async fn questions(pods: &Api<Pod>, pod: &str, asked: Vec<Asked>, told: impl Fn()) -> Result<Vec<Outcome>> {
+    let (questions, tasks): (Vec<Question>, Vec<Task>) = asked.into_iter().unzip();
+    let answers = exec::probe(pods, pod, &tasks, told).await?;
+    let outcome = |(question, answer)| Outcome { question, result: seen(answer) };
+    Ok(questions.into_iter().zip(answers).map(outcome).collect())
 }
 
-fn seen(answer: Option<Answer>) -> Result<Seen> {
-    let answer = answer.context("no answer came back")?;
+fn seen(answer: Answer) -> Result<Seen> {
     if let Some(failure) = answer.failure {
         bail!(failure);
     }

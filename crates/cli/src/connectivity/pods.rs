@@ -15,10 +15,14 @@ use overlane_lab::check::plan::{Place, Role};
 use serde_json::json;
 use tokio::time::Instant;
 
+use crate::cluster::read::pod_is_ready;
+
 /// The port of echo servers on the pod network.
 pub const PORT: u16 = 8080;
 /// The same on the nodes' network, where others live too.
 pub const HOST_PORT: u16 = 28_080;
+/// The port of the Service before those on the pod network.
+pub const SERVICE_PORT: u16 = 80;
 /// Label of everything of the check.
 const APP: &str = "overlane-connectivity";
 const LOOK: Duration = Duration::from_millis(300);
@@ -83,7 +87,7 @@ impl World {
     async fn await_pods(&mut self, pods: &Api<Pod>, count: usize, until: Instant) -> Result<()> {
         loop {
             let listed = pods.list(&ListParams::default()).await.context("list the check's pods")?.items;
-            let waiting: Vec<&Pod> = listed.iter().filter(|pod| !is_ready(pod)).collect();
+            let waiting: Vec<&Pod> = listed.iter().filter(|pod| !pod_is_ready(pod)).collect();
             if waiting.is_empty() && listed.len() == count {
                 for pod in &listed {
                     self.add(pod);
@@ -114,6 +118,11 @@ impl World {
             port: if on_host { HOST_PORT } else { PORT },
             mtu: 0,
         });
+    }
+
+    /// The Service's name, as pods look it up.
+    pub fn service_name(&self) -> String {
+        format!("echo.{}.svc", self.namespace)
     }
 
     /// Takes everything away again, and waits until it is gone.
@@ -157,8 +166,8 @@ fn service() -> Result<Service> {
             "ipFamilyPolicy": "PreferDualStack",
             "selector": { "role": "pod" },
             "ports": [
-                { "name": "tcp", "protocol": "TCP", "port": 80, "targetPort": PORT },
-                { "name": "udp", "protocol": "UDP", "port": 80, "targetPort": PORT },
+                { "name": "tcp", "protocol": "TCP", "port": SERVICE_PORT, "targetPort": PORT },
+                { "name": "udp", "protocol": "UDP", "port": SERVICE_PORT, "targetPort": PORT },
             ],
         },
     }))?)
@@ -191,11 +200,6 @@ fn pod(node: &str, number: Option<usize>, image: &str) -> Result<Pod> {
             }],
         },
     }))?)
-}
-
-fn is_ready(pod: &Pod) -> bool {
-    let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
-    conditions.into_iter().flatten().any(|condition| condition.type_ == "Ready" && condition.status == "True")
 }
 
 fn describe(pod: &Pod) -> String {

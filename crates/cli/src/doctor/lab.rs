@@ -19,7 +19,7 @@ pub fn examine(lab: &LabClient, only: Option<&str>) -> Result<Vec<Finding>> {
         None => NodeRecord::all(&lab.paths)?,
     };
     let families = lab.record.families()?;
-    let mut findings = crate::lab::runtime()?.block_on(examine_cluster(lab, only));
+    let mut findings = crate::runtime::start()?.block_on(examine_cluster(lab, only));
     for node in &nodes {
         let path = netns::path(&lab.name, &Part::Node(node.number));
         findings.extend(machine::examine_inside(&path, &node.name, &families));

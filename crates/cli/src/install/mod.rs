@@ -33,7 +33,7 @@ pub fn run(args: &InstallArgs) -> Result<ExitCode> {
         out::print(&manifests(&wanted.values, &args.namespace)?)?;
         return Ok(ExitCode::SUCCESS);
     }
-    crate::lab::runtime()?.block_on(install(args, values))
+    crate::runtime::start()?.block_on(install(args, values))
 }
 
 fn values(args: &InstallArgs) -> Result<Values> {

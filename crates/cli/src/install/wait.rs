@@ -19,7 +19,10 @@ pub async fn until_ready(client: &Client, namespace: &str, patience: Duration) -
     let progress = Progress::new();
     let began = Instant::now();
     loop {
+        let asked = Instant::now();
         let status = ClusterStatus::read(client, Some(namespace)).await;
+        // A large cluster is asked the less often: most of the time is the API server's.
+        let pause = LOOK.max(asked.elapsed() * 4);
         // An API server that was just restarted, say, is no reason to give up early.
         let late = began.elapsed() > patience;
         match status {
@@ -44,7 +47,7 @@ pub async fn until_ready(client: &Client, namespace: &str, patience: Duration) -
             }
             Err(error) => progress.doing(&format!("waiting: {error:#}")),
         }
-        tokio::time::sleep(LOOK).await;
+        tokio::time::sleep(pause).await;
     }
 }
 

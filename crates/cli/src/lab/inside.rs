@@ -10,7 +10,7 @@ use crate::args::{ExecArgs, NodeArgs, OutsideArgs, OutsideHost};
 /// In a pod.
 pub fn exec(lab: &LabClient, args: &ExecArgs) -> Result<()> {
     // The runtime is gone before the namespace is entered: its threads would stay outside.
-    let inside = super::runtime()?.block_on(exec::pod(lab, &args.namespace, &args.pod))?;
+    let inside = crate::runtime::start()?.block_on(exec::pod(lab, &args.namespace, &args.pod))?;
     exec::become_command(&inside, &args.command).map(|never| match never {})
 }
 

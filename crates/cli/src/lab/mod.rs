@@ -20,14 +20,10 @@ use overlane_lab::{down, run};
 
 use crate::args::{ApiCommand, DeleteArgs, DownArgs, EchoArgs, LabArgs, LabCommand, LogsArgs, RunArgs};
 use crate::out::{self, Format};
+use crate::runtime;
 
 pub use show::render_check;
 pub use up::bring_up;
-
-/// A runtime for one command.
-pub fn runtime() -> Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().context("start a runtime")
-}
 
 /// Runs a command of `overlane lab`.
 pub fn run(args: LabArgs) -> Result<ExitCode> {
@@ -37,19 +33,19 @@ pub fn run(args: LabArgs) -> Result<ExitCode> {
         LabCommand::Down(down) => return end(&name, &down),
         LabCommand::Up(up) => return up::run(&name, &up),
         LabCommand::Demo => return crate::demo::run(&name),
-        LabCommand::Status(output) => return runtime()?.block_on(show::status(&open()?, output.output)),
-        LabCommand::Pods(pods) => runtime()?.block_on(show::pods(&open()?, &pods))?,
+        LabCommand::Status(output) => return runtime::start()?.block_on(show::status(&open()?, output.output)),
+        LabCommand::Pods(pods) => runtime::start()?.block_on(show::pods(&open()?, &pods))?,
         LabCommand::Kubeconfig(output) => show::kubeconfig(&open()?, output.output)?,
-        LabCommand::Run(args) => return runtime()?.block_on(start_pod(&open()?, &args)),
-        LabCommand::Delete(args) => runtime()?.block_on(delete_pods(&open()?, &args))?,
+        LabCommand::Run(args) => return runtime::start()?.block_on(start_pod(&open()?, &args)),
+        LabCommand::Delete(args) => runtime::start()?.block_on(delete_pods(&open()?, &args))?,
         LabCommand::Exec(exec) => inside::exec(&open()?, &exec)?,
         LabCommand::Node(node) => inside::node(&open()?, &node)?,
         LabCommand::Outside(outside) => inside::outside(&open()?, &outside)?,
-        LabCommand::Check(output) => return runtime()?.block_on(show::check(&open()?, output.output)),
+        LabCommand::Check(output) => return runtime::start()?.block_on(show::check(&open()?, output.output)),
         LabCommand::Logs(logs) => show_log(&open()?, &logs)?,
-        LabCommand::Program(program) => runtime()?.block_on(nodes::program(&open()?, &program))?,
-        LabCommand::Api(api) => runtime()?.block_on(change_api(&open()?, &api.command))?,
-        LabCommand::Nodes(nodes) => runtime()?.block_on(nodes::change(&open()?, &nodes.command))?,
+        LabCommand::Program(program) => runtime::start()?.block_on(nodes::program(&open()?, &program))?,
+        LabCommand::Api(api) => runtime::start()?.block_on(change_api(&open()?, &api.command))?,
+        LabCommand::Nodes(nodes) => runtime::start()?.block_on(nodes::change(&open()?, &nodes.command))?,
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -60,7 +56,7 @@ pub fn daemon(name: &str) -> Result<ExitCode> {
     let _ = overlane_lab::process::new_session();
     tracing_subscriber::fmt().with_ansi(false).with_target(false).with_writer(std::io::stderr).init();
     let name: LabName = name.parse().map_err(LabError::from)?;
-    runtime()?.block_on(async {
+    runtime::start()?.block_on(async {
         tokio::select! {
             done = daemon::run(&name) => done,
             told = daemon::until_told() => told,

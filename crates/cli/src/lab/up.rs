@@ -55,7 +55,7 @@ pub fn bring_up(plan: &Plan, patience: Duration, keep: bool) -> Result<LabStatus
             progress.doing(&at.doing);
         }
     };
-    let done = super::runtime()?.block_on(up::up(plan, patience, keep, told));
+    let done = crate::runtime::start()?.block_on(up::up(plan, patience, keep, told));
     progress.clear();
     done
 }

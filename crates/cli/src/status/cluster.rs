@@ -17,8 +17,7 @@ use overlane_install::{AGENT, CONTROLLER, PART_OF};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-/// Objects a page.
-const PAGE: u32 = 500;
+use crate::cluster::read::{each, node_conditions};
 
 /// A cluster's network.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -136,7 +135,7 @@ impl NodeStatus {
 impl ClusterStatus {
     /// Reads it. `namespace` is where the daemons are; without, they are looked for.
     pub async fn read(client: &Client, namespace: Option<&str>) -> Result<Self> {
-        // Of a large cluster's objects only what is shown is kept, page by page.
+        let (all_nodes, all_pods): (Api<Node>, Api<Pod>) = (Api::all(client.clone()), Api::all(client.clone()));
         let (mut pods, mut addresses) = (Vec::new(), Vec::new());
         let take_pod = |pod: Pod| {
             addresses.extend(addresses_of(&pod));
@@ -145,25 +144,26 @@ impl ClusterStatus {
             }
         };
         let mut nodes = Vec::new();
-        let take_node = |node: Node| nodes.push((node.name_any(), node.labels().clone(), conditions(&node)));
+        let take_node =
+            |node: Node| nodes.push((node.name_any(), node.labels().clone(), node_conditions(&node).to_vec()));
         let ((), (), configs, states) = tokio::try_join!(
-            each(Api::all(client.clone()), "nodes", take_node),
-            each(Api::all(client.clone()), "pods", take_pod),
+            each(&all_nodes, ListParams::default(), "nodes", take_node),
+            each(&all_pods, ListParams::default(), "pods", take_pod),
             ours::<NodeNetworkConfig>(Api::namespaced(client.clone(), NAMESPACE), "NodeNetworkConfigs"),
             ours::<NodeState>(Api::all(client.clone()), "NodeStates"),
         )?;
         let namespace = namespace.map(str::to_owned).or_else(|| daemons_namespace(&pods));
         let namespace = namespace.unwrap_or_else(|| NAMESPACE.to_owned());
+        // Nodes that the agents' selector leaves out (of another system, say) are none of ours.
+        let (agents, selector) = agents(client, &namespace, &pods).await?;
         let mut status = Self {
             network: network(client).await?,
             controllers: controllers(client, &namespace, &pods).await?,
-            agents: agents(client, &namespace, &pods).await?,
+            agents,
             ..Self::default()
         };
         let configs: BTreeMap<String, NodeNetworkConfig> = configs.into_iter().map(|c| (c.name_any(), c)).collect();
         let states: BTreeMap<String, NodeState> = states.into_iter().map(|s| (s.name_any(), s)).collect();
-        // Those that the agents' selector leaves out (of another system, say) are none of ours.
-        let selector = selector(client, &namespace).await?;
         let is_ours =
             |labels: &BTreeMap<String, String>| selector.iter().all(|(key, value)| labels.get(key) == Some(value));
         for (name, _, conditions) in nodes.iter().filter(|(_, labels, _)| is_ours(labels)) {
@@ -180,30 +180,13 @@ impl ClusterStatus {
     }
 }
 
-/// Hands every object on, page by page.
-pub async fn each<K>(api: Api<K>, what: &str, mut take: impl FnMut(K)) -> Result<()>
-where
-    K: Clone + DeserializeOwned + std::fmt::Debug,
-{
-    let mut params = ListParams::default().limit(PAGE);
-    loop {
-        let page = api.list(&params).await.with_context(|| format!("list {what}"))?;
-        let next = page.metadata.continue_.clone().filter(|next| !next.is_empty());
-        page.items.into_iter().for_each(&mut take);
-        match next {
-            Some(next) => params.continue_token = Some(next),
-            None => return Ok(()),
-        }
-    }
-}
-
 /// Objects of our kinds; none where the kind itself is unknown.
 async fn ours<K>(api: Api<K>, what: &str) -> Result<Vec<K>>
 where
     K: Clone + DeserializeOwned + std::fmt::Debug,
 {
     let mut found = Vec::new();
-    match each(api, what, |object| found.push(object)).await {
+    match each(&api, ListParams::default(), what, |object| found.push(object)).await {
         Err(error) if is_not_found(&error) => Ok(Vec::new()),
         other => other.map(|()| found),
     }
@@ -245,27 +228,24 @@ async fn network(client: &Client) -> Result<Option<NetworkStatus>> {
     }))
 }
 
-async fn agents(client: &Client, namespace: &str, pods: &[Pod]) -> Result<Daemons> {
+/// The agents, and the labels of the nodes that get one.
+async fn agents(client: &Client, namespace: &str, pods: &[Pod]) -> Result<(Daemons, BTreeMap<String, String>)> {
     let api: Api<DaemonSet> = Api::namespaced(client.clone(), namespace);
     let found = api.get_opt(AGENT).await.context("read the agents' DaemonSet")?;
-    let generation = found.as_ref().and_then(|set| set.metadata.generation);
-    let status = found.and_then(|set| set.status).unwrap_or_default();
+    let DaemonSet { metadata, spec, status } = found.unwrap_or_default();
+    let selector = spec.and_then(|spec| spec.template.spec?.node_selector).unwrap_or_default();
+    let status = status.unwrap_or_default();
     // A status of an older generation says nothing of the newest template.
-    let seen = status.observed_generation == generation;
-    Ok(Daemons {
+    let seen = status.observed_generation == metadata.generation;
+    let agents = Daemons {
         wanted: status.desired_number_scheduled,
         ready: status.number_ready,
         updated: if seen { status.updated_number_scheduled.unwrap_or_default() } else { 0 },
         leader: None,
         versions: versions(pods, AGENT),
         troubles: troubles(pods, AGENT),
-    })
-}
-
-async fn selector(client: &Client, namespace: &str) -> Result<BTreeMap<String, String>> {
-    let api: Api<DaemonSet> = Api::namespaced(client.clone(), namespace);
-    let found = api.get_opt(AGENT).await.context("read the agents' DaemonSet")?;
-    Ok(found.and_then(|set| set.spec?.template.spec?.node_selector).unwrap_or_default())
+    };
+    Ok((agents, selector))
 }
 
 async fn controllers(client: &Client, namespace: &str, pods: &[Pod]) -> Result<Daemons> {
@@ -326,10 +306,6 @@ fn addresses_of(pod: &Pod) -> Vec<IpAddr> {
     let live = on_pod_network && !matches!(phase, "Succeeded" | "Failed");
     let ips = pod.status.iter().filter(|_| live).flat_map(|status| status.pod_ips.iter().flatten());
     ips.filter_map(|ip| ip.ip.parse().ok()).collect()
-}
-
-fn conditions(node: &Node) -> Vec<NodeCondition> {
-    node.status.as_ref().and_then(|status| status.conditions.clone()).unwrap_or_default()
 }
 
 fn node_status(

@@ -12,7 +12,7 @@ use cluster::{ClusterStatus, Daemons, NodeStatus};
 
 /// Shows the cluster's network; exit code 1 if something is wrong with it.
 pub fn run(args: &StatusArgs) -> Result<ExitCode> {
-    let status = crate::lab::runtime()?.block_on(async {
+    let status = crate::runtime::start()?.block_on(async {
         let client = crate::cluster::client(&args.kube).await?;
         ClusterStatus::read(&client, None).await
     })?;

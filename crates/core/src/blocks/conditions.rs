@@ -50,7 +50,22 @@ pub enum Trouble {
     },
 }
 
+/// The reason of `NetworkUnavailable` once a node is served.
+pub const SERVED: &str = "OverlaneIsUp";
+
 impl Trouble {
+    /// Every reason that [`Self::reason`] gives: what an uninstall knows our conditions by.
+    pub const REASONS: [&str; 8] = [
+        "NoBlockAvailable",
+        "ForeignAllocator",
+        "StalePodCIDRs",
+        "BadPodCIDRs",
+        "PodCIDRTaken",
+        "BlockResting",
+        "WaitingForPodCIDRs",
+        "NoNodeAddress",
+    ];
+
     /// One word for it, as conditions and events have it.
     #[must_use]
     pub const fn reason(&self) -> &'static str {
@@ -174,7 +189,31 @@ pub(super) fn changes(given: &Given<'_>, served: bool, trouble: Option<&Trouble>
     let waiting = unavailable.map_or(now.tainted, |(unavailable, _)| *unavailable);
     if served && waiting && agent_is_ready(given) {
         let message = "the node has its blocks and its agent is ready".to_owned();
-        write(ConditionKind::NetworkUnavailable, unavailable, false, "OverlaneIsUp", message, false);
+        write(ConditionKind::NetworkUnavailable, unavailable, false, SERVED, message, false);
     }
     changes
+}
+
+#[cfg(test)]
+mod tests {
+    //! Must catch: a reason that an uninstall would not know again.
+    use super::*;
+
+    #[test]
+    fn every_reason_is_listed() {
+        let block = Cidr::host_range(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST));
+        let pod_cidrs = Vec::new;
+        let all = [
+            Trouble::NoBlockAvailable { pool: block },
+            Trouble::ForeignAllocator { pod_cidrs: pod_cidrs() },
+            Trouble::StalePodCidrs { pod_cidrs: pod_cidrs() },
+            Trouble::BadPodCidrs { reason: String::new() },
+            Trouble::PodCidrTaken { block, by: String::new() },
+            Trouble::BlockResting { block },
+            Trouble::WaitingForPodCidrs,
+            Trouble::NoNodeAddress { families: Vec::new() },
+        ];
+        let reasons: Vec<&str> = all.iter().map(Trouble::reason).collect();
+        assert_eq!(reasons, Trouble::REASONS);
+    }
 }
