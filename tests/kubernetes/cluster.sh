@@ -224,6 +224,8 @@ END
 }
 kubelet() { # NODE
   local node=$1 taints=() zero=0.0.0.0
+  # One that finds no runtime ends, and there is nobody here who would start it again.
+  wait_for "containerd on $node" 30 inside "$node" "$bin/ctr" -a /run/containerd/containerd.sock version
   (cd "$dir/pki" && { [ -e "$node.crt" ] || certificate "$node" "/O=system:nodes/CN=system:node:$node"; kubeconfig "$node"; })
   [ "$node" = cp ] && taints=(--register-with-taints=node-role.kubernetes.io/control-plane:NoSchedule --node-labels=node-role.overlane.test/control-plane=)
   has ipv6 && zero=::
@@ -280,7 +282,9 @@ node() { # NODE: everything on it but the control plane
   machine "$1"
   runtime "$1"
   wait_for "containerd on $1" 30 inside "$1" "$bin/ctr" -a /run/containerd/containerd.sock version
-  load "$1" "$base"/images/*.tar
+  local images=()
+  [ ! -e "$dir/imports" ] || mapfile -t images <"$dir/imports"
+  load "$1" "$base"/images/*.tar "${images[@]}"
   kubelet "$1"
   proxy "$1"
 }
@@ -297,17 +301,37 @@ load() { # NODE FILE...: imports images that the node has not got from the very 
   done
 }
 silence() { # NODE: ends every container, then every program
-  local node=$1 pid
+  local node=$1 shim pid groups=()
   alive "$node" keeper || return 0
   finish "$node" kubelet KILL
   finish "$node" kube-proxy KILL
   finish "$node" containerd KILL
-  # What containerd started lives in the node's mount namespace, or in one made from it, and in cgroups of its name.
+  # What containerd started lives in the node's mount namespace, or in one made from it.
   for shim in $(pgrep -f "containerd-shim-runc-v2 -namespace k8s.io .* -address /run/containerd/containerd.sock" || true); do
     [ "$(readlink "/proc/$shim/ns/mnt")" = "$(readlink "/proc/$(cat "$dir/$node/keeper.pid")/ns/mnt")" ] || continue
-    for pid in $(pgrep -P "$shim" || true); do kill -KILL "$pid" 2>/dev/null || true; done
+    for pid in $(pgrep -P "$shim" || true); do
+      mapfile -t -O "${#groups[@]}" groups < <(sed -nE 's|^[0-9]+:.*:/k8s.io/([0-9a-f]{64})(/.*)?$|\1|p' "/proc/$pid/cgroup" 2>/dev/null | sort -u)
+      kill -KILL "$pid" 2>/dev/null || true
+    done
     kill -KILL "$shim" 2>/dev/null || true
   done
+  [ "${#groups[@]}" = 0 ] || groups_gone "${groups[@]}"
+}
+# Control groups belong to the machine and outlive the processes of containers that nobody deletes: as a reboot would,
+# this takes them away. The next kubelet looks at each that is left, for seconds, before it starts a pod.
+groups_gone() { # CONTAINER...
+  local tries=50 id left
+  until [ $((tries -= 1)) = 0 ]; do
+    left=()
+    for id in $(printf '%s\n' "$@" | sort -u); do
+      find /sys/fs/cgroup{,/*}/k8s.io/"$id" -depth -type d -exec rmdir {} + 2>/dev/null || true
+      ! ls -d /sys/fs/cgroup{,/*}/k8s.io/"$id" 2>/dev/null | grep -q . || left+=("$id")
+    done
+    [ "${#left[@]}" != 0 ] || return 0
+    set -- "${left[@]}"
+    sleep 0.1
+  done
+  die "control groups of ended containers stay: ${left[*]}"
 }
 
 up() {
@@ -356,7 +380,7 @@ down() {
   for node in $(ip netns list | awk '{print $1}' | grep "^$NAME-" || true); do ip netns del "$node"; done
   [ ! -e "$dir/sysctls" ] || { sysctl -qp "$dir/sysctls" 2>/dev/null || true; rm -f "$dir/sysctls"; }
   # Mounts went with their namespaces; what stays are logs.
-  rm -rf "$dir"/*/containerd "$dir"/*/kubelet "$dir"/*/etcd "$dir"/*/imported.* "$dir"/*/{etc,opt,var}{,.work} "$dir"/pki "$dir"/settings 2>/dev/null || true
+  rm -rf "$dir"/*/containerd "$dir"/*/kubelet "$dir"/*/etcd "$dir"/*/imported.* "$dir"/*/{etc,opt,var}{,.work} "$dir"/pki "$dir"/settings "$dir"/imports 2>/dev/null || true
 }
 
 case ${1:-} in
@@ -367,6 +391,7 @@ case ${1:-} in
   kubeconfig) echo "$dir/pki/admin.kubeconfig" ;;
   import)
     shift
+    realpath "$@" >>"$dir/imports" # for nodes that join later
     for node in $(all_nodes); do ! alive "$node" keeper || load "$node" "$@"; done ;;
   start)
     case $3 in

@@ -64,7 +64,8 @@ fn books_balance(cluster: &Cluster, node: &str) {
 fn until_ready(cluster: &Cluster, node: &str, limit: Duration) {
     eventually(limit, &format!("{node} is ready"), || {
         std::thread::sleep(Duration::from_millis(300));
-        let object = cluster.get(&["node", node]);
+        // One that joins has no object at first.
+        let object = cluster.list(&["nodes"]).into_iter().find(|object| name(object) == node).unwrap_or_default();
         ensure(condition(&object, "Ready").is_some_and(|(status, _)| status == "True"), || {
             object["status"]["conditions"].to_string()
         })
