@@ -8,7 +8,7 @@ use overlane_datapath::netlink::NetlinkError;
 use overlane_datapath::pod;
 
 use crate::ledger::Ledger;
-use crate::links::pod_links;
+use crate::links::{limits_without_link, pod_links};
 use crate::node::Node;
 use crate::store::log::LogError;
 use crate::store::{Found, Report, Store};
@@ -68,6 +68,11 @@ pub fn reconcile(node: &Node, report: &Report) -> Result<(), NetlinkError> {
         for link in unknown {
             adopt(node, link, addresses.get(&link.index).map_or(&[][..], Vec::as_slice));
         }
+    }
+    let limits = limits_without_link()?;
+    if !limits.is_empty() {
+        tracing::info!(links = ?limits, "remove what limited links that are gone");
+        node.wirer.reap(&limits)?;
     }
     for lease in node.ledger.leases() {
         settle(node, &lease, links.contains_key(&lease.link));

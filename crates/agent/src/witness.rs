@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use overlane_core::ipam::{Attachment, Lease, LeaseState, NetnsId, PodName};
+use overlane_core::rate::Bandwidth;
 use overlane_datapath::netlink::{NetlinkError, Socket};
 use overlane_datapath::rtnl::link::Link;
 use overlane_datapath::rtnl::route::Hop;
@@ -55,6 +56,7 @@ pub fn lease(link: &Link, addresses: &[IpAddr], id: u64, began_ns: u64) -> Optio
         link: link.name.clone(),
         // No link tells which ports lead to it.
         ports: Vec::new(),
+        bandwidth: Bandwidth::default(),
         netns: NetnsId { nsid: link.peer_nsid, inode: 0, path: String::new() },
         began_ns,
         state: LeaseState::Active,

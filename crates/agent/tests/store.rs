@@ -26,6 +26,7 @@ fn request(n: u64, began_ns: u64) -> AddRequest {
         network: "overlane".into(),
         pod: None,
         ports: Vec::new(),
+        bandwidth: overlane_core::rate::Bandwidth::default(),
         link: format!("ovlp{n}x{began_ns}"),
         netns: NetnsId { nsid: Some(i32::try_from(n).unwrap()), inode: 100 + n, path: format!("/run/netns/{n}") },
         began_ns,

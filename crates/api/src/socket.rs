@@ -12,7 +12,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 /// The protocol version that this build speaks.
-pub const PROTOCOL: u32 = 2;
+pub const PROTOCOL: u32 = 3;
 /// The oldest protocol version that this build's agent still serves.
 pub const OLDEST: u32 = 1;
 /// The longest frame that either side reads, in bytes. A GC call that names 250 attachments takes about 40 KiB.
@@ -90,6 +90,24 @@ pub struct AddCall {
     /// Ports of the node that are to lead to the pod; from protocol 2.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ports: Vec<PortMap>,
+    /// Limits of the pod's traffic; from protocol 3.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bandwidth: Option<Bandwidth>,
+}
+
+/// Limits of a pod's traffic. Rates in bits a second, bursts in bits; a rate of 0 is no limit, a burst of 0 leaves it to
+/// the agent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Bandwidth {
+    /// Towards the pod.
+    pub ingress_rate: u64,
+    /// Burst towards the pod.
+    pub ingress_burst: u64,
+    /// From the pod.
+    pub egress_rate: u64,
+    /// Burst from the pod.
+    pub egress_burst: u64,
 }
 
 /// A port of the node that leads to a pod.
@@ -257,6 +275,7 @@ impl Call {
     #[must_use]
     pub fn protocol(&self) -> u32 {
         match self {
+            Self::Add(call) if call.bandwidth.is_some() => 3,
             Self::Add(call) if !call.ports.is_empty() => 2,
             _ => 1,
         }

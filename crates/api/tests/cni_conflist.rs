@@ -30,6 +30,7 @@ fn conflist() {
             {
               "type": "overlane-cni",
               "capabilities": {
+                "bandwidth": true,
                 "dns": true,
                 "portMappings": true
               },

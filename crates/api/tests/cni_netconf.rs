@@ -63,9 +63,12 @@ fn capabilities() {
     let want = Bandwidth { ingress_rate: 1_000_000, ingress_burst: u32::MAX.into(), ..Bandwidth::default() };
     assert_eq!(conf.runtime_config.bandwidth, Some(want));
     assert_eq!(conf.result_dns().search, ["a.b"]);
-    let refused = conf.refuse_unsupported().unwrap_err();
+    conf.refuse_unsupported().unwrap();
+    let asked = conf.runtime_config.bandwidth.unwrap().to_agent().unwrap();
+    assert_eq!((asked.ingress_rate, asked.egress_rate), (1_000_000, 0));
+    let refused = netconf(json!({"runtimeConfig": {"mac": "02:00:00:00:00:01"}})).refuse_unsupported().unwrap_err();
     assert_eq!(refused.code(), 2);
-    assert!(refused.to_string().contains("runtimeConfig.bandwidth") && refused.to_string().contains("1000000"));
+    assert!(refused.to_string().contains("runtimeConfig.mac") && refused.to_string().contains("02:00"));
 }
 
 fn env(verb: &str) -> Env {
@@ -178,6 +181,8 @@ fn capabilities_as_containerd_writes_them() {
         (vec!["10.0.0.10".to_owned()], vec!["a.b".to_owned()])
     );
     conf.refuse_unsupported().unwrap();
+    // Bursts alone limit nothing.
+    assert_eq!(conf.runtime_config.bandwidth.unwrap().to_agent(), None);
     let limited = netconf(json!({"runtimeConfig": {"bandwidth": {"IngressRate": 1000}}}));
-    assert!(limited.refuse_unsupported().is_err());
+    assert_eq!(limited.runtime_config.bandwidth.unwrap().to_agent().unwrap().ingress_rate, 1000);
 }

@@ -74,6 +74,7 @@ fn add(
         deadline_ns: clock::after(began_ns, conf.timeouts.add),
         pod,
         ports: conf.runtime_config.port_mappings.iter().filter_map(PortMapping::to_agent).collect(),
+        bandwidth: conf.runtime_config.bandwidth.and_then(|limits| limits.to_agent()),
     });
     match ask(&conf, call, Some(opened.as_fd()), began_ns, conf.timeouts.add)? {
         Outcome::Added(endpoint) => {

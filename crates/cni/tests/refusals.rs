@@ -159,7 +159,7 @@ fn answers_that_are_none() {
         (vec![0xff; 4], 103, "longer than"),
         (framed(b"garbage"), 103, "read the agent's answer"),
         (framed(b""), 103, "read the agent's answer"),
-        (framed(&other), 103, "the agent speaks protocol 9"),
+        (framed(&other), 103, "the agent speaks protocol 10"),
         (
             framed(&serde_json::to_vec(&Response { protocol: 1, outcome: Outcome::Done }).unwrap()),
             103,

@@ -315,6 +315,27 @@ fn a_long_request_arrives_whole() {
     assert_eq!(gc.valid.len(), 9000);
 }
 
+/// Must catch: limits that an older agent would pass over in silence; a call without any that it would refuse.
+#[test]
+fn limits_are_asked_of_an_agent_that_knows_them() {
+    for (limits, protocol, asked) in [
+        (
+            json!({"IngressRate": 1000, "IngressBurst": u32::MAX, "EgressRate": 0}),
+            3,
+            json!({"ingressRate": 1000, "ingressBurst": u32::MAX, "egressRate": 0, "egressBurst": 0}),
+        ),
+        (json!({"IngressRate": 0, "IngressBurst": u32::MAX}), 1, Value::Null),
+    ] {
+        let (site, holder) = (Site::new(), Holder::new());
+        let agent = serve(site.listen(), answering(Outcome::Added(endpoint())));
+        let conf = site.conf("1.1.0", json!({"runtimeConfig": {"bandwidth": limits}}));
+        let path = holder.path();
+        call_with("ADD", &[("CNI_NETNS", path.as_str())], conf.to_string().as_bytes());
+        let seen = serde_json::to_value(&agent.join().unwrap().request).unwrap();
+        assert_eq!((&seen["protocol"], &seen["call"]["bandwidth"]), (&json!(protocol), &asked), "{seen}");
+    }
+}
+
 /// Must catch: host ports that an older agent would pass over in silence; a call without any that it would refuse.
 #[test]
 fn ports_are_asked_of_an_agent_that_knows_them() {

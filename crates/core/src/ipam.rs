@@ -130,6 +130,7 @@ impl Ipam {
             addresses,
             link: request.link.clone(),
             ports: request.ports.clone(),
+            bandwidth: request.bandwidth,
             netns: request.netns.clone(),
             began_ns,
             state: LeaseState::Wiring,

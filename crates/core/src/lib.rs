@@ -13,3 +13,4 @@ pub mod ipam;
 pub mod masq;
 pub mod plan;
 pub mod ports;
+pub mod rate;

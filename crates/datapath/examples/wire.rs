@@ -16,6 +16,7 @@ use overlane_core::cluster::Routing;
 use overlane_core::family::Family;
 use overlane_core::masq::MasqConfig;
 use overlane_core::plan::{self, NodeInput, NodePlan, Peer, PodElement, PodMember};
+use overlane_core::rate::Bandwidth;
 use overlane_datapath::netlink::Socket;
 use overlane_datapath::netns::Netns;
 use overlane_datapath::nft::{PodChange, Table};
@@ -242,7 +243,17 @@ fn spec(n: usize, families: &[Family], prefsrc: BTreeMap<Family, IpAddr>) -> Out
     let addresses = families.iter().map(address).collect::<Result<_, _>>()?;
     let mac = owned::pod_mac(&link);
     let alias = owned::pod_alias("default", "a-pod", "0123456789");
-    Ok(PodSpec { link, alias, ifname: "eth0".to_owned(), mac, mtu: 1500, addresses, from_loopback: false, prefsrc })
+    Ok(PodSpec {
+        link,
+        alias,
+        ifname: "eth0".to_owned(),
+        mac,
+        mtu: 1500,
+        addresses,
+        from_loopback: false,
+        bandwidth: Bandwidth::default(),
+        prefsrc,
+    })
 }
 
 /// A namespace that lives for as long as the value.

@@ -12,6 +12,10 @@ use crate::mac::Mac;
 pub const LINK_PREFIX: &str = "ovl";
 /// The host's end of a pod's link begins so.
 pub const POD_LINK_PREFIX: &str = "ovlp";
+/// The link that a pod's packets wait in, if they are limited, begins so.
+pub const SHAPER_LINK_PREFIX: &str = "ovlb";
+/// The kind of such a link.
+pub const SHAPER_KIND: &str = "ifb";
 /// The tunnel device begins so (reserved).
 pub const TUNNEL_LINK_PREFIX: &str = "ovlx";
 /// Every pod link's host end has this address, so that a pod's permanent neighbour never changes.
@@ -105,7 +109,33 @@ pub fn pod_alias(namespace: &str, pod: &str, container_id: &str) -> String {
 /// Whether a link's name is one that [`pod_link_name`] makes.
 #[must_use]
 pub fn is_pod_link(name: &str) -> bool {
-    name.strip_prefix(POD_LINK_PREFIX).is_some_and(|rest| rest.len() == 11 && rest.bytes().all(|b| BASE32.contains(&b)))
+    is_numbered(name, POD_LINK_PREFIX)
+}
+
+/// The link that the packets of the pod behind `link` wait in.
+#[must_use]
+pub fn shaper_link_name(link: &str) -> String {
+    format!("{SHAPER_LINK_PREFIX}{}", link.strip_prefix(POD_LINK_PREFIX).unwrap_or(link))
+}
+
+/// The pod's link that a link of [`shaper_link_name`] is for; none if the name is no such.
+#[must_use]
+pub fn shaped_link(name: &str) -> Option<String> {
+    is_numbered(name, SHAPER_LINK_PREFIX).then(|| name.replacen(SHAPER_LINK_PREFIX, POD_LINK_PREFIX, 1))
+}
+
+/// Whether a link of this name and kind is one that is made for a pod.
+#[must_use]
+pub fn is_for_pod(name: &str, kind: Option<&str>) -> bool {
+    match kind {
+        Some("veth") => is_pod_link(name),
+        Some(SHAPER_KIND) => shaped_link(name).is_some(),
+        _ => false,
+    }
+}
+
+fn is_numbered(name: &str, prefix: &str) -> bool {
+    name.strip_prefix(prefix).is_some_and(|rest| rest.len() == 11 && rest.bytes().all(|b| BASE32.contains(&b)))
 }
 
 /// FNV-1a with a final mix: short inputs that differ in one byte differ in all bits. Not against an adversary: a name
@@ -142,7 +172,10 @@ mod tests {
         for n in 0..10_000_u64 {
             let name = pod_link_name("0123456789abcdef", "eth0", n);
             assert_eq!(name.len(), 15);
-            assert!(is_pod_link(&name), "{name}");
+            assert!(is_pod_link(&name) && is_for_pod(&name, Some("veth")), "{name}");
+            let shaper = shaper_link_name(&name);
+            assert_eq!((shaper.len(), shaped_link(&shaper).as_deref()), (15, Some(name.as_str())));
+            assert!(is_for_pod(&shaper, Some("ifb")) && !is_for_pod(&shaper, Some("veth")) && !is_pod_link(&shaper));
             assert!(seen.insert(name.clone()), "{name} twice");
             let mac = pod_mac(&name);
             assert_eq!(mac[0] & 3, 2, "locally administered unicast");

@@ -64,8 +64,7 @@ pub fn remove_all(removal: &Removal<'_>) -> Removed {
 /// The kernel could not be read.
 pub fn leftovers() -> Result<Vec<String>, NetlinkError> {
     let mut socket = Socket::route()?;
-    let links = socket.dump(link::list(Some("veth")))?;
-    let links = links.iter().filter_map(Link::read).filter(|link| owned::is_pod_link(&link.name)).count();
+    let links = pod_links(&mut socket)?.iter().filter(|link| owned::is_pod_link(&link.name)).count();
     let routes = node::observed_routes(&mut socket)?.len();
     let mut found = Vec::new();
     found.extend((links > 0).then(|| format!("{links} pod links")));
@@ -82,13 +81,24 @@ fn routes(socket: &mut Socket) -> Requests {
 
 /// Moves them to the dying group and deletes that: one wait for all.
 fn links(socket: &mut Socket) -> Requests {
-    let list = socket.dump(link::list(Some("veth")))?;
-    let ours: Vec<_> = list.iter().filter_map(Link::read).filter(|l| owned::is_pod_link(&l.name)).collect();
-    let mut requests: Vec<_> = ours.iter().map(|l| link::set_group(l.index, &l.name, owned::DYING_GROUP)).collect();
+    let mut requests: Vec<_> =
+        pod_links(socket)?.iter().map(|l| link::set_group(l.index, &l.name, owned::DYING_GROUP)).collect();
     if !requests.is_empty() {
         requests.push(link::delete_group(owned::DYING_GROUP));
     }
     Ok(requests)
+}
+
+/// Pods' links and what limits them.
+fn pod_links(socket: &mut Socket) -> Result<Vec<Link>, NetlinkError> {
+    let mut ours = Vec::new();
+    for kind in ["veth", owned::SHAPER_KIND] {
+        let listed = socket.dump(link::list(Some(kind)))?;
+        // A kernel that has no such kind lists all links.
+        let is_ours = |l: &Link| l.kind.as_deref() == Some(kind) && owned::is_for_pod(&l.name, Some(kind));
+        ours.extend(listed.iter().filter_map(Link::read).filter(is_ours));
+    }
+    Ok(ours)
 }
 
 impl Removed {

@@ -46,6 +46,10 @@ pub fn faults(node: &Ns, live: &[Live], dead: &[(String, Ns)]) -> Vec<String> {
         let names: Vec<&str> = links.iter().map(|l| l.name.as_str()).collect();
         found.push(format!("{} pod links for {} sandboxes: {names:?}", links.len(), live.len()));
     }
+    // What holds a pod to its limits goes with its link.
+    let shapers = ip::links(node).into_iter().filter_map(|l| Some(l.name.strip_prefix("ovlb")?.to_owned()));
+    let of_nobody = |rest: &String| !links.iter().any(|l| l.name.ends_with(rest.as_str()));
+    found.extend(shapers.filter(of_nobody).map(|rest| format!("ovlb{rest} holds nobody to a limit")));
     routes(node, &wanted, &mut found);
     elements(node, &wanted, &mut found);
     neighbours(node, &wanted, &mut found);

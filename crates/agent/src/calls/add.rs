@@ -10,6 +10,7 @@ use overlane_api::cni::code;
 use overlane_api::socket::{self, AddCall, Endpoint, Failure, Outcome, PortProtocol};
 use overlane_core::ipam::{AddRequest, Lease, LeaseState, NetnsId, PodName, Refusal};
 use overlane_core::ports::{PortMapping, Protocol};
+use overlane_core::rate::{Bandwidth, RateLimit};
 use overlane_datapath::netns::Netns;
 use overlane_datapath::{conntrack, mac};
 use overlane_datapath::{owned, pod};
@@ -151,9 +152,17 @@ fn request(call: AddCall, ns: &Netns) -> Result<AddRequest, Failure> {
         network: call.network,
         pod: call.pod.map(|pod| PodName { namespace: pod.namespace, name: pod.name, uid: pod.uid }),
         ports: call.ports.into_iter().map(port).collect(),
+        bandwidth: call.bandwidth.map(limits).unwrap_or_default(),
         netns: NetnsId { nsid: Some(nsid), inode: ns.inode(), path: call.netns_path },
         began_ns: call.began_ns,
     })
+}
+
+fn limits(of: socket::Bandwidth) -> Bandwidth {
+    Bandwidth {
+        ingress: RateLimit::new(of.ingress_rate, of.ingress_burst),
+        egress: RateLimit::new(of.egress_rate, of.egress_burst),
+    }
 }
 
 fn port(of: socket::PortMap) -> PortMapping {

@@ -21,6 +21,7 @@ pub fn pod_spec(lease: &Lease, env: &Env) -> PodSpec {
         mtu: env.mtu,
         addresses: lease.addresses.clone(),
         from_loopback: PortMember::of(&lease.ports, &lease.addresses).any(|port| is_for_loopback(&port)),
+        bandwidth: lease.bandwidth,
         prefsrc: env.node_ips.clone(),
     }
 }

@@ -67,6 +67,7 @@ fn kind(fault: &Fault) -> &'static str {
         Fault::Neighbour { .. } => "neighbour",
         Fault::Route { .. } => "route",
         Fault::Address { .. } => "address",
+        Fault::Limit { .. } => "limit",
         _ => "link",
     }
 }

@@ -7,6 +7,7 @@ use std::net::IpAddr;
 
 use overlane_core::ipam;
 use overlane_core::ports::{PortMapping, Protocol};
+use overlane_core::rate::{Bandwidth, RateLimit};
 use serde::{Deserialize, Serialize};
 
 /// One event.
@@ -87,6 +88,10 @@ pub struct Lease {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     ports: Vec<Port>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    ingress: Option<Limit>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    egress: Option<Limit>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     nsid: Option<i32>,
     #[serde(default)]
     netns_inode: u64,
@@ -116,6 +121,17 @@ pub struct Port {
     host_ip: Option<IpAddr>,
     host_port: u16,
     pod_port: u16,
+}
+
+/// A limit of one direction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Limit {
+    /// Bits a second.
+    rate: u64,
+    /// Bits.
+    #[serde(default)]
+    burst: u64,
 }
 
 /// A lease's state.
@@ -160,9 +176,22 @@ impl TryFrom<Port> for PortMapping {
     }
 }
 
+impl From<RateLimit> for Limit {
+    fn from(of: RateLimit) -> Self {
+        Self { rate: of.bits(), burst: of.burst_bits() }
+    }
+}
+
+impl Limit {
+    fn read(self) -> Option<RateLimit> {
+        RateLimit::new(self.rate, self.burst)
+    }
+}
+
 impl From<&ipam::Lease> for Lease {
     fn from(of: &ipam::Lease) -> Self {
-        let ipam::Lease { id, attachment, network, pod, addresses, link, ports, netns, began_ns, state } = of;
+        let ipam::Lease { id, attachment, network, pod, addresses, link, ports, bandwidth, netns, began_ns, state } =
+            of;
         Self {
             id: *id,
             attachment: attachment.into(),
@@ -175,6 +204,8 @@ impl From<&ipam::Lease> for Lease {
             addresses: addresses.clone(),
             link: link.clone(),
             ports: ports.iter().map(Port::from).collect(),
+            ingress: bandwidth.ingress.map(Limit::from),
+            egress: bandwidth.egress.map(Limit::from),
             nsid: netns.nsid,
             netns_inode: netns.inode,
             netns_path: netns.path.clone(),
@@ -198,6 +229,7 @@ impl From<Lease> for ipam::Lease {
             addresses: of.addresses,
             link: of.link,
             ports: of.ports.into_iter().filter_map(|port| port.try_into().ok()).collect(),
+            bandwidth: Bandwidth { ingress: of.ingress.and_then(Limit::read), egress: of.egress.and_then(Limit::read) },
             netns: ipam::NetnsId { nsid: of.nsid, inode: of.netns_inode, path: of.netns_path },
             began_ns: of.began_ns,
             state: match of.state {
@@ -260,6 +292,7 @@ mod tests {
             addresses: vec!["10.244.2.1".parse().unwrap(), "fd12::1".parse().unwrap()],
             link: "ovlpabcdefghijk".into(),
             ports: Vec::new(),
+            bandwidth: Bandwidth::default(),
             netns: ipam::NetnsId { nsid: Some(3), inode: 4_026_532_000, path: "/run/netns/x".into() },
             began_ns: 123,
             state,
@@ -277,6 +310,7 @@ mod tests {
             PortMapping { protocol: Protocol::Udp, host_ip: None, host_port: 53, pod_port: 5353 },
             PortMapping { protocol: Protocol::Tcp, host_ip: "::1".parse().ok(), host_port: 80, pod_port: 8080 },
         ];
+        bare.bandwidth = Bandwidth { ingress: RateLimit::new(1_000_000, 5), egress: RateLimit::new(u64::MAX, 0) };
         let addresses = bare.addresses.clone();
         let mut events: Vec<Event> =
             [lease(Wiring), lease(Active), lease(Draining), bare].map(|l| Event::Began(Box::new(l))).into();

@@ -73,6 +73,7 @@ impl Client {
     pub fn begin_add(&self, id: &str, netns: &Path, began_ns: u64, patience: Duration) -> Pending {
         let call = Call::Add(AddCall {
             ports: Vec::new(),
+            bandwidth: None,
             attachment: attachment(id),
             network: NETWORK.into(),
             netns_path: netns.display().to_string(),

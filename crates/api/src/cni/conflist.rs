@@ -40,7 +40,7 @@ impl Conflist {
             name: &self.name,
             plugins: [Plugin {
                 kind: &self.plugin,
-                capabilities: Capabilities { dns: true, port_mappings: true },
+                capabilities: Capabilities { bandwidth: true, dns: true, port_mappings: true },
                 run_dir: self.run_dir.to_string_lossy().into_owned(),
                 socket: self.socket.to_string_lossy().into_owned(),
             }],
@@ -76,6 +76,7 @@ struct Plugin<'a> {
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Capabilities {
+    bandwidth: bool,
     dns: bool,
     port_mappings: bool,
 }

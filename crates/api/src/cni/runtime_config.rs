@@ -104,6 +104,20 @@ impl PortMapping {
     }
 }
 
+impl Bandwidth {
+    /// As the agent is told; none if nothing is limited.
+    #[must_use]
+    pub fn to_agent(&self) -> Option<socket::Bandwidth> {
+        let Self { ingress_rate, ingress_burst, egress_rate, egress_burst } = *self;
+        (ingress_rate > 0 || egress_rate > 0).then_some(socket::Bandwidth {
+            ingress_rate,
+            ingress_burst,
+            egress_rate,
+            egress_burst,
+        })
+    }
+}
+
 impl RuntimeConfig {
     pub(super) fn parse(conf: &Object<'_>) -> Result<Self, Error> {
         let Some(given) = conf.object("runtimeConfig")? else {
@@ -119,7 +133,7 @@ impl RuntimeConfig {
                 search: dns.searches,
                 options: dns.options,
             }),
-            unsupported: ["bandwidth", "ips", "ipRanges", "mac"].into_iter().find_map(|key| {
+            unsupported: ["ips", "ipRanges", "mac"].into_iter().find_map(|key| {
                 let value = given.get(key).filter(|value| !asks_nothing(value))?;
                 Some((given.path_of(key), shown(&value.to_string())))
             }),

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use crate::cidr::Cidr;
 use crate::family::Family;
 use crate::ports::PortMapping;
+use crate::rate::Bandwidth;
 
 /// What a runtime attaches to the network: an interface of a container.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -94,6 +95,8 @@ pub struct Lease {
     pub link: String,
     /// Ports of the node that lead to the pod.
     pub ports: Vec<PortMapping>,
+    /// Limits of the pod's traffic.
+    pub bandwidth: Bandwidth,
     /// The pod's network namespace.
     pub netns: NetnsId,
     /// When the ADD began.
@@ -115,6 +118,8 @@ pub struct AddRequest {
     pub link: String,
     /// Ports of the node that are to lead to the pod.
     pub ports: Vec<PortMapping>,
+    /// Limits of the pod's traffic.
+    pub bandwidth: Bandwidth,
     /// The pod's network namespace, with its `nsid`.
     pub netns: NetnsId,
     /// When the ADD began.

@@ -34,6 +34,7 @@ fn attachment(name: &str) -> Attachment {
 fn request(name: &str, began_ns: u64) -> AddRequest {
     AddRequest {
         ports: Vec::new(),
+        bandwidth: overlane_core::rate::Bandwidth::default(),
         attachment: attachment(name),
         network: "net".to_owned(),
         pod: None,

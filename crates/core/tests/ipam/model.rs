@@ -127,6 +127,7 @@ impl World {
         self.links += 1;
         let request = AddRequest {
             ports: Vec::new(),
+            bandwidth: overlane_core::rate::Bandwidth::default(),
             attachment: name(container),
             network: if container.is_multiple_of(4) { "other" } else { "net" }.to_owned(),
             pod: None,

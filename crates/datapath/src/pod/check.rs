@@ -4,8 +4,9 @@ use std::net::IpAddr;
 
 use nix::errno::Errno;
 use overlane_core::family::Family;
+use overlane_core::rate::RateLimit;
 
-use super::{PodSpec, requests};
+use super::{PodSpec, requests, shape};
 use crate::mac::{self, Mac};
 use crate::netlink::{Message, NetlinkError, Socket};
 use crate::owned;
@@ -78,6 +79,14 @@ pub enum Fault {
         /// The destination.
         destination: overlane_core::cidr::Cidr,
     },
+    /// The pod's traffic is not held to a limit.
+    #[error("nothing holds {link} to {limit}")]
+    Limit {
+        /// The link.
+        link: String,
+        /// The limit.
+        limit: RateLimit,
+    },
     /// A permanent neighbour is missing or another.
     #[error("neighbour {address} is missing or not permanent on {link}")]
     Neighbour {
@@ -101,6 +110,7 @@ pub(super) fn host(socket: &mut Socket, spec: &PodSpec) -> Result<Vec<Fault>, Ne
         let routes: Vec<Route> = read(none_if_absent(routes)?, Route::read);
         route_fault(&routes, &requests::host_route(spec, *address, index), &spec.link, &mut faults);
     }
+    shape::faults(socket, spec, index, &mut faults)?;
     Ok(faults)
 }
 

@@ -6,12 +6,14 @@
 mod check;
 mod nsid;
 mod requests;
+mod shape;
 mod wirer;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use overlane_core::family::Family;
+use overlane_core::rate::Bandwidth;
 
 pub use check::Fault;
 pub use nsid::{interface_name, is_alive, netnsid_assign, netnsid_of};
@@ -39,6 +41,8 @@ pub struct PodSpec {
     pub addresses: Vec<IpAddr>,
     /// Packets from and to 127.0.0.0/8 may pass the link, translated: ports of the node lead to the pod.
     pub from_loopback: bool,
+    /// Limits of the pod's traffic.
+    pub bandwidth: Bandwidth,
     /// The source that the node itself uses towards the pod, by family.
     pub prefsrc: BTreeMap<Family, IpAddr>,
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 
 use super::check::{self, Fault};
-use super::{PodSpec, Retiring, WireError, Wired, requests};
+use super::{PodSpec, Retiring, WireError, Wired, requests, shape};
 use crate::netlink::{Message, NetlinkError, Refused, Request, Socket};
 use crate::netns::{Netns, NetnsError};
 use crate::node::main_table;
@@ -61,8 +61,8 @@ impl Wirer {
         self.with_socket(|socket| retire(socket, links))
     }
 
-    /// Deletes links of ours, all of them with one wait of the kernel (a grace period of some ten milliseconds).
-    /// What is gone already is success; a link that is no veth or not named like a pod link is left alone.
+    /// Deletes pods' links of ours and what limited them, all of them with one wait of the kernel (a grace period of some ten milliseconds).
+    /// What is gone already is success; a link that is not by name and kind what is made for a pod is left alone.
     ///
     /// # Errors
     /// Netlink does not work, or the kernel refused for another reason than absence.
@@ -122,7 +122,7 @@ fn wire(socket: &mut Socket, ns: &Netns, spec: &PodSpec) -> Result<Wired, WireEr
         let host = host_side(socket, spec, made, &tell);
         drop(tell);
         let pod = thread.join().unwrap_or(Err(NetnsError::Panicked.into()));
-        match host.and(pod).and_then(|()| activate(socket, spec, made)) {
+        match host.and(pod).and_then(|()| shape::put(socket, spec)).and_then(|()| activate(socket, spec, made)) {
             Ok(()) => Ok(made),
             Err(cause) => Err(undo(spec, cause)),
         }
@@ -135,7 +135,7 @@ fn activate(socket: &mut Socket, spec: &PodSpec, made: Wired) -> Result<(), Wire
     socket.request(link::get_by_index(made.host_index)).map(drop).map_err(|error| step(spec, error))
 }
 
-fn step(spec: &PodSpec, error: NetlinkError) -> WireError {
+pub(super) fn step(spec: &PodSpec, error: NetlinkError) -> WireError {
     match error {
         NetlinkError::Refused(source) => WireError::Step { link: spec.link.clone(), source },
         other => other.into(),
@@ -282,12 +282,18 @@ fn repair_host(socket: &mut Socket, spec: &PodSpec) -> Result<(), WireError> {
             link::set_up(found.index, &spec.link),
         ]
     })?;
+    shape::put(socket, spec)?;
     let_loopback_through(spec)
 }
 
 /// Removes the link that was made, by a socket of its own: the other one may be what failed.
 fn undo(spec: &PodSpec, cause: WireError) -> WireError {
-    let removed = Socket::route().and_then(|mut socket| socket.request(link::delete_by_name(&spec.link)).map(drop));
+    let removed = Socket::route().and_then(|mut socket| {
+        if spec.bandwidth.egress.is_some() {
+            absent_is_fine(socket.request(link::delete_by_name(&owned::shaper_link_name(&spec.link))).map(drop))?;
+        }
+        socket.request(link::delete_by_name(&spec.link)).map(drop)
+    });
     match absent_is_fine(removed) {
         Ok(()) => cause,
         Err(undo) => WireError::NotUndone { link: spec.link.clone(), cause: Box::new(cause), undo },
@@ -309,8 +315,9 @@ fn retire(socket: &mut Socket, links: &[Retiring]) -> Result<(), NetlinkError> {
 }
 
 fn reap(socket: &mut Socket, links: &[String]) -> Result<(), NetlinkError> {
-    let found = find_links(socket, links.iter().map(String::as_str))?;
-    let is_ours = |l: &&Link| l.kind.as_deref() == Some("veth") && owned::is_pod_link(&l.name);
+    let names: Vec<String> = links.iter().flat_map(|l| [l.clone(), owned::shaper_link_name(l)]).collect();
+    let found = find_links(socket, names.iter().map(String::as_str))?;
+    let is_ours = |l: &&Link| owned::is_for_pod(&l.name, l.kind.as_deref());
     let ours: Vec<_> = found.values().filter(is_ours).collect();
     match ours.as_slice() {
         [] => Ok(()),

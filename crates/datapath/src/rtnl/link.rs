@@ -138,6 +138,16 @@ pub fn add_veth(near: VethEnd<'_>, far: VethEnd<'_>, peer_ns: BorrowedFd<'_>) ->
     })
 }
 
+/// Makes a link that gives back to the kernel what it is sent; down at first, refused if there is one.
+#[must_use]
+pub fn add_ifb(name: &str) -> Request {
+    let flags = libc::NLM_F_CREATE | libc::NLM_F_EXCL;
+    Request::new(libc::RTM_NEWLINK, flags, format!("add ifb {name}"))
+        .body(&header(0, 0, 0))
+        .text(IFLA_IFNAME, name)
+        .nest(IFLA_LINKINFO, |r| r.text(IFLA_INFO_KIND, "ifb"))
+}
+
 /// Sets a link up, by index.
 #[must_use]
 pub fn set_up(index: u32, name: &str) -> Request {

@@ -8,6 +8,8 @@ pub mod neighbour;
 #[cfg(feature = "node")]
 pub mod nsid;
 #[cfg(feature = "node")]
+pub mod qdisc;
+#[cfg(feature = "node")]
 pub mod route;
 
 /// `AF_...` of an address.

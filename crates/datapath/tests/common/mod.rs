@@ -331,6 +331,7 @@ impl Node {
             mtu: MTU,
             addresses: self.families.iter().map(address).collect(),
             from_loopback: false,
+            bandwidth: overlane_core::rate::Bandwidth::default(),
             prefsrc: self.input.node_ips.clone(),
             link,
         }

@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 mod absent;
+mod bandwidth;
 mod check;
 mod garbage;
 mod ports;

@@ -46,6 +46,7 @@ proptest! {
             let at_ms = at.max(last);
             let lease = |state| Event::Began(Box::new(Lease {
                 ports: Vec::new(),
+                bandwidth: overlane_core::rate::Bandwidth::default(),
                 id: id.max(last), attachment: name(container), network: "net".into(), pod: None,
                 addresses: vec![IpAddr::from([10, 0, 0, container])], link: format!("l{container}"),
                 netns: NetnsId::default(), began_ns: at_ms, state,
@@ -68,6 +69,7 @@ proptest! {
             let _ = ipam.usage(at_ms);
             let _ = ipam.add(&AddRequest {
                 ports: Vec::new(),
+                bandwidth: overlane_core::rate::Bandwidth::default(),
                 attachment: name(9), network: String::new(), pod: None, link: "new".into(),
                 netns: NetnsId::default(), began_ns: u64::MAX,
             }, at_ms);
