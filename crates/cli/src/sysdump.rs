@@ -163,6 +163,7 @@ fn clean(value: &mut Value) {
         Value::Object(map) => {
             map.remove("managedFields");
             map.remove("kubectl.kubernetes.io/last-applied-configuration");
+            map.remove(crate::install::GIVEN);
             let is_ours = |name: &Value| {
                 name.as_str().is_some_and(|name| name.starts_with("OVERLANE_") || name.starts_with("KUBERNETES_"))
             };
@@ -249,7 +250,9 @@ mod tests {
     #[test]
     fn what_might_be_secret_is_left_out() {
         let mut object = json!({
-            "metadata": { "name": "x", "managedFields": [{}], "annotations": { "kubectl.kubernetes.io/last-applied-configuration": "token" } },
+            "metadata": { "name": "x", "managedFields": [{}], "annotations": {
+                "kubectl.kubernetes.io/last-applied-configuration": "token", crate::install::GIVEN: "token",
+            } },
             "spec": { "containers": [{ "env": [
                 { "name": "PASSWORD", "value": "hunter2" },
                 { "name": "OVERLANE_LOG_LEVEL", "value": "debug" },

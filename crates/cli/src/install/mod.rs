@@ -1,13 +1,15 @@
 //! `overlane install`: what the chart installs, applied on the server, and waited for.
 
 mod flags;
+mod remembered;
 mod wait;
 
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use kube::{Client, ResourceExt as _};
+use k8s_openapi::api::apps::v1::DaemonSet;
+use kube::{Client, ResourceExt};
 use overlane_core::cluster::ClusterPlan;
 use overlane_core::family::Family;
 use overlane_install::values::Values;
@@ -21,26 +23,33 @@ use crate::progress::Progress;
 use crate::uninstall;
 
 use flags::Wanted;
+pub use remembered::ANNOTATION as GIVEN;
 
 /// How long the API server may take to serve new kinds.
 const ESTABLISH: Duration = Duration::from_secs(30);
 
 /// Installs, or prints what would be.
 pub fn run(args: &InstallArgs) -> Result<ExitCode> {
-    let values = values(args)?;
+    let given = given(args)?;
     if args.print {
-        let wanted = flags::resolve(args, values, None)?;
+        let wanted = flags::resolve(args, values(given)?, None)?;
         out::print(&manifests(&wanted.values, &args.namespace)?)?;
         return Ok(ExitCode::SUCCESS);
     }
-    crate::runtime::start()?.block_on(install(args, values))
+    crate::runtime::start()?.block_on(install(args, given))
 }
 
-fn values(args: &InstallArgs) -> Result<Values> {
-    let Some(path) = &args.values else { return Ok(Values::default()) };
+/// What `--values` says.
+fn given(args: &InstallArgs) -> Result<Option<Value>> {
+    let Some(path) = &args.values else { return Ok(None) };
     let text = std::fs::read_to_string(path).with_context(|| format!("read --values {}", path.display()))?;
     let given = serde_norway::from_str(&text).with_context(|| format!("read --values {}", path.display()))?;
-    Values::over_defaults(given).with_context(|| format!("--values {}", path.display()))
+    values(Some(Value::clone(&given))).with_context(|| format!("--values {}", path.display()))?;
+    Ok(Some(given))
+}
+
+fn values(given: Option<Value>) -> Result<Values> {
+    Ok(given.map(Values::over_defaults).transpose()?.unwrap_or_default())
 }
 
 /// Everything as YAML, in the order in which `kubectl apply` can take it.
@@ -55,11 +64,18 @@ fn manifests(values: &Values, namespace: &str) -> Result<String> {
     Ok(text)
 }
 
-async fn install(args: &InstallArgs, values: Values) -> Result<ExitCode> {
+async fn install(args: &InstallArgs, given: Option<Value>) -> Result<ExitCode> {
     let client = cluster::client(&args.kube).await?;
     let facts = Facts::read(&client).await?;
-    one_installation(&client, &args.namespace).await?;
-    let Wanted { mut values, plan, remarks } = flags::resolve(args, values, Some(&facts))?;
+    let agents = one_installation(&client, &args.namespace).await?;
+    let earlier = if given.is_none() { remembered::read(agents.as_ref())? } else { None };
+    let reused = earlier.is_some();
+    let given = given.or(earlier);
+    let before = values(given.clone()).context("values of the earlier installation; --values FILE replaces them")?;
+    let Wanted { mut values, plan, mut remarks } = flags::resolve(args, before, Some(&facts))?;
+    if reused {
+        remarks.push("values of the earlier installation are kept; --values FILE replaces them".to_owned());
+    }
     // No two controllers share a node: on a single one the second would wait for ever.
     if facts.nodes == 1 {
         values.controller.replicas = 1;
@@ -68,7 +84,9 @@ async fn install(args: &InstallArgs, values: Values) -> Result<ExitCode> {
         eprintln!("{remark}");
     }
     let progress = Progress::new();
-    let applied = apply(&client, &values, &args.namespace, &progress).await;
+    let mut objects = overlane_install::objects(&values, &args.namespace)?;
+    remembered::write(&mut objects, given.as_ref(), &values);
+    let applied = apply(&client, &objects, &progress).await;
     progress.clear();
     applied?;
     out::print(&summary(&plan, &facts))?;
@@ -78,21 +96,20 @@ async fn install(args: &InstallArgs, values: Values) -> Result<ExitCode> {
     wait::until_ready(&client, &args.namespace, Duration::from_secs(args.timeout)).await
 }
 
-/// An installation in another namespace would fight with this one; what an uninstall has left would end its pods.
-async fn one_installation(client: &Client, namespace: &str) -> Result<()> {
+/// The agents that are there. An installation in another namespace would fight with this one; what an uninstall has left would end its pods.
+async fn one_installation(client: &Client, namespace: &str) -> Result<Option<DaemonSet>> {
     let agents = uninstall::find(client, overlane_install::AGENT).await?;
-    if let Some(other) = agents.and_then(|set| set.namespace()).filter(|other| other != namespace) {
+    if let Some(other) = agents.as_ref().and_then(ResourceExt::namespace).filter(|other| other != namespace) {
         bail!("overlane is installed in namespace {other}: add --namespace {other}, or uninstall it first");
     }
     if uninstall::find(client, uninstall::CLEANUP).await?.is_some() {
         bail!("an uninstall was begun and has not ended: run `overlane uninstall` to its end first");
     }
-    Ok(())
+    Ok(agents)
 }
 
-async fn apply(client: &Client, values: &Values, namespace: &str, progress: &Progress) -> Result<()> {
+async fn apply(client: &Client, rest: &[Value], progress: &Progress) -> Result<()> {
     let definitions = overlane_install::definitions()?;
-    let rest = overlane_install::objects(values, namespace)?;
     let total = definitions.len() + rest.len();
     for (done, object) in definitions.iter().enumerate() {
         progress.count("applying", done, total);

@@ -62,6 +62,7 @@ fn carry(from: &Ns, to: &Ns, at: SocketAddr, bytes: u64) -> Duration {
     stream.shutdown(std::net::Shutdown::Write).unwrap();
     stream.read_to_end(&mut Vec::new()).unwrap();
     let took = began.elapsed();
+    println!("to {at}: {:.1} Mbit/s", bytes as f64 * 8e-6 / took.as_secs_f64());
     assert_eq!(received.recv_timeout(LIMIT).unwrap(), bytes);
     took
 }

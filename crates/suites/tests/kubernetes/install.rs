@@ -16,6 +16,9 @@ fn a_installs_and_every_node_is_ready() {
     // As clouds do it, which wait for a network: the node is tainted until somebody takes that back.
     let wait = r#"{"status":{"conditions":[{"type":"NetworkUnavailable","status":"True","reason":"NoRouteCreated"}]}}"#;
     cluster.kubectl(&["patch", "node", "node-0", "--subresource=status", "-p", wait]).must();
+    // And those whose controller runs in the cluster: it has not looked at the node yet, and waits for a network itself.
+    let uninitialized = "node.cloudprovider.kubernetes.io/uninitialized";
+    cluster.kubectl(&["taint", "node", "node-1", &format!("{uninitialized}=true:NoSchedule")]).must();
     let words = "install --network-plugin azure --network-plugin-mode overlay --network-dataplane azure \
                  --outbound-type loadBalancer --timeout 120";
     let out = cluster.overlane(&words.split_whitespace().collect::<Vec<_>>()).must();
@@ -30,6 +33,7 @@ fn a_installs_and_every_node_is_ready() {
         let over = unavailable == "False" && reason == "OverlaneIsUp" && !taints.contains("network-unavailable");
         ensure(over, || format!("{unavailable} {reason} {taints}"))
     });
+    cluster.kubectl(&["taint", "node", "node-1", &format!("{uninitialized}-")]).must();
     cluster.await_ready("kube-system", "k8s-app=kube-dns", 2, secs(60));
 }
 

@@ -49,40 +49,60 @@ fn d_thirty_pods_come_and_go_and_leave_nothing() {
     });
 }
 
+/// A pod that listens; `meta` and `more` go into its metadata and its specification.
+fn listener(name: &str, meta: &str, more: &str) -> String {
+    format!(
+        "---\napiVersion: v1\nkind: Pod\nmetadata:\n  name: {name}\n  labels: {{app: kinds}}\n{meta}spec:\n  \
+         terminationGracePeriodSeconds: 0\n{more}  containers: [{{name: c, image: \"{AGNHOST}\", imagePullPolicy: \
+         Never, args: [netexec, --http-port=18080, --udp-port=-1]}}]\n"
+    )
+}
+
 #[test]
 fn e_every_kind_of_pod_runs() {
     let cluster = cluster();
-    let pod = |name: &str, more: &str| {
-        format!(
-            "---\napiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, labels: {{app: kinds}}}}\nspec:\n  \
-             terminationGracePeriodSeconds: 0\n{more}  containers: [{{name: c, image: \"{AGNHOST}\", imagePullPolicy: \
-             Never, args: [pause]}}]\n"
-        )
-    };
     let init = format!(
         "  initContainers: [{{name: i, image: \"{AGNHOST}\", imagePullPolicy: Never, command: [sh, -c, 'grep -q up \
          /sys/class/net/eth0/operstate']}}]\n"
     );
-    let manifests = pod("plain", "") + &pod("host", "  hostNetwork: true\n") + &pod("with-init", &init);
+    let limits = "  annotations: {kubernetes.io/ingress-bandwidth: 20M, kubernetes.io/egress-bandwidth: 10M}\n";
+    let manifests = listener("plain", "", "")
+        + &listener("host", "", "  hostNetwork: true\n")
+        + &listener("with-init", "", &init)
+        + &listener("own-users", "", "  hostUsers: false\n")
+        + &listener("limited", limits, "");
     cluster.apply(&manifests).must();
-    let pods = cluster.await_ready("default", "app=kinds", 3, secs(60));
+    let pods = cluster.await_ready("default", "app=kinds", 5, secs(60));
     for pod in &pods {
         let on_host = pod["spec"]["hostNetwork"] == true;
         let ips = ips(pod);
         let is_pods =
             |ip: &IpAddr| ip.to_string().starts_with("10.244.") || ip.to_string().starts_with("fd12:3456:789a:");
         assert_eq!(ips.iter().any(is_pods), !on_host, "{}: {ips:?}", name(pod));
+        for ip in ips {
+            let reached = cluster.node_ns("cp").connect((ip, 18080).into(), None, secs(5));
+            assert!(reached.is_ok(), "{} by {ip}: {reached:?}", name(pod));
+        }
+    }
+    let named = |wanted: &str| pods.iter().find(|pod| name(pod) == wanted).expect("the pod");
+    let users = cluster.kubectl(&["exec", "own-users", "--", "cat", "/proc/self/uid_map"]).must().stdout;
+    assert_ne!(users.split_whitespace().nth(1), Some("0"), "root of the pod is root of the node: {users}");
+    let on = named("limited")["spec"]["nodeName"].as_str().unwrap();
+    let qdiscs = cluster.on(on, &["tc", "qdisc", "show"]).must().stdout;
+    for (link, rate) in [("ovlp", "rate 20Mbit"), ("ovlb", "rate 10Mbit")] {
+        let holds = |line: &&str| line.contains(link) && line.contains("tbf") && line.contains(rate);
+        assert!(qdiscs.lines().any(|line| holds(&line)), "{link} is not held to {rate}: {qdiscs}");
     }
     // A static pod: the kubelet makes it from a file, under a UID that the API never sees.
-    let file = pod("static", "").replace("---\n", "");
+    let file = listener("static", "", "").replace("---\n", "");
     let node = "node-1";
     let write = format!("cat > /etc/kubernetes/manifests/static.yaml <<'END'\n{file}\nEND");
     cluster.on(node, &["sh", "-c", &write]).must();
-    let pods = cluster.await_ready("default", "app=kinds", 4, secs(60));
+    let pods = cluster.await_ready("default", "app=kinds", 6, secs(60));
     let of_file = pods.iter().find(|pod| name(pod) == format!("static-{node}")).expect("the static pod");
     assert!(is_dual(&ips(of_file)), "{of_file}");
     cluster.on(node, &["rm", "/etc/kubernetes/manifests/static.yaml"]).must();
-    cluster.kubectl(&["delete", "pod", "plain", "host", "with-init", "--now"]).must();
+    cluster.kubectl(&["delete", "pod", "plain", "host", "with-init", "own-users", "limited", "--now"]).must();
     cluster.await_gone("default", "app=kinds");
 }
 

@@ -145,6 +145,29 @@ fn c_the_api_server_is_away_for_two_minutes() {
     books_balance(&cluster, "node-1");
 }
 
+/// As many as the kubelet takes, of which the scheduler is offered more.
+#[test]
+fn f_a_node_is_full() {
+    let cluster = Cluster::running();
+    let most: usize = cluster.get(&["node", "node-0"])["status"]["capacity"]["pods"].as_str().unwrap().parse().unwrap();
+    assert!(most >= 250, "the kubelet takes {most} pods");
+    let there = |phase: &str| {
+        let running = format!("spec.nodeName=node-0,status.phase={phase}");
+        cluster.list(&["pods", "-A", "--field-selector", &running]).len()
+    };
+    cluster.apply(&idle("full", most + 5, "node-0")).must();
+    eventually(secs(600), "the node runs as many pods as it takes", || {
+        std::thread::sleep(Duration::from_secs(1));
+        ensure(there("Running") == most, || format!("{} of {most} run", there("Running")))
+    });
+    books_balance(&cluster, "node-0");
+    let status = cluster.overlane(&["status", "-o", "json"]);
+    assert!(status.ok(), "a full node is a good node: {status}");
+    cluster.kubectl(&["delete", "deployment", "full"]).must();
+    cluster.await_gone("default", "app=full");
+    books_balance(&cluster, "node-0");
+}
+
 fn blocks(cluster: &Cluster, node: &str) -> Vec<String> {
     let config = cluster.get(&["nnc", "-n", "kube-system", node]);
     let containers = config["status"]["networkContainers"].as_array().cloned().unwrap_or_default();
