@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::slice::from_ref;
 
 use overlane_core::cluster::ClusterPlan;
 use overlane_core::family::Family;
@@ -243,6 +244,11 @@ impl Reconciler {
 
     fn put_back(&self, lease: &Lease) -> Result<(), String> {
         self.node.members.change(added(lease)).map_err(|error| error.to_string())?;
+        let state = self.node.ledger.lease(lease.id).map(|lease| lease.state);
+        if state != Some(LeaseState::Active) {
+            // It ended meanwhile, and who ended it may have taken its elements away before they came again.
+            return self.node.members.change(removed(from_ref(lease))).map_err(|error| error.to_string());
+        }
         self.node.wirer.repair_host(&pod_spec(lease, &self.node.gate.env())).map_err(|error| error.to_string())
     }
 
