@@ -40,6 +40,14 @@ image: setup ## the container image, without a container engine: target/image
 	$(RELEASE) $(PROGRAMS) --bins
 	scripts/image.sh $(RELEASE_BIN) amd64
 
+ARM64 := aarch64-unknown-linux-gnu
+.PHONY: image-arm64
+image-arm64: setup ## the same for arm64, cross-built
+	scripts/setup-arm64.sh
+	env RUSTFLAGS="$(RELEASE_FLAGS)" CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc \
+	  cargo build --locked --release --target $(ARM64) $(PROGRAMS) --bins
+	scripts/image.sh $(TARGET_DIR)/$(ARM64)/release arm64
+
 .PHONY: chart
 chart: ## write deploy/helm/overlane from the types
 	cargo run --locked --quiet -p overlane-install --example chartgen deploy/helm/overlane

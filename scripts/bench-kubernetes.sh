@@ -11,7 +11,8 @@ binaries=$(realpath "$1")
 image=$(realpath "$2")
 rounds=${3:-15}
 pods=${PODS:-60}
-export NAME=${NAME:-ovk} NODES=1
+export NAME=${NAME:-ovk} NODES=1 AUDIT=1
+idle=${IDLE:-300}
 cluster=tests/kubernetes/cluster.sh
 finish() { [ "${KEEP:-}" = 1 ] || "$cluster" down; }
 trap finish EXIT
@@ -117,12 +118,19 @@ kubectl scale deployment many --replicas=200 >/dev/null
 kubectl rollout status deployment/many --timeout=600s >/dev/null
 after=$(cpu "$agent")
 echo "agent: peak $(awk '/VmHWM/ {print $2 / 1024}' "/proc/$agent/status") MiB, $(echo "$after - $before" | bc) s of CPU for 200 pods"
-idle=$(cpu "$agent")
-sleep 60
-echo "agent, idle with 200 pods: $(echo "$(cpu "$agent") - $idle" | bc) s of CPU in 60 s"
+log=${OVERLANE_KUBERNETES:-target/kubernetes}/clusters/$NAME/cp/audit.log
+requests() { # SINCE-LINE: what the agent of node-0 asked since then, by verb and kind
+  tail -n "+$1" "$log" | jq -r 'select(.user.username == "system:serviceaccount:kube-system:overlane-agent" and
+    .user.extra["authentication.kubernetes.io/node-name"] == ["node-0"]) | "\(.verb) \(.objectRef.resource // .requestURI)"' |
+    sort | uniq -c | sort -rn
+}
+echo "requests of the agent of node-0 from its start on:"
+requests 1
+before=$(cpu "$agent")
+lines=$(($(wc -l <"$log") + 1))
+sleep "$idle"
+echo "agent, idle with 200 pods: $(echo "$(cpu "$agent") - $before" | bc) s of CPU in $idle s; requests:"
+requests "$lines"
 echo "controller on $leader: peak $(awk '/VmHWM/ {print $2 / 1024}' "/proc/$controller/status") MiB"
-echo "requests of agents and controllers so far, by the API server's count:"
-kubectl get --raw /metrics | grep -aE '^apiserver_request_total\{.*(nodestates|nodenetworkconfigs|nodeblocks|clusternetworks)' |
-  sed -E 's/.*resource="([^"]*)".*verb="([^"]*)".*\} ([0-9]+)$/\1 \2 \3/' | awk '{n[$1" "$2] += $3} END {for (k in n) print "  " k ": " n[k]}' | sort
 kubectl delete deployment many --wait=false >/dev/null
 gone many

@@ -15,15 +15,5 @@ missing=()
 for program in "${!need[@]}"; do
   command -v "$program" >/dev/null 2>&1 || missing+=("${need[$program]}")
 done
-if [ "${#missing[@]}" -gt 0 ]; then
-  echo "installing: ${missing[*]}"
-  export DEBIAN_FRONTEND=noninteractive
-  log=$(mktemp)
-  if ! { apt-get update -q && apt-get install -y -q --no-install-recommends "${missing[@]}"; } >"$log" 2>&1; then
-    cat "$log" >&2
-    echo "overlane: apt-get could not install ${missing[*]}: see above" >&2
-    exit 2
-  fi
-  rm -f "$log"
-fi
+"$(dirname "$0")/apt-install.sh" "${missing[@]}"
 command -v cargo >/dev/null 2>&1 || { echo "overlane: cargo is missing: install Rust 1.90 or later (https://rustup.rs)" >&2; exit 2; }

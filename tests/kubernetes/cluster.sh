@@ -11,7 +11,7 @@
 #   cluster.sh import FILE...   gives every node the images of archives
 #   cluster.sh kubeconfig       prints the path of the administrator's kubeconfig, usable inside `exec cp`
 # Set by the environment: NAME (ovk), NODES (2, beside the control plane's), FAMILIES (ipv4,ipv6), PROXY (nftables),
-# OVERLANE_KUBERNETES (target/kubernetes).
+# OVERLANE_KUBERNETES (target/kubernetes), AUDIT=1 (requests of service accounts, in cp/audit.log).
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 base=${OVERLANE_KUBERNETES:-$here/../../target/kubernetes}
@@ -189,13 +189,23 @@ machine() { # NODE: its namespaces
 control_plane() {
   launch cp etcd etcd --data-dir "$dir/cp/etcd" --listen-client-urls http://127.0.0.1:2379 --advertise-client-urls http://127.0.0.1:2379 \
     --listen-peer-urls http://127.0.0.1:2380 --unsafe-no-fsync --logger zap
+  local audit=()
+  if [ "${AUDIT:-}" = 1 ]; then
+    cat >"$dir/cp/audit.yaml" <<END
+apiVersion: audit.k8s.io/v1
+kind: Policy
+omitStages: [ResponseStarted, ResponseComplete, Panic]
+rules: [{level: Metadata, userGroups: ["system:serviceaccounts"]}, {level: None}]
+END
+    audit=(--audit-policy-file="$dir/cp/audit.yaml" --audit-log-path="$dir/cp/audit.log")
+  fi
   launch cp kube-apiserver "$bin/kube-apiserver" --etcd-servers=http://127.0.0.1:2379 --secure-port=6443 --bind-address="$(has ipv6 && echo :: || echo 0.0.0.0)" \
     --advertise-address="$(api_host | tr -d '[]')" --service-cluster-ip-range="$(service_cidrs)" --authorization-mode=Node,RBAC \
     --enable-admission-plugins=NodeRestriction --allow-privileged --client-ca-file="$dir/pki/ca.crt" \
     --tls-cert-file="$dir/pki/apiserver.crt" --tls-private-key-file="$dir/pki/apiserver.key" \
     --kubelet-preferred-address-types=InternalIP --kubelet-client-certificate="$dir/pki/admin.crt" --kubelet-client-key="$dir/pki/admin.key" \
     --service-account-issuer=https://kubernetes.default.svc --service-account-key-file="$dir/pki/sa.pub" \
-    --service-account-signing-key-file="$dir/pki/sa.key" --runtime-config=api/all=true --v=1
+    --service-account-signing-key-file="$dir/pki/sa.key" --runtime-config=api/all=true "${audit[@]}" --v=1
   wait_for "the API server" 90 api get --raw /readyz
   launch cp kube-controller-manager "$bin/kube-controller-manager" --kubeconfig="$dir/pki/kube-controller-manager.kubeconfig" \
     --allocate-node-cidrs=false --use-service-account-credentials --root-ca-file="$dir/pki/ca.crt" --bind-address=127.0.0.1 \
@@ -380,7 +390,7 @@ down() {
   for node in $(ip netns list | awk '{print $1}' | grep "^$NAME-" || true); do ip netns del "$node"; done
   [ ! -e "$dir/sysctls" ] || { sysctl -qp "$dir/sysctls" 2>/dev/null || true; rm -f "$dir/sysctls"; }
   # Mounts went with their namespaces; what stays are logs.
-  rm -rf "$dir"/*/containerd "$dir"/*/kubelet "$dir"/*/etcd "$dir"/*/imported.* "$dir"/*/{etc,opt,var}{,.work} "$dir"/pki "$dir"/settings "$dir"/imports 2>/dev/null || true
+  rm -rf "$dir"/*/containerd "$dir"/*/kubelet "$dir"/*/etcd "$dir"/*/imported.* "$dir"/*/{etc,opt,var}{,.work} "$dir"/pki "$dir"/settings "$dir"/imports "$dir"/cp/audit.* 2>/dev/null || true
 }
 
 case ${1:-} in
@@ -415,5 +425,5 @@ case ${1:-} in
     finish "$2" keeper KILL
     ip netns del "$(ns "$2")"
     rm -rf "${dir:?}/$2" ;;
-  *) sed -n '2,17s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+  *) sed -n '2,18s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
 esac

@@ -11,15 +11,7 @@ missing=()
 for program in "${!need[@]}"; do
   command -v "$program" >/dev/null 2>&1 || [ -e "$program" ] || missing+=("${need[$program]}")
 done
-if [ "${#missing[@]}" -gt 0 ]; then
-  echo "installing: ${missing[*]}"
-  log=$(mktemp)
-  if ! { apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "${missing[@]}"; } >"$log" 2>&1; then
-    cat "$log" >&2
-    exit 2
-  fi
-  rm -f "$log"
-  # Debian starts an etcd of its own, which nobody asked for.
-  case " ${missing[*]} " in *" etcd-server "*) systemctl disable --now etcd 2>/dev/null || true ;; esac
-fi
+"$(dirname "$0")/../../scripts/apt-install.sh" "${missing[@]}"
+# Debian starts an etcd of its own, which nobody asked for.
+case " ${missing[*]} " in *" etcd-server "*) systemctl disable --now etcd 2>/dev/null || true ;; esac
 command -v go >/dev/null 2>&1 || { echo "overlane: go is missing: Kubernetes is built from its Go modules" >&2; exit 2; }
