@@ -4,13 +4,14 @@
 //! Every change is an event: made durable, then applied, then acted upon.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use overlane_core::cidr::Cidr;
 use overlane_core::family::Family;
 use overlane_core::ipam::{
-    AddRequest, ApplyError, Attachment, Block, BlockUsage, Event, Ipam, Lease, LeaseState, Refusal,
+    AddRequest, ApplyError, Attachment, Block, BlockUsage, Event, Ipam, Lease, LeaseKind, LeaseState, Refusal,
 };
 
 use crate::clock;
@@ -130,6 +131,22 @@ impl Ledger {
         }
     }
 
+    /// The gateway of each address of a network's lease, in their order, with the prefix length of the address' block.
+    /// Those that the network has not yet are on file before this returns.
+    pub fn gateways(&self, network: &str, addresses: &[IpAddr]) -> Result<Vec<(IpAddr, u8)>, BeginError> {
+        let mut inner = self.lock();
+        let mut gateways = Vec::new();
+        for address in addresses {
+            let block = inner.ipam.block_of(*address).ok_or(Refusal::NoBlock)?.cidr;
+            let (gateway, event) = inner.ipam.gateway(network, *address, clock::boot_ms())?;
+            if let Some(event) = event {
+                inner.record(&event)?;
+            }
+            gateways.push((gateway, block.prefix_len()));
+        }
+        Ok(gateways)
+    }
+
     /// Wiring to Active. `false`: a DEL came meanwhile.
     pub fn activate(&self, id: u64) -> Result<bool, LedgerError> {
         let mut inner = self.lock();
@@ -139,9 +156,9 @@ impl Ledger {
     }
 
     /// Ends what a DEL ends.
-    pub fn del(&self, attachment: &Attachment, began_ns: u64) -> Ended {
+    pub fn del(&self, kind: LeaseKind, attachment: &Attachment, began_ns: u64) -> Ended {
         let mut inner = self.lock();
-        let events = inner.ipam.del(attachment, began_ns, clock::boot_ms());
+        let events = inner.ipam.del(kind, attachment, began_ns, clock::boot_ms());
         let ended = end(&mut inner, &events);
         drop(inner);
         self.changed.notify_all();
@@ -149,9 +166,9 @@ impl Ledger {
     }
 
     /// Ends what a GC ends.
-    pub fn gc(&self, network: &str, valid: &BTreeSet<Attachment>, began_ns: u64) -> Ended {
+    pub fn gc(&self, kind: LeaseKind, network: &str, valid: &BTreeSet<Attachment>, began_ns: u64) -> Ended {
         let mut inner = self.lock();
-        let events = inner.ipam.gc(network, valid, began_ns, clock::boot_ms());
+        let events = inner.ipam.gc(kind, network, valid, began_ns, clock::boot_ms());
         let ended = end(&mut inner, &events);
         drop(inner);
         self.changed.notify_all();

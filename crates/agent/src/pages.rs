@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use overlane_core::ipam::LeaseState;
+use overlane_core::ipam::{LeaseKind, LeaseState};
 use overlane_daemon::pages::Pages;
 use overlane_datapath::node::Segment;
 use serde_json::{Value, json};
@@ -119,7 +119,8 @@ impl Pages for NodePages {
                     "network": lease.network,
                     "pod": lease.pod.as_ref().map(|pod| format!("{}/{}", pod.namespace, pod.name)),
                     "addresses": lease.addresses,
-                    "link": lease.link,
+                    "kind": format!("{:?}", lease.kind).to_lowercase(),
+                    "link": (lease.kind == LeaseKind::Interface).then_some(&lease.link),
                     "nsid": lease.netns.nsid,
                     "netnsInode": lease.netns.inode,
                     "netnsPath": lease.netns.path,

@@ -9,8 +9,9 @@ use crate::config::Config;
 /// The plugin's name, which the network configuration calls it by.
 pub const NAME: &str = "overlane-cni";
 
-/// The plugin that runtimes run for each pod's `lo`.
-const LOOPBACK: &str = "loopback";
+/// Names under which the plugin is another: the one that runtimes run for each pod's `lo`, which a bare runtime has
+/// none of, and the one that other main plugins ask for addresses.
+const OTHER_NAMES: [&str; 2] = ["loopback", "overlane-ipam"];
 /// How much is compared at once, bytes.
 const PIECE: usize = 65_536;
 
@@ -47,16 +48,18 @@ pub fn keep(config: &Config) -> Result<(), PluginError> {
     Ok(())
 }
 
-/// Installs the plugin under the name `loopback` where nobody has: runtimes run that for each pod, and a bare one has
-/// none. One that is there is never touched.
-pub fn keep_loopback(config: &Config) -> Result<(), PluginError> {
+/// Installs the plugin under its other names where nobody has. What is there is never touched.
+pub fn keep_other_names(config: &Config) -> Result<(), PluginError> {
     if config.cni_plugin.is_none() {
         return Ok(());
     }
-    let target = config.cni_bin_dir.join(LOOPBACK);
-    // A link shows whose it is, and is of the plugin's version at any time.
+    OTHER_NAMES.into_iter().try_for_each(|name| link(config.cni_bin_dir.join(name)))
+}
+
+/// A link shows whose it is, and is of the plugin's version at any time.
+fn link(target: PathBuf) -> Result<(), PluginError> {
     match std::os::unix::fs::symlink(NAME, &target) {
-        Ok(()) => tracing::info!(file = %target.display(), "there was no loopback plugin; installed"),
+        Ok(()) => tracing::info!(file = %target.display(), "there was no plugin of that name; installed"),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
         Err(source) => return Err(PluginError::Target { path: target, source }),
     }
@@ -69,14 +72,16 @@ pub fn is_there(config: &Config) -> bool {
     config.cni_plugin.is_none() || config.cni_bin_dir.join(NAME).exists()
 }
 
-/// What is ours in the directory of plugins: the plugin, and `loopback` if it leads there.
+/// What is ours in the directory of plugins: the plugin, and those of its other names that lead there.
 pub fn installed(config: &Config) -> Vec<PathBuf> {
     let mut files = vec![config.cni_bin_dir.join(NAME)];
-    let loopback = config.cni_bin_dir.join(LOOPBACK);
-    if std::fs::read_link(&loopback).is_ok_and(|target| target == Path::new(NAME)) {
-        files.push(loopback);
-    }
+    files.extend(OTHER_NAMES.map(|name| config.cni_bin_dir.join(name)).into_iter().filter(|file| is_ours(file)));
     files
+}
+
+/// Whether a plugin of another name leads to ours.
+fn is_ours(file: &Path) -> bool {
+    std::fs::read_link(file).is_ok_and(|target| target == Path::new(NAME))
 }
 
 /// Whether the target is the source, byte for byte, and can be run. That it cannot be read means that it is not.
@@ -125,10 +130,23 @@ fn install(from: &Path, target: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     //! Must catch: a plugin that is written though the right one is there (a read-only directory would fail), or one
-    //! that is not replaced though it differs.
+    //! that is not replaced though it differs; another's plugin that is taken for ours.
     #![allow(clippy::unwrap_used, reason = "tests")]
 
     use super::*;
+
+    #[test]
+    fn other_names_are_taken_only_where_nobody_has_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let (free, foreign) = (dir.path().join("overlane-ipam"), dir.path().join("loopback"));
+        std::fs::write(&foreign, "another's").unwrap();
+        for _ in 0..2 {
+            link(free.clone()).unwrap();
+            link(foreign.clone()).unwrap();
+        }
+        assert!(is_ours(&free) && !is_ours(&foreign));
+        assert_eq!(std::fs::read_to_string(&foreign).unwrap(), "another's");
+    }
 
     #[test]
     fn written_only_where_it_differs() {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
-use overlane_core::ipam::LeaseState;
+use overlane_core::ipam::{LeaseKind, LeaseState};
 use overlane_datapath::events::{Event, Watcher};
 use overlane_datapath::netlink::NetlinkError;
 
@@ -68,6 +68,7 @@ fn judge(node: &Node, event: &Event) {
             // Links that are still there go in a moment, and are judged then.
             match pod_links() {
                 Ok(links) => {
+                    // A link that another plugin made is not looked for: the namespace's end is the whole proof.
                     for lease in named.iter().filter(|l| l.state == LeaseState::Active && !links.contains_key(&l.link))
                     {
                         prove(node, lease);
@@ -91,5 +92,6 @@ pub fn missing(node: &Node) -> Result<usize, NetlinkError> {
     let leases = node.ledger.idle();
     let links = pod_links()?;
     let gone = leases.iter().filter(|l| l.state == LeaseState::Active && !links.contains_key(&l.link));
-    Ok(gone.filter(|lease| !prove(node, lease)).count())
+    // Every lease may be judged by its namespace, but only one with a link of ours can miss it.
+    Ok(gone.filter(|lease| !prove(node, lease) && lease.kind == LeaseKind::Interface).count())
 }

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
+use overlane_core::ipam::{Lease, LeaseKind, LeaseState};
 use overlane_datapath::sysctl;
 use overlane_datapath::uninstall::{Removal, remove_all};
 
@@ -14,7 +15,10 @@ use crate::config::Config;
 use crate::links::pod_links;
 use crate::plugin;
 use crate::reconcile::sysctls::Sysctls;
+use crate::store::FILE;
 use crate::store::lock::{LockError, RunDirLock};
+use crate::takeover;
+use crate::wiring::boot_id;
 
 /// How long an agent that is being ended may take.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -29,12 +33,20 @@ pub fn run(config: &Config, force: bool) -> Result<bool> {
     let lock = lock(dir)?;
     sysctl::use_root(&config.sysctl_dir);
     let pods = pod_links().context("list pod links")?;
-    if !pods.is_empty() && !force {
-        for link in pods.values() {
-            println!("{}: {}", link.name, link.alias.as_deref().unwrap_or("no alias"));
+    if !force {
+        // Nothing in the kernel tells of these.
+        let delegated = delegated(config).context("read which addresses other plugins have from overlane-ipam")?;
+        if !pods.is_empty() || !delegated.is_empty() {
+            for link in pods.values() {
+                println!("{}: {}", link.name, link.alias.as_deref().unwrap_or("no alias"));
+            }
+            for lease in &delegated {
+                println!("{}: {:?} of network {}", lease.attachment, lease.addresses, lease.network);
+            }
+            let count = pods.len() + delegated.len();
+            println!("{count} pods have their network or address from overlane; end them first, or add --force");
+            return Ok(false);
         }
-        println!("{} pods have their network from overlane; end them first, or add --force", pods.len());
-        return Ok(false);
     }
     let mut failed = Vec::new();
     // First, so that the runtime starts no more pods with it.
@@ -61,6 +73,17 @@ pub fn run(config: &Config, force: bool) -> Result<bool> {
         println!("FAILED: {error}");
     }
     Ok(failed.is_empty())
+}
+
+/// Leases of pure IPAM on file whose pods may live.
+fn delegated(config: &Config) -> Result<Vec<Lease>> {
+    if !config.run_dir.join(FILE).exists() {
+        return Ok(Vec::new());
+    }
+    let (ledger, _) = takeover::open(&config.run_dir, &boot_id(&config.boot_id_file)?, 0)?;
+    let mut leases = ledger.leases();
+    leases.retain(|lease| lease.kind == LeaseKind::Ipam && lease.state != LeaseState::Draining);
+    Ok(leases)
 }
 
 /// The lock, once an agent that is being ended lets go of it.

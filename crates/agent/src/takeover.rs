@@ -107,7 +107,7 @@ fn settle(node: &Node, lease: &Lease, linked: bool) {
     }
 }
 
-/// Ends a lease whose link is gone if the kernel says that its namespace is gone too. Whether it was ended.
+/// Ends a lease whose link is gone, or another plugin's, if the kernel says that its namespace is gone too. Whether it was ended.
 pub fn prove(node: &Node, lease: &Lease) -> bool {
     let Some(nsid) = lease.netns.nsid else { return false };
     match pod::is_alive(nsid) {
@@ -116,7 +116,7 @@ pub fn prove(node: &Node, lease: &Lease) -> bool {
             let ended = node.end(lease.id);
             if ended {
                 node.metrics.proven_gone.inc();
-                tracing::info!(attachment = %lease.attachment, addresses = ?lease.addresses, "freed: link and namespace are gone");
+                tracing::info!(attachment = %lease.attachment, addresses = ?lease.addresses, "freed: its namespace is gone");
             }
             ended
         }

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use overlane_api::tombstone::{DIR, Tombstone};
-use overlane_core::ipam::Attachment;
+use overlane_api::tombstone::{DIR, Mode, Tombstone};
+use overlane_core::ipam::{Attachment, LeaseKind};
 
 use crate::calls::finish;
 use crate::node::Node;
@@ -63,7 +63,11 @@ impl Graveyard {
         };
         let attachment =
             Attachment { container_id: tombstone.attachment.container_id, ifname: tombstone.attachment.ifname };
-        let ended = node.ledger.del(&attachment, tombstone.began_ns);
+        let kind = match tombstone.mode {
+            Mode::Interface => LeaseKind::Interface,
+            Mode::Ipam => LeaseKind::Ipam,
+        };
+        let ended = node.ledger.del(kind, &attachment, tombstone.began_ns);
         match finish(node, ended) {
             Ok(()) => {
                 tracing::info!(%attachment, "a DEL came while no agent answered");

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use overlane_core::ipam::{Attachment, Lease, LeaseState, NetnsId, PodName};
+use overlane_core::ipam::{Attachment, Lease, LeaseKind, LeaseState, NetnsId, PodName};
 use overlane_core::rate::Bandwidth;
 use overlane_datapath::netlink::{NetlinkError, Socket};
 use overlane_datapath::rtnl::link::Link;
@@ -49,6 +49,7 @@ pub fn lease(link: &Link, addresses: &[IpAddr], id: u64, began_ns: u64) -> Optio
     let (pod, container) = parse_alias(link.alias.as_deref()?)?;
     Some(Lease {
         id,
+        kind: LeaseKind::Interface,
         attachment: Attachment { container_id: container.to_owned(), ifname: interface_name(link) },
         network: NETWORK.to_owned(),
         pod,

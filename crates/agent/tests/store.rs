@@ -8,7 +8,7 @@ use std::path::Path;
 use overlane_agent::ledger::{BeginError, Ledger};
 use overlane_agent::store::{FILE, Found, Report, Store};
 use overlane_core::family::Family;
-use overlane_core::ipam::{AddRequest, Attachment, Block, Event, Ipam, Lease, NetnsId, Refusal};
+use overlane_core::ipam::{AddRequest, Attachment, Block, Event, Ipam, Lease, LeaseKind, NetnsId, Refusal};
 use proptest::prelude::*;
 
 const BLOCK: &str = "10.244.1.0/29";
@@ -22,6 +22,7 @@ fn open(dir: &Path, boot: &str) -> (Ipam, Store, Report) {
 
 fn request(n: u64, began_ns: u64) -> AddRequest {
     AddRequest {
+        kind: LeaseKind::Interface,
         attachment: Attachment { container_id: format!("c{n}"), ifname: "eth0".into() },
         network: "overlane".into(),
         pod: None,
@@ -64,7 +65,7 @@ fn play(ipam: &mut Ipam, store: &mut Store, ops: &[Op]) -> Vec<Vec<Lease>> {
         let events: Vec<Event> = match op {
             Op::Add(_) => ipam.add(&request(n, now + 1), now).into_iter().collect(),
             Op::Activate(_) => ipam.activate(id).into_iter().collect(),
-            Op::Del(_) => ipam.del(&request(n, 0).attachment, now + 1, now),
+            Op::Del(_) => ipam.del(LeaseKind::Interface, &request(n, 0).attachment, now + 1, now),
             Op::Free(_) => {
                 let draining = ipam.leases().find(|lease| lease.state == overlane_core::ipam::LeaseState::Draining);
                 let id = draining.map_or(0, |lease| lease.id);
@@ -162,7 +163,7 @@ fn the_ledger_waits_for_what_is_ending() {
         "{refused}"
     );
     // One is ending: the next ADD waits for it, and gives up with its deadline or its plugin.
-    let ended = ledger.del(&leases[0].attachment, 100);
+    let ended = ledger.del(LeaseKind::Interface, &leases[0].attachment, 100);
     assert_eq!(ended.ours.len(), 1);
     let soon = overlane_agent::clock::boot_ns() + 50_000_000;
     assert!(ledger.begin(&request(9, 101), soon, || false).is_err());
@@ -174,7 +175,7 @@ fn the_ledger_waits_for_what_is_ending() {
         let lease = waiting.join().unwrap().unwrap();
         assert_eq!(lease.addresses, leases[0].addresses);
         // A DEL while the ADD runs leaves the lease in its hands.
-        let ended = ledger.del(&lease.attachment, 200);
+        let ended = ledger.del(LeaseKind::Interface, &lease.attachment, 200);
         assert_eq!((ended.ours.len(), ended.running.as_slice()), (0, &[lease.id][..]));
         assert!(!ledger.activate(lease.id).unwrap());
         assert_eq!(ledger.leave(lease.id).map(|l| l.id), Some(lease.id));

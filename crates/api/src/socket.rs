@@ -68,6 +68,68 @@ pub enum Call {
     Gc(GcCall),
     /// Say whether an ADD could be served now.
     Status,
+    /// Addresses alone, for another plugin's interface; from protocol 3.
+    Ipam(IpamCall),
+}
+
+/// The CNI verbs of an IPAM plugin.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "ask", rename_all = "UPPERCASE")]
+pub enum IpamCall {
+    /// Give the attachment an address of each family. Carries the namespace's descriptor.
+    Add(IpamAddCall),
+    /// Take them back.
+    Del(DelCall),
+    /// Compare the lease with the runtime's result.
+    Check(IpamCheckCall),
+    /// Take back what the runtime does not name of this network's.
+    Gc(GcCall),
+    /// Say whether an ADD could be served now.
+    Status,
+}
+
+/// `ADD` of an IPAM plugin. Carries the namespace's descriptor.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct IpamAddCall {
+    /// Which attachment.
+    pub attachment: Attachment,
+    /// The network's name in the conflist.
+    pub network: String,
+    /// `CNI_NETNS`, for messages and for looking after the namespace later.
+    pub netns_path: String,
+    /// `CLOCK_BOOTTIME` when the plugin began, in nanoseconds.
+    pub began_ns: u64,
+    /// `CLOCK_BOOTTIME` after which the plugin no longer listens, in nanoseconds.
+    pub deadline_ns: u64,
+    /// The pod, if the runtime named one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod: Option<PodRef>,
+    /// Which gateways the addresses have.
+    pub gateway: GatewayMode,
+}
+
+/// Which gateways the addresses of pure IPAM have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum GatewayMode {
+    /// An address of the pod's own block that no pod gets, within the prefix of the pod's address.
+    #[default]
+    Block,
+    /// 169.254.1.1 and fe80::1, as with pods of Overlane's own; each address stands for itself.
+    LinkLocal,
+}
+
+/// `CHECK` of an IPAM plugin.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct IpamCheckCall {
+    /// Which attachment.
+    pub attachment: Attachment,
+    /// The network's name in the conflist.
+    pub network: String,
+    /// The addresses in the runtime's `prevResult`, without prefix length; must be those of the lease.
+    pub expected: Vec<IpAddr>,
 }
 
 /// `ADD`. Carries the namespace's descriptor.
@@ -192,6 +254,8 @@ pub struct Response {
 pub enum Outcome {
     /// ADD succeeded.
     Added(Endpoint),
+    /// ADD of pure IPAM succeeded: the addresses, in the cluster's order of families.
+    Leased(Vec<LeasedAddress>),
     /// Any other verb succeeded.
     Done,
     /// The call failed; the plugin prints this as the CNI error.
@@ -225,6 +289,18 @@ pub struct Endpoint {
     pub mtu: u32,
     /// The pod's addresses, one a family, in the cluster's order of families.
     pub addresses: Vec<IpAddr>,
+}
+
+/// An address of pure IPAM.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LeasedAddress {
+    /// The address.
+    pub address: IpAddr,
+    /// How many of its leading bits it shares with its gateway and with what is on the same link.
+    pub prefix_len: u8,
+    /// The next hop of the family's default route.
+    pub gateway: IpAddr,
 }
 
 /// Why a frame cannot be written or read.
@@ -275,6 +351,7 @@ impl Call {
     #[must_use]
     pub fn protocol(&self) -> u32 {
         match self {
+            Self::Ipam(_) => 3,
             Self::Add(call) if call.bandwidth.is_some() => 3,
             Self::Add(call) if !call.ports.is_empty() => 2,
             _ => 1,

@@ -24,8 +24,13 @@ pub(crate) fn del(conf: &NetConf, call: DelCall, netns: Option<&OsStr>) -> Resul
     {
         remove_link(path, &call.attachment.ifname);
     }
-    let tombstone = Tombstone::new(call.attachment, call.network, call.began_ns, Mode::Interface);
-    let dir = conf.run_dir.join(DIR);
+    leave_word(&conf.run_dir, call, Mode::Interface)
+}
+
+/// Leaves word of a DEL for the next agent.
+pub(crate) fn leave_word(run_dir: &Path, call: DelCall, mode: Mode) -> Result<(), PluginError> {
+    let tombstone = Tombstone::new(call.attachment, call.network, call.began_ns, mode);
+    let dir = run_dir.join(DIR);
     write(&dir, &tombstone).map_err(|source| PluginError::Tombstone { path: dir, source })
 }
 

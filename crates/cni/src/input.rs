@@ -1,6 +1,7 @@
 //! What comes in: the command line of a person, the standard input of a runtime.
 
 use std::io::{self, IsTerminal, Read, Write};
+use std::path::Path;
 use std::process::ExitCode;
 
 use overlane_api::cni::Version;
@@ -9,6 +10,12 @@ use crate::error::PluginError;
 
 /// The most bytes of a network configuration. One with 250 valid attachments has about 40 KiB.
 const LIMIT: usize = 1 << 20;
+
+/// The name that the program was called by, without its directory.
+pub(crate) fn called_as() -> Option<String> {
+    let path = std::env::args_os().next()?;
+    Some(Path::new(&path).file_name()?.to_string_lossy().into_owned())
+}
 
 /// Answers a person who called the program by hand; `None` if it was a runtime.
 ///

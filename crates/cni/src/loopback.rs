@@ -3,18 +3,14 @@
 //! The agent puts it there only where the node has no such plugin, so that a bare runtime works. It does what the
 //! reference plugin of that name does: `lo` is up.
 
-use std::path::Path;
-
 use overlane_api::cni::{AddResult, Env, Invocation, VersionReport, parse};
 use overlane_datapath::loopback;
 
 use crate::error::PluginError;
 use crate::verbs::{Answer, pod_netns};
 
-/// Whether the program was called by that name.
-pub(crate) fn is_called() -> bool {
-    std::env::args_os().next().is_some_and(|path| Path::new(&path).file_name().is_some_and(|name| name == "loopback"))
-}
+/// The name.
+pub(crate) const NAME: &str = "loopback";
 
 /// Serves one call.
 pub(crate) fn run(env: &Env, stdin: &[u8]) -> Result<Answer, PluginError> {

@@ -3,12 +3,15 @@
 //! It checks what the runtime hands over, opens the pod's network namespace and asks the node's agent to do the work.
 //! It configures nothing itself, except that a DEL with no agent removes the pod's interface and leaves a word
 //! ([`overlane_api::tombstone`]) for the next agent.
+//!
+//! Under other names it is other plugins: [`loopback`], and [`ipam`].
 
 mod agent;
 mod clock;
 mod error;
 mod fallback;
 mod input;
+mod ipam;
 mod loopback;
 mod output;
 mod verbs;
@@ -27,12 +30,15 @@ fn main() -> ExitCode {
     let env = Env::collect(|name| std::env::var_os(name));
     let stdin = input::stdin();
     let version = stdin.as_deref().map_or(Version::NEWEST, version_in_use);
-    let outcome = began_ns.and_then(|began_ns| {
-        if loopback::is_called() { loopback::run(&env, &stdin?) } else { verbs::run(&env, &stdin?, began_ns) }
+    let outcome = began_ns.and_then(|began_ns| match input::called_as().as_deref() {
+        Some(loopback::NAME) => loopback::run(&env, &stdin?),
+        Some(ipam::NAME) => ipam::run(&env, &stdin?, began_ns),
+        _ => verbs::run(&env, &stdin?, began_ns),
     });
     match outcome {
         Ok(verbs::Answer::Nothing) => ExitCode::SUCCESS,
         Ok(verbs::Answer::Result(result)) => output::success(&result),
+        Ok(verbs::Answer::Ipam(result)) => output::success(&result),
         Ok(verbs::Answer::Versions(report)) => output::success(&report),
         Err(error) => output::failure(&ErrorObject {
             cni_version: version.as_str().to_owned(),

@@ -1,10 +1,11 @@
 //! The verbs: each one a question to the agent.
 
 use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
 use std::time::Duration;
 
 use overlane_api::cni::{
-    AddResult, Env, Invocation, NetConf, PodSide, PortMapping, PrevResult, VersionReport, code, parse,
+    AddResult, Env, Invocation, IpamResult, NetConf, PodSide, PortMapping, PrevResult, VersionReport, code, parse,
 };
 use overlane_api::socket::{
     AddCall, Attachment, Call, CheckCall, DelCall, Failure, GcCall, Outcome, PodRef, Request, Response,
@@ -23,6 +24,8 @@ pub(crate) enum Answer {
     Nothing,
     /// ADD's result.
     Result(Box<AddResult>),
+    /// ADD's result as an IPAM plugin.
+    Ipam(Box<IpamResult>),
     /// VERSION's result.
     Versions(VersionReport),
 }
@@ -34,7 +37,7 @@ pub(crate) fn run(env: &Env, stdin: &[u8], began_ns: u64) -> Result<Answer, Plug
         Invocation::Add { conf, attachment, netns, pod } => add(conf, attachment, &netns, pod, began_ns),
         Invocation::Del { conf, attachment, netns } => {
             let call = DelCall { attachment, network: conf.name.clone(), began_ns };
-            match ask(&conf, Call::Del(call.clone()), None, began_ns, conf.timeouts.del) {
+            match ask(&conf.socket, Call::Del(call.clone()), None, began_ns, conf.timeouts.del) {
                 Err(error) if agent_is_out(&error) => {
                     fallback::del(&conf, call, netns.as_deref())?;
                     Ok(Answer::Nothing)
@@ -45,15 +48,20 @@ pub(crate) fn run(env: &Env, stdin: &[u8], began_ns: u64) -> Result<Answer, Plug
         Invocation::Check { conf, attachment, netns, prev } => check(&conf, attachment, &netns, &prev, began_ns),
         Invocation::Gc { conf, valid } => {
             let call = Call::Gc(GcCall { network: conf.name.clone(), valid, began_ns });
-            done(ask(&conf, call, None, began_ns, conf.timeouts.gc))
+            done(ask(&conf.socket, call, None, began_ns, conf.timeouts.gc))
         }
         Invocation::Status { conf } => {
-            let outcome = ask(&conf, Call::Status, None, began_ns, conf.timeouts.status);
-            done(outcome).map_err(|error| match error {
-                PluginError::Agent(error) => PluginError::NotAvailable(error),
-                other => other,
-            })
+            let outcome = ask(&conf.socket, Call::Status, None, began_ns, conf.timeouts.status);
+            done(outcome).map_err(not_available)
         }
+    }
+}
+
+/// An agent that does not answer is what STATUS asks about.
+pub(crate) fn not_available(error: PluginError) -> PluginError {
+    match error {
+        PluginError::Agent(error) => PluginError::NotAvailable(error),
+        other => other,
     }
 }
 
@@ -76,7 +84,7 @@ fn add(
         ports: conf.runtime_config.port_mappings.iter().filter_map(PortMapping::to_agent).collect(),
         bandwidth: conf.runtime_config.bandwidth.and_then(|limits| limits.to_agent()),
     });
-    match ask(&conf, call, Some(opened.as_fd()), began_ns, conf.timeouts.add)? {
+    match ask(&conf.socket, call, Some(opened.as_fd()), began_ns, conf.timeouts.add)? {
         Outcome::Added(endpoint) => {
             let pod = PodSide { ifname: &ifname, netns, gateway_v4: owned::GATEWAY_V4, gateway_v6: owned::GATEWAY_V6 };
             let result = AddResult::new(&endpoint, pod, conf.result_dns(), conf.prev_result);
@@ -97,7 +105,7 @@ fn check(
     let expected = prev.addresses_of(&attachment.ifname)?;
     let network = conf.name.clone();
     let call = Call::Check(CheckCall { attachment, network, netns_path: netns.to_owned(), expected });
-    done(ask(conf, call, Some(opened.as_fd()), began_ns, conf.timeouts.check))
+    done(ask(&conf.socket, call, Some(opened.as_fd()), began_ns, conf.timeouts.check))
 }
 
 /// Opens the pod's namespace. The node's own is refused: a pod on the host's network never comes to CNI, and what we do
@@ -110,22 +118,24 @@ pub(crate) fn pod_netns(path: &str) -> Result<Netns, PluginError> {
     Ok(opened)
 }
 
-fn ask(
-    conf: &NetConf,
+/// Asks the agent behind a socket; a call that began at `began_ns` waits for `timeout` from then on.
+pub(crate) fn ask(
+    socket: &Path,
     call: Call,
     descriptor: Option<BorrowedFd<'_>>,
     began_ns: u64,
     timeout: Duration,
 ) -> Result<Outcome, PluginError> {
     let request = Request { protocol: call.protocol(), plugin_version: env!("CARGO_PKG_VERSION").to_owned(), call };
-    let Response { outcome, .. } = agent::ask(&conf.socket, &request, descriptor, clock::after(began_ns, timeout))?;
+    let Response { outcome, .. } = agent::ask(socket, &request, descriptor, clock::after(began_ns, timeout))?;
     match outcome {
         Outcome::Failed(failure) => Err(PluginError::Refused(failure)),
         outcome => Ok(outcome),
     }
 }
 
-fn done(outcome: Result<Outcome, PluginError>) -> Result<Answer, PluginError> {
+/// What a verb without a result answers.
+pub(crate) fn done(outcome: Result<Outcome, PluginError>) -> Result<Answer, PluginError> {
     match outcome? {
         Outcome::Done => Ok(Answer::Nothing),
         _ => Err(AgentError::OtherQuestion.into()),
@@ -133,6 +143,6 @@ fn done(outcome: Result<Outcome, PluginError>) -> Result<Answer, PluginError> {
 }
 
 /// Whether no agent has dealt with the call: it did not answer, or it refused the protocol, having changed nothing.
-fn agent_is_out(error: &PluginError) -> bool {
+pub(crate) fn agent_is_out(error: &PluginError) -> bool {
     matches!(error, PluginError::Agent(_) | PluginError::Refused(Failure { code: code::PROTOCOL_MISMATCH, .. }))
 }

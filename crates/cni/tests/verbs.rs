@@ -33,7 +33,7 @@ fn shown(seen: &Seen) -> String {
         }
         Call::Del(call) => &mut call.began_ns,
         Call::Gc(call) => &mut call.began_ns,
-        Call::Status => &mut 1,
+        Call::Status | Call::Ipam(_) => &mut 1,
     };
     assert!(std::mem::take(began) > 0);
     serde_json::to_string_pretty(&request).unwrap()

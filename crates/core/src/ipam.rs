@@ -11,6 +11,7 @@
 
 mod apply;
 mod event;
+mod gateway;
 mod lane;
 mod pick;
 mod ranges;
@@ -18,7 +19,8 @@ mod tombs;
 mod usage;
 
 pub use event::{
-    AddRequest, ApplyError, Attachment, Block, BlockUsage, Event, Lease, LeaseState, NetnsId, PodName, Refusal,
+    AddRequest, ApplyError, Attachment, Block, BlockUsage, Event, Lease, LeaseKind, LeaseState, NetnsId, PodName,
+    Refusal,
 };
 pub use tombs::{TOMBSTONE_AGE_MS, TOMBSTONES_MOST};
 pub use usage::{usable, usable_in};
@@ -122,13 +124,18 @@ impl Ipam {
             return Err(Refusal::NoBlock);
         }
         let addresses = self.pick(&families, now_ms).ok_or_else(|| self.full(&families))?;
+        let link = match request.kind {
+            LeaseKind::Interface => request.link.clone(),
+            LeaseKind::Ipam | LeaseKind::Gateway => gateway::no_link("ipam", self.next_id),
+        };
         Ok(Event::Began(Box::new(Lease {
             id: self.next_id,
+            kind: request.kind,
             attachment: request.attachment.clone(),
             network: request.network.clone(),
             pod: request.pod.clone(),
             addresses,
-            link: request.link.clone(),
+            link,
             ports: request.ports.clone(),
             bandwidth: request.bandwidth,
             netns: request.netns.clone(),
@@ -145,12 +152,12 @@ impl Ipam {
         wiring.then_some(Event::Activated { id })
     }
 
-    /// Ends what began no later than this DEL did. The DEL is remembered, also where there is nothing to end, so
-    /// that an ADD that began before it and arrives late is refused.
+    /// Ends what began no later than this DEL did, if it is of this kind. The DEL is remembered, also where there is
+    /// nothing to end, so that an ADD that began before it and arrives late is refused.
     #[must_use]
-    pub fn del(&self, attachment: &Attachment, began_ns: u64, now_ms: u64) -> Vec<Event> {
+    pub fn del(&self, kind: LeaseKind, attachment: &Attachment, began_ns: u64, now_ms: u64) -> Vec<Event> {
         let began_ns = not_ahead(began_ns, now_ms);
-        let lease = self.by_attachment(attachment);
+        let lease = self.by_attachment(attachment).filter(|lease| lease.kind == kind);
         if let Some(lease) = lease.filter(|lease| lease.state != LeaseState::Draining && lease.began_ns <= began_ns) {
             return vec![Event::Draining { id: lease.id, at_ms: now_ms, del_ns: Some(began_ns) }];
         }
@@ -176,12 +183,20 @@ impl Ipam {
         Some(Event::Freed { id: lease.id, at_ms: now_ms })
     }
 
-    /// Ends the network's leases that began no later than this GC did and that it does not name.
+    /// Ends the network's leases of this kind that began no later than this GC did and that it does not name.
     #[must_use]
-    pub fn gc(&self, network: &str, valid: &BTreeSet<Attachment>, began_ns: u64, now_ms: u64) -> Vec<Event> {
+    pub fn gc(
+        &self,
+        kind: LeaseKind,
+        network: &str,
+        valid: &BTreeSet<Attachment>,
+        began_ns: u64,
+        now_ms: u64,
+    ) -> Vec<Event> {
         let began_ns = not_ahead(began_ns, now_ms);
         let over = self.leases().filter(|lease| {
-            lease.network == network
+            lease.kind == kind
+                && lease.network == network
                 && lease.state != LeaseState::Draining
                 && lease.began_ns <= began_ns
                 && !valid.contains(&lease.attachment)
@@ -249,7 +264,9 @@ impl Ipam {
         if let Some(lease) = ending.find(|lease| lease.netns.may_be(&request.netns)) {
             return Err(busy(lease));
         }
-        if let Some(lease) = self.by_link(&request.link) {
+        if request.kind == LeaseKind::Interface
+            && let Some(lease) = self.by_link(&request.link)
+        {
             return Err(Refusal::LinkTaken { link: request.link.clone(), lease: lease.id });
         }
         self.refuse_ports(&request.ports)

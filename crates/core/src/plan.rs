@@ -37,8 +37,10 @@ pub struct Peer {
 /// A pod of this node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EndpointSpec {
-    /// The host's side of the pod's link.
+    /// The host's side of the pod's link; a word of our own where the link is another plugin's.
     pub link: String,
+    /// The link is another plugin's: neither its routes nor what it may send are ours to say.
+    pub foreign_link: bool,
     /// MAC of the pod's side.
     pub mac: Mac,
     /// The pod's addresses.
@@ -139,6 +141,8 @@ pub enum PodElement {
     Source(PodMember),
     /// What leads to it.
     Port(PortMember),
+    /// An address behind another plugin's link: it is no forgery, whatever link of this node it comes from.
+    Delegated(IpAddr),
 }
 
 /// What a peer may send from: addresses of this block, and from this MAC where that is known.
@@ -183,6 +187,8 @@ pub struct NodePlan {
     pub node_ips: BTreeMap<Family, IpAddr>,
     /// What this node's pods may send.
     pub pods: BTreeSet<PodMember>,
+    /// Addresses of this node's pods behind other plugins' links.
+    pub delegated: BTreeSet<IpAddr>,
     /// Ports of this node that lead to its pods.
     pub ports: BTreeSet<PortMember>,
     /// Other nodes of the cluster: what may reach pods of this one. (This node's own packets are never forwarded.)
@@ -202,7 +208,8 @@ impl NodePlan {
     #[must_use]
     pub fn pod_elements(&self) -> BTreeSet<PodElement> {
         let sources = self.pods.iter().cloned().map(PodElement::Source);
-        sources.chain(self.ports.iter().copied().map(PodElement::Port)).collect()
+        let ports = self.ports.iter().copied().map(PodElement::Port);
+        sources.chain(ports).chain(self.delegated.iter().copied().map(PodElement::Delegated)).collect()
     }
 }
 

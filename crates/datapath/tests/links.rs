@@ -299,6 +299,7 @@ fn routes_agree_with_the_plan_and_then_rest() {
     let endpoint = |pod: &Pod| EndpointSpec {
         ports: Vec::new(),
         link: pod.spec.link.clone(),
+        foreign_link: false,
         mac: pod.spec.mac,
         addresses: pod.spec.addresses.clone(),
     };

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use overlane_api::cni::code;
 use overlane_api::socket::{self, AddCall, Endpoint, Failure, Outcome, PortProtocol};
-use overlane_core::ipam::{AddRequest, Lease, LeaseState, NetnsId, PodName, Refusal};
+use overlane_core::ipam::{AddRequest, Lease, LeaseKind, LeaseState, NetnsId, PodName, Refusal};
 use overlane_core::ports::{PortMapping, Protocol};
 use overlane_core::rate::{Bandwidth, RateLimit};
 use overlane_datapath::netns::Netns;
@@ -30,20 +30,46 @@ pub fn serve(node: &Node, call: AddCall, fd: Option<OwnedFd>, conn: &Connection<
         Ok((guard, endpoint)) => {
             let lease = &guard.lease;
             tracing::info!(addresses = ?lease.addresses, link = %lease.link, took = ?since.elapsed(), "added");
-            deliver(guard, endpoint, conn, deadline_ns)
+            deliver(guard, Outcome::Added(endpoint), conn, deadline_ns)
         }
         Err(failure) => super::answer(conn, Err(failure)),
     }
 }
 
 /// A lease that ends with this value unless it is kept.
-struct Guard<'a> {
+pub(super) struct Guard<'a> {
     node: &'a Node,
-    lease: Lease,
+    pub(super) lease: Lease,
     kept: bool,
 }
 
-impl Guard<'_> {
+impl<'a> Guard<'a> {
+    /// Begins a lease; waits inside the deadline for what is just ending.
+    pub(super) fn begin(
+        node: &'a Node,
+        request: &AddRequest,
+        deadline_ns: u64,
+        conn: &Connection<'_>,
+    ) -> Result<Self, Failure> {
+        let lease = node.ledger.begin(request, deadline_ns, || conn.gone()).map_err(refused)?;
+        let guard = Guard { node, lease, kept: false };
+        node.prove_by_newcomer(&guard.lease);
+        Ok(guard)
+    }
+
+    /// Notes that all is in place, unless a DEL came, the plugin hung up or its deadline has passed.
+    pub(super) fn activate(&self, conn: &Connection<'_>, deadline_ns: u64) -> Result<(), Failure> {
+        if conn.gone() {
+            return Err(failure(code::TRY_AGAIN_LATER, "the plugin hung up; its ADD was undone"));
+        }
+        in_time(deadline_ns)?;
+        match self.node.ledger.activate(self.lease.id) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(superseded(&self.lease)),
+            Err(error) => Err(failure(code::IO_FAILURE, error.to_string())),
+        }
+    }
+
     fn keep(mut self) {
         self.kept = true;
     }
@@ -72,10 +98,7 @@ fn wire<'a>(
     let ns = namespace(node, fd, &call.netns_path)?;
     let env = node.gate.enter().map_err(not_ready)?;
     let request = request(call, &ns)?;
-    let lease = node.ledger.begin(&request, deadline_ns, || conn.gone()).map_err(refused)?;
-    let guard = Guard { node, lease, kept: false };
-    node.prove_by_newcomer(&guard.lease);
-
+    let guard = Guard::begin(node, &request, deadline_ns, conn)?;
     let lease = &guard.lease;
     node.members.change(added(lease)).map_err(|error| {
         // The kernel still has the port of a pod that is just ending.
@@ -92,23 +115,15 @@ fn wire<'a>(
     node.wirer.wire(&ns, &spec).map_err(|error| kernel(&error))?;
     // The descriptor would keep the namespace alive.
     drop(ns);
-    if conn.gone() {
-        return Err(failure(code::TRY_AGAIN_LATER, "the plugin hung up; its ADD was undone"));
-    }
-    in_time(deadline_ns)?;
-    match node.ledger.activate(lease.id) {
-        Ok(true) => {}
-        Ok(false) => return Err(superseded(lease)),
-        Err(error) => return Err(failure(code::IO_FAILURE, error.to_string())),
-    }
+    guard.activate(conn, deadline_ns)?;
     let endpoint = endpoint(lease, &env);
     Ok((guard, endpoint))
 }
 
 /// Answers, and sees to it that the answer is read: a plugin that died before that has no pod.
-fn deliver(guard: Guard<'_>, endpoint: Endpoint, conn: &Connection<'_>, deadline_ns: u64) -> String {
+pub(super) fn deliver(guard: Guard<'_>, outcome: Outcome, conn: &Connection<'_>, deadline_ns: u64) -> String {
     let node = guard.node;
-    if let Err(error) = conn.answer(Outcome::Added(endpoint)) {
+    if let Err(error) = conn.answer(outcome) {
         tracing::warn!(%error, "undone: the plugin was gone before its answer");
         return "gone".to_owned();
     }
@@ -125,14 +140,14 @@ fn deliver(guard: Guard<'_>, endpoint: Endpoint, conn: &Connection<'_>, deadline
     "ok".to_owned()
 }
 
-fn in_time(deadline_ns: u64) -> Result<(), Failure> {
+pub(super) fn in_time(deadline_ns: u64) -> Result<(), Failure> {
     if clock::boot_ns() < deadline_ns {
         return Ok(());
     }
     Err(failure(code::TRY_AGAIN_LATER, "the plugin's deadline has passed; nothing was kept"))
 }
 
-fn still_wanted(node: &Node, lease: &Lease) -> Result<(), Failure> {
+pub(super) fn still_wanted(node: &Node, lease: &Lease) -> Result<(), Failure> {
     match node.ledger.lease(lease.id) {
         Some(now) if now.state == LeaseState::Wiring => Ok(()),
         _ => Err(superseded(lease)),
@@ -144,16 +159,16 @@ fn superseded(lease: &Lease) -> Failure {
 }
 
 fn request(call: AddCall, ns: &Netns) -> Result<AddRequest, Failure> {
-    let nsid = pod::netnsid_assign(ns).map_err(|error| kernel(&error))?;
     let attachment = attachment(&call.attachment);
     Ok(AddRequest {
+        kind: LeaseKind::Interface,
         link: owned::pod_link_name(&attachment.container_id, &attachment.ifname, call.began_ns),
         attachment,
         network: call.network,
-        pod: call.pod.map(|pod| PodName { namespace: pod.namespace, name: pod.name, uid: pod.uid }),
+        pod: call.pod.map(pod_name),
         ports: call.ports.into_iter().map(port).collect(),
         bandwidth: call.bandwidth.map(limits).unwrap_or_default(),
-        netns: NetnsId { nsid: Some(nsid), inode: ns.inode(), path: call.netns_path },
+        netns: netns_id(ns, call.netns_path)?,
         began_ns: call.began_ns,
     })
 }
@@ -163,6 +178,16 @@ fn limits(of: socket::Bandwidth) -> Bandwidth {
         ingress: RateLimit::new(of.ingress_rate, of.ingress_burst),
         egress: RateLimit::new(of.egress_rate, of.egress_burst),
     }
+}
+
+/// What the namespace is known by from now on, also once it is gone.
+pub(super) fn netns_id(ns: &Netns, path: String) -> Result<NetnsId, Failure> {
+    let nsid = pod::netnsid_assign(ns).map_err(|error| kernel(&error))?;
+    Ok(NetnsId { nsid: Some(nsid), inode: ns.inode(), path })
+}
+
+pub(super) fn pod_name(of: socket::PodRef) -> PodName {
+    PodName { namespace: of.namespace, name: of.name, uid: of.uid }
 }
 
 fn port(of: socket::PortMap) -> PortMapping {
@@ -184,7 +209,7 @@ fn endpoint(lease: &Lease, env: &Env) -> Endpoint {
     }
 }
 
-fn not_ready(reason: String) -> Failure {
+pub(super) fn not_ready(reason: String) -> Failure {
     Failure {
         code: code::TRY_AGAIN_LATER,
         msg: format!("this node cannot give an address yet: {reason}"),
@@ -192,11 +217,11 @@ fn not_ready(reason: String) -> Failure {
     }
 }
 
-fn kernel(error: &dyn std::error::Error) -> Failure {
+pub(super) fn kernel(error: &dyn std::error::Error) -> Failure {
     failure(code::KERNEL_REFUSED, error.to_string())
 }
 
-fn refused(error: BeginError) -> Failure {
+pub(super) fn refused(error: BeginError) -> Failure {
     let (code, details) = match &error {
         BeginError::Ledger(_) => (code::IO_FAILURE, "the lease store cannot be written; nothing was kept"),
         BeginError::Refused(refusal) => match refusal {

@@ -4,7 +4,7 @@ use std::os::fd::OwnedFd;
 
 use overlane_api::cni::code;
 use overlane_api::socket::{CheckCall, Failure, Outcome};
-use overlane_core::ipam::{Lease, LeaseState};
+use overlane_core::ipam::{Lease, LeaseKind, LeaseState};
 use overlane_core::plan::PodElement;
 use overlane_datapath::netns::Netns;
 
@@ -15,7 +15,8 @@ use crate::node::Node;
 pub fn serve(node: &Node, call: &CheckCall, fd: Option<OwnedFd>) -> Result<Outcome, Failure> {
     let ns = namespace(node, fd, &call.netns_path)?;
     let attachment = attachment(&call.attachment);
-    let Some(lease) = node.ledger.by_attachment(&attachment) else {
+    let lease = node.ledger.by_attachment(&attachment).filter(|lease| lease.kind == LeaseKind::Interface);
+    let Some(lease) = lease else {
         return Err(failure(code::UNKNOWN_CONTAINER, format!("{attachment} is not attached to {}", call.network)));
     };
     let faults = faults(node, call, &lease, &ns)?;
@@ -67,6 +68,7 @@ fn faults(node: &Node, call: &CheckCall, lease: &Lease, ns: &Netns) -> Result<Ve
     let missing = table.missing(&pod_elements(lease)).map_err(|error| kernel(&error))?;
     faults.extend(missing.iter().map(|element| match element {
         PodElement::Source(pod) => format!("nft element of {} on {} is missing", pod.address, pod.link),
+        PodElement::Delegated(address) => format!("nft element of {address} is missing"),
         PodElement::Port(port) => format!("nft element of port {}/{} is missing", port.host_port, port.protocol),
     }));
     Ok(faults)

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use overlane_api::cni::code;
 use overlane_api::socket::{DelCall, Failure, Outcome};
+use overlane_core::ipam::LeaseKind;
 
 use super::{attachment, failure};
 use crate::ledger::{Ended, LedgerError};
@@ -12,9 +13,9 @@ use crate::node::Node;
 /// How long a DEL waits for an ADD of the same attachment to see that it is superseded.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Ends the attachment, if it began before this DEL; says yes to what is not there.
-pub fn serve(node: &Node, call: &DelCall) -> Result<Outcome, Failure> {
-    let ended = node.ledger.del(&attachment(&call.attachment), call.began_ns);
+/// Ends the attachment, if it is of this kind and began before this DEL; says yes to what is not there.
+pub fn serve(node: &Node, kind: LeaseKind, call: &DelCall) -> Result<Outcome, Failure> {
+    let ended = node.ledger.del(kind, &attachment(&call.attachment), call.began_ns);
     finish(node, ended).map_err(|error| failure(code::IO_FAILURE, error.to_string()))?;
     Ok(Outcome::Done)
 }

@@ -4,6 +4,7 @@ mod add;
 mod check;
 mod del;
 mod gc;
+mod ipam;
 mod spec;
 mod status;
 
@@ -12,8 +13,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use overlane_api::cni::code;
-use overlane_api::socket::{self, Call, Failure, Outcome};
-use overlane_core::ipam::Attachment;
+use overlane_api::socket::{self, Call, Failure, IpamCall, Outcome, PodRef};
+use overlane_core::ipam::{Attachment, LeaseKind};
 use overlane_datapath::netns::Netns;
 
 use crate::node::Node;
@@ -39,12 +40,13 @@ impl Serve for Calls {
         let since = Instant::now();
         let (verb, outcome) = match call {
             Call::Add(call) => {
-                let span = tracing::info_span!("add", attachment = %shown(&call.attachment), pod = %pod(&call));
+                let span =
+                    tracing::info_span!("add", attachment = %shown(&call.attachment), pod = %pod(call.pod.as_ref()));
                 ("ADD", span.in_scope(|| add::serve(&self.node, call, fd, conn, since)))
             }
             Call::Del(call) => {
                 let span = tracing::info_span!("del", attachment = %shown(&call.attachment));
-                ("DEL", span.in_scope(|| answer(conn, del::serve(&self.node, &call))))
+                ("DEL", span.in_scope(|| answer(conn, del::serve(&self.node, LeaseKind::Interface, &call))))
             }
             Call::Check(call) => {
                 let span = tracing::info_span!("check", attachment = %shown(&call.attachment));
@@ -52,11 +54,42 @@ impl Serve for Calls {
             }
             Call::Gc(call) => {
                 let span = tracing::info_span!("gc", network = %call.network);
-                ("GC", span.in_scope(|| answer(conn, gc::serve(&self.node, &call))))
+                ("GC", span.in_scope(|| answer(conn, gc::serve(&self.node, LeaseKind::Interface, &call))))
             }
             Call::Status => ("STATUS", answer(conn, status::serve(&self.node))),
+            Call::Ipam(call) => serve_ipam(&self.node, call, fd, conn, since),
         };
         self.node.metrics.served(verb, outcome, since);
+    }
+}
+
+/// Serves a call of pure IPAM; gives the metric's verb and outcome label.
+fn serve_ipam(
+    node: &Node,
+    call: IpamCall,
+    fd: Option<OwnedFd>,
+    conn: &Connection<'_>,
+    since: Instant,
+) -> (&'static str, String) {
+    match call {
+        IpamCall::Add(call) => {
+            let span =
+                tracing::info_span!("ipam-add", attachment = %shown(&call.attachment), pod = %pod(call.pod.as_ref()));
+            ("IPAM-ADD", span.in_scope(|| ipam::add(node, call, fd, conn, since)))
+        }
+        IpamCall::Del(call) => {
+            let span = tracing::info_span!("ipam-del", attachment = %shown(&call.attachment));
+            ("IPAM-DEL", span.in_scope(|| answer(conn, del::serve(node, LeaseKind::Ipam, &call))))
+        }
+        IpamCall::Check(call) => {
+            let span = tracing::info_span!("ipam-check", attachment = %shown(&call.attachment));
+            ("IPAM-CHECK", span.in_scope(|| answer(conn, ipam::check(node, &call))))
+        }
+        IpamCall::Gc(call) => {
+            let span = tracing::info_span!("ipam-gc", network = %call.network);
+            ("IPAM-GC", span.in_scope(|| answer(conn, gc::serve(node, LeaseKind::Ipam, &call))))
+        }
+        IpamCall::Status => ("IPAM-STATUS", answer(conn, status::serve(node))),
     }
 }
 
@@ -88,8 +121,8 @@ fn shown(of: &socket::Attachment) -> String {
     format!("{}/{}", of.container_id, of.ifname)
 }
 
-fn pod(call: &socket::AddCall) -> String {
-    call.pod.as_ref().map(|pod| format!("{}/{}", pod.namespace, pod.name)).unwrap_or_default()
+fn pod(of: Option<&PodRef>) -> String {
+    of.map(|pod| format!("{}/{}", pod.namespace, pod.name)).unwrap_or_default()
 }
 
 /// The pod's namespace from the descriptor that came with a call.

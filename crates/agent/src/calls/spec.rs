@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use overlane_core::ipam::Lease;
+use overlane_core::ipam::{Lease, LeaseKind};
 use overlane_core::plan::{PodElement, PodMember, PortMember};
 use overlane_datapath::nft::PodChange;
 use overlane_datapath::owned;
@@ -34,6 +34,12 @@ fn is_for_loopback(port: &PortMember) -> bool {
 
 /// What the packet filter holds of the pod: what it may send, and which of the node's ports lead to it.
 pub fn pod_elements(lease: &Lease) -> Vec<PodElement> {
+    match lease.kind {
+        LeaseKind::Interface => {}
+        LeaseKind::Ipam => return lease.addresses.iter().copied().map(PodElement::Delegated).collect(),
+        // The node's own packets are not looked at.
+        LeaseKind::Gateway => return Vec::new(),
+    }
     let mac = owned::pod_mac(&lease.link);
     let source = |address: &IpAddr| PodMember { link: lease.link.clone(), mac, address: *address };
     let sources = lease.addresses.iter().map(source).map(PodElement::Source);
@@ -50,7 +56,8 @@ pub fn removed(leases: &[Lease]) -> Vec<PodChange> {
     leases.iter().flat_map(pod_elements).map(PodChange::Remove).collect()
 }
 
-/// The pods' links as they go out of service.
+/// The pods' links, those that are ours, as they go out of service.
 pub fn retiring(leases: &[Lease]) -> Vec<Retiring> {
-    leases.iter().map(|lease| Retiring { link: lease.link.clone(), addresses: lease.addresses.clone() }).collect()
+    let ours = leases.iter().filter(|lease| lease.kind == LeaseKind::Interface);
+    ours.map(|lease| Retiring { link: lease.link.clone(), addresses: lease.addresses.clone() }).collect()
 }

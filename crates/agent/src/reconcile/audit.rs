@@ -2,7 +2,7 @@
 
 use std::fmt::Display;
 
-use overlane_core::ipam::LeaseState;
+use overlane_core::ipam::{LeaseKind, LeaseState};
 use overlane_datapath::pod::Fault;
 
 use crate::calls::pod_spec;
@@ -36,7 +36,8 @@ fn pods(node: &Node, failed: &mut impl FnMut(&str, &dyn Display)) {
         return;
     }
     for lease in node.ledger.idle() {
-        if lease.state != LeaseState::Active || env.cut.contains_key(&lease.link) {
+        let ours = lease.kind == LeaseKind::Interface;
+        if !ours || lease.state != LeaseState::Active || env.cut.contains_key(&lease.link) {
             continue;
         }
         let spec = pod_spec(&lease, &env);

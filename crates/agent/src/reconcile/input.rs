@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use overlane_core::cidr::Cidr;
 use overlane_core::cluster::ClusterPlan;
 use overlane_core::family::Family;
-use overlane_core::ipam::{Lease, LeaseState};
+use overlane_core::ipam::{Lease, LeaseKind, LeaseState};
 use overlane_core::plan::{EndpointSpec, NodeInput, Peer};
 use overlane_datapath::owned;
 use overlane_datapath::rtnl::route::{Hop, Route};
@@ -36,9 +36,10 @@ fn around(cluster: &ClusterPlan, address: IpAddr) -> Option<Cidr> {
 
 /// Pods that have a network, or are about to.
 pub fn endpoints(leases: &[Lease]) -> Vec<EndpointSpec> {
-    let live = leases.iter().filter(|lease| lease.state != LeaseState::Draining);
+    let live = leases.iter().filter(|l| l.state != LeaseState::Draining && l.kind != LeaseKind::Gateway);
     live.map(|lease| EndpointSpec {
         link: lease.link.clone(),
+        foreign_link: lease.kind == LeaseKind::Ipam,
         mac: owned::pod_mac(&lease.link),
         addresses: lease.addresses.clone(),
         ports: lease.ports.clone(),

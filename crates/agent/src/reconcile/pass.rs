@@ -6,7 +6,7 @@ use std::slice::from_ref;
 
 use overlane_core::cluster::ClusterPlan;
 use overlane_core::family::Family;
-use overlane_core::ipam::{Lease, LeaseState};
+use overlane_core::ipam::{Lease, LeaseKind, LeaseState};
 use overlane_core::plan::{Mac, NodePlan, Note, plan};
 use overlane_datapath::netlink::Socket;
 use overlane_datapath::nft::Table;
@@ -248,6 +248,9 @@ impl Reconciler {
         if state != Some(LeaseState::Active) {
             // It ended meanwhile, and who ended it may have taken its elements away before they came again.
             return self.node.members.change(removed(from_ref(lease))).map_err(|error| error.to_string());
+        }
+        if lease.kind != LeaseKind::Interface {
+            return Ok(());
         }
         self.node.wirer.repair_host(&pod_spec(lease, &self.node.gate.env())).map_err(|error| error.to_string())
     }

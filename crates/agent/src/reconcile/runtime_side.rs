@@ -17,7 +17,7 @@ impl RuntimeSide {
     /// Installs the plugin where it is not as it should be, and looks for other networks.
     pub(super) fn keep(config: &Config) -> Self {
         let mut problems = Vec::new();
-        for outcome in [plugin::keep(config), plugin::keep_loopback(config)] {
+        for outcome in [plugin::keep(config), plugin::keep_other_names(config)] {
             if let Err(error) = outcome {
                 problems.push((Reason::PluginNotInstalled, error.to_string()));
             }

@@ -79,6 +79,8 @@ pub struct Attachment {
 #[serde(rename_all = "camelCase")]
 pub struct Lease {
     id: u64,
+    #[serde(default, skip_serializing_if = "Kind::is_interface")]
+    kind: Kind,
     attachment: Attachment,
     network: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -99,6 +101,45 @@ pub struct Lease {
     netns_path: String,
     began_ns: u64,
     state: State,
+}
+
+/// What a lease is of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Kind {
+    /// An interface of ours.
+    #[default]
+    Interface,
+    /// Addresses for another plugin's interface.
+    Ipam,
+    /// A gateway of such addresses.
+    Gateway,
+}
+
+impl Kind {
+    fn is_interface(&self) -> bool {
+        *self == Self::Interface
+    }
+}
+
+impl From<ipam::LeaseKind> for Kind {
+    fn from(of: ipam::LeaseKind) -> Self {
+        match of {
+            ipam::LeaseKind::Interface => Self::Interface,
+            ipam::LeaseKind::Ipam => Self::Ipam,
+            ipam::LeaseKind::Gateway => Self::Gateway,
+        }
+    }
+}
+
+impl From<Kind> for ipam::LeaseKind {
+    fn from(of: Kind) -> Self {
+        match of {
+            Kind::Interface => Self::Interface,
+            Kind::Ipam => Self::Ipam,
+            Kind::Gateway => Self::Gateway,
+        }
+    }
 }
 
 /// A pod's name.
@@ -190,10 +231,23 @@ impl Limit {
 
 impl From<&ipam::Lease> for Lease {
     fn from(of: &ipam::Lease) -> Self {
-        let ipam::Lease { id, attachment, network, pod, addresses, link, ports, bandwidth, netns, began_ns, state } =
-            of;
+        let ipam::Lease {
+            id,
+            kind,
+            attachment,
+            network,
+            pod,
+            addresses,
+            link,
+            ports,
+            bandwidth,
+            netns,
+            began_ns,
+            state,
+        } = of;
         Self {
             id: *id,
+            kind: (*kind).into(),
             attachment: attachment.into(),
             network: network.clone(),
             pod: pod.as_ref().map(|pod| Pod {
@@ -223,6 +277,7 @@ impl From<Lease> for ipam::Lease {
     fn from(of: Lease) -> Self {
         Self {
             id: of.id,
+            kind: of.kind.into(),
             attachment: of.attachment.into(),
             network: of.network,
             pod: of.pod.map(|pod| ipam::PodName { namespace: pod.namespace, name: pod.name, uid: pod.uid }),
@@ -286,6 +341,7 @@ mod tests {
     fn lease(state: ipam::LeaseState) -> ipam::Lease {
         ipam::Lease {
             id: 7,
+            kind: ipam::LeaseKind::Interface,
             attachment: ipam::Attachment { container_id: "c0ffee".into(), ifname: "eth0".into() },
             network: "overlane".into(),
             pod: Some(ipam::PodName { namespace: "default".into(), name: "web-0".into(), uid: String::new() }),
@@ -311,9 +367,14 @@ mod tests {
             PortMapping { protocol: Protocol::Tcp, host_ip: "::1".parse().ok(), host_port: 80, pod_port: 8080 },
         ];
         bare.bandwidth = Bandwidth { ingress: RateLimit::new(1_000_000, 5), egress: RateLimit::new(u64::MAX, 0) };
+        let mut delegated = lease(Active);
+        (delegated.kind, delegated.link) = (ipam::LeaseKind::Ipam, "ipam:7".into());
+        let mut gateway = delegated.clone();
+        gateway.kind = ipam::LeaseKind::Gateway;
         let addresses = bare.addresses.clone();
-        let mut events: Vec<Event> =
-            [lease(Wiring), lease(Active), lease(Draining), bare].map(|l| Event::Began(Box::new(l))).into();
+        let mut events: Vec<Event> = [lease(Wiring), lease(Active), lease(Draining), bare, delegated, gateway]
+            .map(|l| Event::Began(Box::new(l)))
+            .into();
         events.extend([
             Event::Activated { id: 1 },
             Event::Draining { id: 2, at_ms: 3, del_ns: Some(4) },

@@ -88,7 +88,7 @@ impl Client {
         match self.begin_add(id, netns, now_ns(), Duration::from_secs(10)).answer() {
             Outcome::Added(endpoint) => Ok(endpoint),
             Outcome::Failed(failure) => Err(failure),
-            Outcome::Done => panic!("ADD answered like another verb"),
+            Outcome::Done | Outcome::Leased(_) => panic!("ADD answered like another verb"),
         }
     }
 
@@ -137,6 +137,6 @@ pub fn done(outcome: Outcome) -> Result<(), Failure> {
     match outcome {
         Outcome::Done => Ok(()),
         Outcome::Failed(failure) => Err(failure),
-        Outcome::Added(_) => panic!("answered like ADD"),
+        Outcome::Added(_) | Outcome::Leased(_) => panic!("answered like ADD"),
     }
 }

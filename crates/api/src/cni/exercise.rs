@@ -3,8 +3,11 @@
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 
-use super::{AddResult, Args, Env, ErrorObject, Invocation, NetConf, PodSide, Version, parse, version_in_use};
-use crate::socket::{Endpoint, MAX_FRAME, Request, Response, frame_length};
+use super::{
+    AddResult, Args, Env, ErrorObject, Invocation, IpamInvocation, IpamResult, NetConf, PodSide, Version, parse,
+    parse_ipam, version_in_use,
+};
+use crate::socket::{Endpoint, LeasedAddress, MAX_FRAME, Request, Response, frame_length};
 use crate::tombstone::Tombstone;
 
 /// A call as one piece of bytes: the first five lines are `CNI_COMMAND`, `CNI_CONTAINERID`, `CNI_NETNS`, `CNI_IFNAME`
@@ -49,6 +52,16 @@ fn plausible(verb: &str) -> Env {
 }
 
 fn call(env: &Env, stdin: &[u8]) {
+    match parse_ipam(env, stdin) {
+        Err(error) => {
+            let _ = serde_json::to_vec(&ErrorObject::of(&error, version_in_use(stdin)));
+        }
+        Ok(IpamInvocation::Add { conf, .. }) => {
+            let address = LeasedAddress { address: [0; 16].into(), prefix_len: 128, gateway: [0; 4].into() };
+            let _ = serde_json::to_vec(&IpamResult::new(&[address], conf.routes, conf.dns, conf.version));
+        }
+        Ok(_) => {}
+    }
     match parse(env, stdin) {
         Err(error) => {
             let _ = serde_json::to_vec(&ErrorObject::of(&error, version_in_use(stdin)));

@@ -218,13 +218,15 @@ fn check(env: &Env, stdin: &[u8], attachment: Attachment) -> Result<Invocation, 
 }
 
 fn gc(stdin: &[u8]) -> Result<Invocation, Error> {
-    const KEY: &str = "cni.dev/valid-attachments";
     let mut conf = conf_for(Verb::Gc, stdin)?;
-    // No list is not an empty list: nothing is freed for want of a word about it.
-    let valid = conf
-        .valid_attachments
-        .take()
-        .ok_or(Error::MissingKey { key: KEY, rule: "GC keeps what it lists; send [] to keep nothing" })?;
+    let valid = valid(conf.valid_attachments.take())?;
+    Ok(Invocation::Gc { conf, valid })
+}
+
+/// What GC keeps. No list is not an empty list: nothing is freed for want of a word about it.
+pub(super) fn valid(given: Option<Vec<Attachment>>) -> Result<Vec<Attachment>, Error> {
+    const KEY: &str = "cni.dev/valid-attachments";
+    let valid = given.ok_or(Error::MissingKey { key: KEY, rule: "GC keeps what it lists; send [] to keep nothing" })?;
     if valid.iter().any(|attachment| attachment.container_id.is_empty() || attachment.ifname.is_empty()) {
         return Err(Error::BadValue {
             key: KEY.to_owned(),
@@ -232,7 +234,7 @@ fn gc(stdin: &[u8]) -> Result<Invocation, Error> {
             rule: "containerID and ifname must not be empty",
         });
     }
-    Ok(Invocation::Gc { conf, valid })
+    Ok(valid)
 }
 
 /// The configuration, if its version has the verb.
@@ -242,7 +244,7 @@ fn conf_for(verb: Verb, stdin: &[u8]) -> Result<NetConf, Error> {
 }
 
 /// All that the verb needs and does not find, at once.
-fn require(env: &Env, verb: Verb) -> Result<(), Error> {
+pub(super) fn require(env: &Env, verb: Verb) -> Result<(), Error> {
     let (attachment, netns) = match verb {
         Verb::Add | Verb::Check => (true, true),
         Verb::Del => (true, false),
@@ -262,7 +264,7 @@ fn require(env: &Env, verb: Verb) -> Result<(), Error> {
     if names.is_empty() { Ok(()) } else { Err(Error::MissingEnv { verb, names }) }
 }
 
-fn attachment(env: &Env) -> Result<Attachment, Error> {
+pub(super) fn attachment(env: &Env) -> Result<Attachment, Error> {
     let container_id = utf8("CNI_CONTAINERID", env.container_id.as_ref())?;
     names::container_id(&container_id)?;
     let ifname = utf8("CNI_IFNAME", env.ifname.as_ref())?;
@@ -270,7 +272,7 @@ fn attachment(env: &Env) -> Result<Attachment, Error> {
     Ok(Attachment { container_id, ifname })
 }
 
-fn netns_path(env: &Env) -> Result<String, Error> {
+pub(super) fn netns_path(env: &Env) -> Result<String, Error> {
     let path = utf8("CNI_NETNS", env.netns.as_ref())?;
     if path.starts_with('/') {
         return Ok(path);
@@ -278,7 +280,7 @@ fn netns_path(env: &Env) -> Result<String, Error> {
     Err(Error::InvalidEnv { name: "CNI_NETNS", value: shown(&path), rule: "must be an absolute path" })
 }
 
-fn utf8(name: &'static str, value: Option<&OsString>) -> Result<String, Error> {
+pub(super) fn utf8(name: &'static str, value: Option<&OsString>) -> Result<String, Error> {
     let Some(value) = value else {
         return Ok(String::new());
     };
@@ -290,7 +292,7 @@ fn utf8(name: &'static str, value: Option<&OsString>) -> Result<String, Error> {
 }
 
 /// What VERSION echoes. The call must work whatever comes in, since it is how a runtime finds out what to send.
-fn echo_of(stdin: &[u8]) -> String {
+pub(super) fn echo_of(stdin: &[u8]) -> String {
     let named = document(stdin).ok().and_then(|document| {
         let conf = Object::root(&document).ok()?;
         conf.text("cniVersion").ok()?.filter(|given| is_number(given)).map(str::to_owned)

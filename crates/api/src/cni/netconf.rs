@@ -161,7 +161,7 @@ impl NetConf {
 
 impl Version {
     /// Reads a `cniVersion` that may be absent, which means 0.1.0.
-    fn parse_or_absent(given: Option<&str>) -> Result<Self, Error> {
+    pub(super) fn parse_or_absent(given: Option<&str>) -> Result<Self, Error> {
         match given {
             None | Some("") => Err(Error::UnsupportedVersion { given: String::new() }),
             Some(given) => Self::parse(given),
@@ -170,7 +170,7 @@ impl Version {
 }
 
 impl Timeouts {
-    fn parse(conf: &Object<'_>) -> Result<Self, Error> {
+    pub(super) fn parse(conf: &Object<'_>) -> Result<Self, Error> {
         let mut timeouts = Self::default();
         let Some(given) = conf.object("timeouts")? else {
             return Ok(timeouts);
@@ -214,7 +214,7 @@ fn program_name(conf: &Object<'_>) -> Result<String, Error> {
     Ok(kind.to_owned())
 }
 
-fn absolute(conf: &Object<'_>, key: &str) -> Result<Option<PathBuf>, Error> {
+pub(super) fn absolute(conf: &Object<'_>, key: &str) -> Result<Option<PathBuf>, Error> {
     let Some(text) = conf.text(key)? else {
         return Ok(None);
     };
@@ -224,7 +224,7 @@ fn absolute(conf: &Object<'_>, key: &str) -> Result<Option<PathBuf>, Error> {
     Ok(Some(PathBuf::from(text)))
 }
 
-fn valid_attachments(conf: &Object<'_>) -> Result<Option<Vec<Attachment>>, Error> {
+pub(super) fn valid_attachments(conf: &Object<'_>) -> Result<Option<Vec<Attachment>>, Error> {
     /// As the spec spells it.
     #[derive(Deserialize)]
     #[serde(expecting = "an object with containerID and ifname")]
@@ -240,7 +240,7 @@ fn valid_attachments(conf: &Object<'_>) -> Result<Option<Vec<Attachment>>, Error
     }))
 }
 
-fn bad(object: &Object<'_>, key: &str, rule: &'static str) -> Error {
+pub(super) fn bad(object: &Object<'_>, key: &str, rule: &'static str) -> Error {
     let value = object.get(key).map(|value| shown(&value.to_string())).unwrap_or_default();
     Error::BadValue { key: object.path_of(key), value, rule }
 }

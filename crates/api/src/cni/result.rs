@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::socket::Endpoint;
+use crate::socket::{Endpoint, LeasedAddress};
 
 use super::error::{Error, shown};
 use super::version::Version;
@@ -206,12 +206,58 @@ impl AddResult {
                 interface.socket_path.clear();
                 interface.pci_id.clear();
             }
-            for route in &mut self.result.routes {
-                *route = Route { dst: std::mem::take(&mut route.dst), gw: route.gw.take(), ..Route::default() };
-            }
+            shape_routes(&mut self.result.routes);
         }
         self
     }
+}
+
+/// What ADD of an IPAM plugin answers (spec section "Delegated Plugins (IPAM)"): no interfaces.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct IpamResult {
+    cni_version: String,
+    ips: Vec<IpConfig>,
+    routes: Vec<Route>,
+    #[serde(skip_serializing_if = "is_default")]
+    dns: Dns,
+}
+
+impl IpamResult {
+    /// The result for these addresses in the shape of a version; a default route a family, unless `routes` says
+    /// otherwise.
+    #[must_use]
+    pub fn new(addresses: &[LeasedAddress], routes: Option<Vec<Route>>, dns: Dns, version: Version) -> Self {
+        let before_1_0 = version < Version::V1_0_0;
+        let ip = |of: &LeasedAddress| IpConfig {
+            version: before_1_0.then(|| if of.address.is_ipv4() { "4" } else { "6" }.to_owned()),
+            interface: None,
+            address: format!("{}/{}", of.address, of.prefix_len),
+            gateway: Some(of.gateway.to_string()),
+        };
+        let default = |of: &LeasedAddress| Route {
+            dst: if of.address.is_ipv4() { "0.0.0.0/0" } else { "::/0" }.to_owned(),
+            gw: Some(of.gateway.to_string()),
+            ..Route::default()
+        };
+        let mut routes = routes.unwrap_or_else(|| addresses.iter().map(default).collect());
+        if version < Version::V1_1_0 {
+            shape_routes(&mut routes);
+        }
+        let cni_version = version.as_str().to_owned();
+        Self { cni_version, ips: addresses.iter().map(ip).collect(), routes, dns }
+    }
+}
+
+/// Routes as they were before 1.1.0.
+fn shape_routes(routes: &mut [Route]) {
+    for route in routes {
+        *route = Route { dst: std::mem::take(&mut route.dst), gw: route.gw.take(), ..Route::default() };
+    }
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 impl PrevResult {
@@ -226,16 +272,33 @@ impl PrevResult {
             .position(|interface| interface.name == ifname && !interface.sandbox.is_empty())
             .ok_or_else(|| bad("prevResult.interfaces", ifname, "must name the pod's interface"))?;
         let mine = |ip: &&IpConfig| ip.interface.is_some_and(|at| usize::try_from(at) == Ok(index));
-        let addresses = self.ips.iter().filter(mine).map(|ip| {
-            let text = ip.address.split('/').next().unwrap_or_default();
-            text.parse().map_err(|_| bad("prevResult.ips", &ip.address, "must be an address with its prefix length"))
-        });
-        let addresses = addresses.collect::<Result<Vec<IpAddr>, Error>>()?;
-        if addresses.is_empty() {
-            return Err(bad("prevResult.ips", ifname, "must hold an address of the pod's interface"));
-        }
-        Ok(addresses)
+        addresses(self.ips.iter().filter(mine), ifname)
     }
+
+    /// The addresses that an IPAM plugin is asked about: those of the interface `ifname` of the pod, and those that
+    /// nobody said an interface of.
+    ///
+    /// # Errors
+    /// [`Error::BadValue`] if there is none, or one that cannot be read.
+    pub fn addresses_for_ipam(&self, ifname: &str) -> Result<Vec<IpAddr>, Error> {
+        let is_mine = |at: i64| {
+            let interface = usize::try_from(at).ok().and_then(|at| self.interfaces.get(at));
+            interface.is_some_and(|interface| interface.name == ifname && !interface.sandbox.is_empty())
+        };
+        addresses(self.ips.iter().filter(|ip| ip.interface.is_none_or(is_mine)), ifname)
+    }
+}
+
+fn addresses<'a>(ips: impl Iterator<Item = &'a IpConfig>, ifname: &str) -> Result<Vec<IpAddr>, Error> {
+    let addresses = ips.map(|ip| {
+        let text = ip.address.split('/').next().unwrap_or_default();
+        text.parse().map_err(|_| bad("prevResult.ips", &ip.address, "must be an address with its prefix length"))
+    });
+    let addresses = addresses.collect::<Result<Vec<IpAddr>, Error>>()?;
+    if addresses.is_empty() {
+        return Err(bad("prevResult.ips", ifname, "must hold an address of the pod's interface"));
+    }
+    Ok(addresses)
 }
 
 fn bad(key: &str, value: &str, rule: &'static str) -> Error {

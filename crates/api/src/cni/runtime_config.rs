@@ -153,7 +153,7 @@ impl RuntimeConfig {
 }
 
 /// An empty list, an empty string and an object of zeros ask for nothing.
-fn asks_nothing(value: &serde_json::Value) -> bool {
+pub(super) fn asks_nothing(value: &serde_json::Value) -> bool {
     use serde_json::Value;
     match value {
         Value::Null => true,

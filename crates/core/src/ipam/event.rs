@@ -78,11 +78,26 @@ pub enum LeaseState {
     Draining,
 }
 
+/// What a lease is of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum LeaseKind {
+    /// An interface of ours.
+    #[default]
+    Interface,
+    /// Addresses alone, for an interface that another plugin makes. No link says anything about such a lease.
+    Ipam,
+    /// An address that another plugin gives to the node's side as the gateway of leases of kind
+    /// [`Self::Ipam`]. It has no pod, and is never ended.
+    Gateway,
+}
+
 /// Addresses that an attachment has.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lease {
     /// Never used again by a later lease.
     pub id: u64,
+    /// What it is of.
+    pub kind: LeaseKind,
     /// Whose.
     pub attachment: Attachment,
     /// Name of the network in the runtime's configuration.
@@ -91,7 +106,8 @@ pub struct Lease {
     pub pod: Option<PodName>,
     /// One of each family, in the cluster's order of families.
     pub addresses: Vec<IpAddr>,
-    /// The host's side of the pod's link.
+    /// The host's side of the pod's link. Where the link is another plugin's: a word that no link can have as its
+    /// name, different for each lease.
     pub link: String,
     /// Ports of the node that lead to the pod.
     pub ports: Vec<PortMapping>,
@@ -108,13 +124,15 @@ pub struct Lease {
 /// What an ADD brings.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AddRequest {
+    /// [`LeaseKind::Interface`] or [`LeaseKind::Ipam`]; for gateways there is [`Ipam::gateway`](super::Ipam::gateway).
+    pub kind: LeaseKind,
     /// Whose.
     pub attachment: Attachment,
     /// Name of the network in the runtime's configuration.
     pub network: String,
     /// The pod, if the runtime named one.
     pub pod: Option<PodName>,
-    /// The host's side of the pod's link, as it will be called.
+    /// The host's side of the pod's link, as it will be called; of no meaning where the link is another plugin's.
     pub link: String,
     /// Ports of the node that are to lead to the pod.
     pub ports: Vec<PortMapping>,

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use super::Ipam;
 use super::lane::Lane;
+use crate::cidr::Cidr;
 use crate::family::Family;
 
 /// The ways of choosing, the best first. To keep an address at rest comes before giving a pod the same offset in
@@ -36,6 +37,16 @@ impl Ipam {
                 families.iter().map(|family| Some(*self.pick_from(&[*family], latest)?.first()?)).collect()
             }
         })
+    }
+
+    /// One address of this block, chosen as any other.
+    pub(super) fn pick_in(&self, block: &Cidr, now_ms: u64) -> Option<IpAddr> {
+        let lane = self.lanes.iter().find(|lane| lane.is_of(block))?;
+        let rested_by = now_ms.checked_sub(self.cool_down_ms);
+        let over = |(since, offset): (u64, u32)| rested_by.is_some_and(|by| since <= by).then_some(offset);
+        let rested = || lane.longest_free();
+        let offset = lane.freshest().or_else(|| rested().and_then(over)).or_else(|| rested().map(|(_, at)| at))?;
+        lane.addresses(offset, &[block.family()])?.first().copied()
     }
 
     /// The best offset of the lanes that serve just these families: never used, lowest in the first lane that has

@@ -27,6 +27,7 @@ pub(super) fn build(input: &NodeInput) -> NodePlan {
     NodePlan {
         routes: routes(&pod_space, &own, &routed, &endpoints),
         pods: pods(&endpoints),
+        delegated: delegated(&endpoints),
         ports: endpoints.iter().flat_map(|endpoint| PortMember::of(&endpoint.ports, &endpoint.addresses)).collect(),
         peers: routed.iter().map(|(block, (peer, _))| PeerMember { block: *block, mac: peer.mac }).collect(),
         node_ips: input.node_ips.clone(),
@@ -185,7 +186,7 @@ fn routes(
     let away = routed
         .iter()
         .map(|(block, (_, address))| RouteSpec { destination: *block, action: RouteAction::Via(*address) });
-    let here = endpoints.iter().flat_map(|endpoint| {
+    let here = endpoints.iter().filter(|endpoint| !endpoint.foreign_link).flat_map(|endpoint| {
         endpoint.addresses.iter().map(|address| RouteSpec {
             destination: Cidr::host_range(*address),
             action: RouteAction::Local { link: endpoint.link.clone() },
@@ -200,7 +201,13 @@ fn pods(endpoints: &[&EndpointSpec]) -> BTreeSet<PodMember> {
         mac: endpoint.mac,
         address: *address,
     };
-    endpoints.iter().flat_map(|endpoint| endpoint.addresses.iter().map(|address| of(endpoint, address))).collect()
+    let ours = endpoints.iter().filter(|endpoint| !endpoint.foreign_link);
+    ours.flat_map(|endpoint| endpoint.addresses.iter().map(|address| of(endpoint, address))).collect()
+}
+
+fn delegated(endpoints: &[&EndpointSpec]) -> BTreeSet<IpAddr> {
+    let foreign = endpoints.iter().filter(|endpoint| endpoint.foreign_link);
+    foreign.flat_map(|endpoint| endpoint.addresses.iter().copied()).collect()
 }
 
 fn masquerade(config: &MasqConfig, input: &NodeInput, own: &BTreeSet<Cidr>, pod_space: &BTreeSet<Cidr>) -> MasqPlan {

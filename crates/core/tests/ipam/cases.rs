@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use overlane_core::family::Family;
-use overlane_core::ipam::{Event, Ipam, LeaseState, Refusal, TOMBSTONE_AGE_MS, usable, usable_in};
+use overlane_core::ipam::{Event, Ipam, LeaseKind, LeaseState, Refusal, TOMBSTONE_AGE_MS, usable, usable_in};
 
 use super::{MS, Node, START, attachment, blocks, cidr, request};
 
@@ -133,10 +133,10 @@ fn gc_ends_what_is_not_named() {
     let began_ns = (START + 2) * MS;
     node.now += 10;
     let gone = node.ipam.by_attachment(&attachment("gone")).unwrap().id;
-    let events = node.ipam.gc("net", &valid, began_ns, node.now);
+    let events = node.ipam.gc(LeaseKind::Interface, "net", &valid, began_ns, node.now);
     assert_eq!(events, [Event::Draining { id: gone, at_ms: node.now, del_ns: Some(began_ns) }]);
     node.apply(events[0].clone());
-    assert_eq!(node.ipam.gc("net", &valid, began_ns, node.now), [], "twice is once");
+    assert_eq!(node.ipam.gc(LeaseKind::Interface, "net", &valid, began_ns, node.now), [], "twice is once");
     assert_eq!(node.state("other"), Some(LeaseState::Wiring));
     assert!(matches!(node.refused("gone", began_ns), Refusal::Superseded { .. }));
 }

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 mod cases;
+mod delegated;
 mod model;
 mod order;
 mod refusals;
@@ -12,7 +13,7 @@ mod size;
 
 use overlane_core::cidr::Cidr;
 use overlane_core::family::Family;
-use overlane_core::ipam::{AddRequest, Attachment, Block, Event, Ipam, Lease, LeaseState, NetnsId, Refusal};
+use overlane_core::ipam::{AddRequest, Attachment, Block, Event, Ipam, Lease, LeaseKind, LeaseState, NetnsId, Refusal};
 
 /// Start of every test's time, in milliseconds.
 const START: u64 = 1_000_000;
@@ -33,6 +34,7 @@ fn attachment(name: &str) -> Attachment {
 
 fn request(name: &str, began_ns: u64) -> AddRequest {
     AddRequest {
+        kind: LeaseKind::Interface,
         ports: Vec::new(),
         bandwidth: overlane_core::rate::Bandwidth::default(),
         attachment: attachment(name),
@@ -92,7 +94,7 @@ impl Node {
     }
 
     fn del(&mut self, name: &str, began_ns: u64) -> Vec<Event> {
-        let events = self.ipam.del(&attachment(name), began_ns, self.now);
+        let events = self.ipam.del(LeaseKind::Interface, &attachment(name), began_ns, self.now);
         for event in &events {
             self.apply(event.clone());
         }

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use overlane_core::family::Family;
-use overlane_core::ipam::{AddRequest, Attachment, Event, Ipam, Lease, LeaseState, NetnsId, Refusal};
+use overlane_core::ipam::{AddRequest, Attachment, Event, Ipam, Lease, LeaseKind, LeaseState, NetnsId, Refusal};
 
 use super::replay::rebuilt;
 use super::{COOL_DOWN, MS, START};
@@ -126,6 +126,7 @@ impl World {
     fn add(&mut self, container: u8, inode: u8, age: u64) {
         self.links += 1;
         let request = AddRequest {
+            kind: LeaseKind::Interface,
             ports: Vec::new(),
             bandwidth: overlane_core::rate::Bandwidth::default(),
             attachment: name(container),
@@ -165,7 +166,7 @@ impl World {
     fn del(&mut self, container: u8, age: u64) {
         let attachment = name(container);
         let began_ns = self.ns(age);
-        let events = self.ipam.del(&attachment, began_ns, self.now);
+        let events = self.ipam.del(LeaseKind::Interface, &attachment, began_ns, self.now);
         let ends = self.leases.iter().find(|lease| {
             lease.attachment == attachment && lease.state != LeaseState::Draining && lease.began_ns <= began_ns
         });
@@ -184,7 +185,7 @@ impl World {
         let named: BTreeSet<Attachment> =
             (0..CONTAINERS).filter(|container| valid & (1 << container) != 0).map(name).collect();
         let began_ns = self.ns(age);
-        let events = self.ipam.gc("net", &named, began_ns, self.now);
+        let events = self.ipam.gc(LeaseKind::Interface, "net", &named, began_ns, self.now);
         let ended: BTreeSet<u64> = events
             .iter()
             .map(|event| match event {

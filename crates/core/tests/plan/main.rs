@@ -14,8 +14,8 @@ use overlane_core::cluster::Routing;
 use overlane_core::family::Family;
 use overlane_core::masq::MasqConfig;
 use overlane_core::plan::{
-    EndpointSpec, MasqPlan, NodeInput, NodeMember, NodePlan, Note, Peer, PeerMember, PodMember, RouteAction, RouteSpec,
-    plan,
+    EndpointSpec, MasqPlan, NodeInput, NodeMember, NodePlan, Note, Peer, PeerMember, PodElement, PodMember,
+    RouteAction, RouteSpec, plan,
 };
 
 const MAC: [u8; 6] = [2, 0, 0, 0, 0, 7];
@@ -44,6 +44,7 @@ fn peer(name: &str, blocks: &[&str], node_ips: &[&str], mac: Option<[u8; 6]>) ->
 fn endpoint(link: &str, addresses: &[&str]) -> EndpointSpec {
     EndpointSpec {
         link: link.to_owned(),
+        foreign_link: false,
         mac: MAC,
         addresses: addresses.iter().map(|text| ip(text)).collect(),
         ports: Vec::new(),
@@ -123,6 +124,7 @@ fn a_dual_stack_node() {
     ];
     let pod = |address: &str| PodMember { link: "l1".into(), mac: MAC, address: ip(address) };
     let expected = NodePlan {
+        delegated: BTreeSet::new(),
         service_space: BTreeSet::new(),
         ports: BTreeSet::new(),
         routes,
@@ -139,6 +141,20 @@ fn a_dual_stack_node() {
         notes: BTreeSet::new(),
     };
     assert_eq!(plan, expected);
+}
+
+#[test]
+fn behind_another_plugins_link_only_the_address_is_known() {
+    let mut input = dual();
+    input.endpoints.push(EndpointSpec { foreign_link: true, ..endpoint("ipam:7", &["10.244.0.7"]) });
+    let (with, without) = (plan(&input), plan(&dual()));
+    assert_eq!((&with.routes, &with.pods), (&without.routes, &without.pods), "the other plugin's routes are its own");
+    assert_eq!(with.delegated, BTreeSet::from([ip("10.244.0.7")]));
+    assert!(with.pod_elements().contains(&PodElement::Delegated(ip("10.244.0.7"))));
+    // The block was given to another node.
+    input.own_blocks.retain(|block| block.family() == Family::V6);
+    input.peers[0].blocks.push(cidr("10.244.0.0/24"));
+    assert!(plan(&input).delegated.is_empty());
 }
 
 #[test]

@@ -31,6 +31,8 @@ pub enum Element {
     Port(PortMember),
     /// A pod that a port leads to, as source and destination: it may call itself by that port.
     Hairpin(IpAddr),
+    /// What may come from links of other plugins.
+    Delegated(IpAddr),
 }
 
 /// A set. Its name is what [`std::fmt::Display`] gives.
@@ -56,6 +58,8 @@ pub enum Set {
     PortAny(Family),
     /// Pods that ports lead to: address, the same address.
     Hairpin(Family),
+    /// Pods behind other plugins' links.
+    Delegated(Family),
 }
 
 impl Set {
@@ -67,7 +71,7 @@ impl Set {
             Self::MasqueradeExcept(f) | Self::MasqueradeSource(f) | Self::PeerAnyMac(f) => {
                 format!("type {}; flags interval", address(f))
             }
-            Self::NodeAnyMac(f) => format!("type {}", address(f)),
+            Self::NodeAnyMac(f) | Self::Delegated(f) => format!("type {}", address(f)),
             Self::Node(f) | Self::Peer(f, _) => format!("type {} . ether_addr", address(f)),
             Self::Pod(f) => format!("type ifname . ether_addr . {}", address(f)),
             Self::Port(f) => format!("type {0} . inet_proto . inet_service : {0} . inet_service", address(f)),
@@ -96,6 +100,7 @@ impl fmt::Display for Set {
             Self::Port(family) => write!(f, "port{}", digit(family)),
             Self::PortAny(family) => write!(f, "port{}_any", digit(family)),
             Self::Hairpin(family) => write!(f, "hairpin{}", digit(family)),
+            Self::Delegated(family) => write!(f, "delegated{}", digit(family)),
         }
     }
 }
@@ -181,6 +186,7 @@ impl Element {
             Self::Port(port) if port.host_ip.is_some() => Set::Port(Family::of(&port.address)),
             Self::Port(port) => Set::PortAny(Family::of(&port.address)),
             Self::Hairpin(address) => Set::Hairpin(Family::of(address)),
+            Self::Delegated(address) => Set::Delegated(Family::of(address)),
         }
     }
 
@@ -189,6 +195,7 @@ impl Element {
         let (first, second) = match element {
             PodElement::Source(pod) => (Self::Pod(pod.clone()), None),
             PodElement::Port(port) => (Self::Port(*port), Some(Self::Hairpin(port.address))),
+            PodElement::Delegated(address) => (Self::Delegated(*address), None),
         };
         std::iter::once(first).chain(second)
     }
@@ -199,7 +206,7 @@ impl Element {
         match self {
             Self::Pod(pod) => format!("\"{}\" . {} . {}", pod.link, mac::text(pod.mac), pod.address),
             Self::Node(address, mac) => format!("{address} . {}", mac::text(*mac)),
-            Self::NodeAnyMac(address) => address.to_string(),
+            Self::NodeAnyMac(address) | Self::Delegated(address) => address.to_string(),
             Self::Peer(block, mac) => format!("{} . {}", block.network(), mac::text(*mac)),
             Self::PeerAnyMac(cidr) | Self::MasqueradeSource(cidr) | Self::MasqueradeExcept(cidr) => cidr.to_string(),
             Self::Port(port) => {
@@ -218,7 +225,7 @@ impl Element {
         let key = match self {
             Self::Pod(pod) => Key::EMPTY.link(&pod.link).part(&pod.mac).address(pod.address),
             Self::Node(address, mac) => Key::EMPTY.address(*address).part(mac),
-            Self::NodeAnyMac(address) => Key::EMPTY.address(*address),
+            Self::NodeAnyMac(address) | Self::Delegated(address) => Key::EMPTY.address(*address),
             Self::Peer(block, mac) => Key::EMPTY.address(block.network()).part(mac),
             Self::PeerAnyMac(cidr) | Self::MasqueradeSource(cidr) | Self::MasqueradeExcept(cidr) => {
                 return range(set, cidr);

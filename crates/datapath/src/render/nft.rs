@@ -58,13 +58,13 @@ impl Structure {
             masks.iter().map(|(family, prefix_len)| Set::Peer(*family, *prefix_len)).collect();
         for family in Family::ALL {
             sets.extend([Set::Pod(family), Set::Node(family), Set::NodeAnyMac(family), Set::PeerAnyMac(family)]);
-            sets.extend([Set::Port(family), Set::PortAny(family), Set::Hairpin(family)]);
+            sets.extend([Set::Port(family), Set::PortAny(family), Set::Hairpin(family), Set::Delegated(family)]);
             if plan.masquerade.is_some() {
                 sets.extend([Set::MasqueradeSource(family), Set::MasqueradeExcept(family)]);
             }
         }
         let mut chains =
-            vec![pre(&plan.pod_space), from_pod(), from_underlay(&masks), forward(), to_pod(&plan.pod_space)];
+            vec![pre(&plan.pod_space), from_pod(), from_underlay(&masks, primary), forward(), to_pod(&plan.pod_space)];
         // Where later features go; empty until then.
         chains.extend(["policy_established", "policy_in", "policy_out", "services"].map(|name| Chain {
             name,
@@ -248,7 +248,7 @@ fn from_pod() -> Chain {
     Chain { name: "from_pod", hook: None, rules }
 }
 
-fn from_underlay(masks: &BTreeSet<(Family, u8)>) -> Chain {
+fn from_underlay(masks: &BTreeSet<(Family, u8)>, primary: &BTreeMap<Family, String>) -> Chain {
     let mut rules = Vec::new();
     for (family, prefix_len) in masks {
         let source = match mask(*family, *prefix_len) {
@@ -263,6 +263,19 @@ fn from_underlay(masks: &BTreeSet<(Family, u8)>) -> Chain {
     for family in Family::ALL {
         rules.push(format!(
             "{} saddr @peer{}_any return comment \"source check: a peer's block\"",
+            protocol(family),
+            digit(family)
+        ));
+    }
+    // Another plugin's links have names that nobody here knows. What comes from the segment is none of them.
+    let segment = match primary.values().collect::<BTreeSet<_>>().into_iter().collect::<Vec<_>>().as_slice() {
+        [] => String::new(),
+        [one] => format!("iifname != \"{one}\" "),
+        many => format!("iifname != {{ {} }} ", many.iter().map(|l| format!("\"{l}\"")).collect::<Vec<_>>().join(", ")),
+    };
+    for family in Family::ALL {
+        rules.push(format!(
+            "{segment}{} saddr @delegated{} return comment \"source check: pods behind other plugins' links\"",
             protocol(family),
             digit(family)
         ));

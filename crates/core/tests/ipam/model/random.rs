@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use overlane_core::family::Family;
-use overlane_core::ipam::{AddRequest, Event, Ipam, Lease, LeaseState, NetnsId};
+use overlane_core::ipam::{AddRequest, Event, Ipam, Lease, LeaseKind, LeaseState, NetnsId};
 use proptest::prelude::*;
 
 use super::World;
@@ -45,6 +45,7 @@ proptest! {
         for (kind, id, container, at) in events {
             let at_ms = at.max(last);
             let lease = |state| Event::Began(Box::new(Lease {
+                kind: LeaseKind::Interface,
                 ports: Vec::new(),
                 bandwidth: overlane_core::rate::Bandwidth::default(),
                 id: id.max(last), attachment: name(container), network: "net".into(), pod: None,
@@ -68,6 +69,7 @@ proptest! {
             }
             let _ = ipam.usage(at_ms);
             let _ = ipam.add(&AddRequest {
+        kind: LeaseKind::Interface,
                 ports: Vec::new(),
                 bandwidth: overlane_core::rate::Bandwidth::default(),
                 attachment: name(9), network: String::new(), pod: None, link: "new".into(),
