@@ -135,6 +135,7 @@ fn nobody_outside_is_taken_for_such_a_pod() {
     let delegating = runtime(&node, "ptp", "forged", &json!({}));
     let mut sandbox = Sandbox::new();
     delegating.add(&mut sandbox).must();
+    settled(&node, &[&sandbox]);
     let own = sandbox.ips()[0];
     let vm = crate::lab().vm();
     vm.must(&format!("ip addr add {own}/32 dev lo"));
