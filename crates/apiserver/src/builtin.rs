@@ -3,6 +3,7 @@
 use k8s_openapi::api::{coordination::v1 as lease, core::v1 as core, discovery::v1 as slice, networking::v1 as net};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize as _, Serialize};
 use serde_json::Value;
 
 use crate::resource::{Registry, Resource};
@@ -91,32 +92,60 @@ fn resource(&(group, version, plural, kind, short, flags, selectable): &Row) -> 
     }
 }
 
-fn fits<T: DeserializeOwned>(object: &Value) -> Result<(), serde_json::Error> {
-    T::deserialize(object).map(drop)
+fn again<T: DeserializeOwned + Serialize>(object: &Value) -> Result<Option<Value>, serde_json::Error> {
+    serde_json::to_value(T::deserialize(object)?).map(Some)
 }
 
-/// Refuses what the type of the kind cannot hold, as decoding does in the real server.
+/// What the type of the kind holds of an object; `None` for a kind without one.
 ///
 /// # Errors
-/// What does not fit.
-pub fn check_type(kind: &str, group: &str, object: &Value) -> Result<(), serde_json::Error> {
+/// What does not fit, as decoding refuses it in the real server.
+pub fn known(kind: &str, group: &str, object: &Value) -> Result<Option<Value>, serde_json::Error> {
     match (group, kind) {
-        ("", "ConfigMap") => fits::<core::ConfigMap>(object),
-        ("", "Endpoints") => fits::<core::Endpoints>(object),
-        ("", "Event") => fits::<core::Event>(object),
-        ("", "Namespace") => fits::<core::Namespace>(object),
-        ("", "Node") => fits::<core::Node>(object),
-        ("", "Pod") => fits::<core::Pod>(object),
-        ("", "Secret") => fits::<core::Secret>(object),
-        ("", "Service") => fits::<core::Service>(object),
-        ("", "ServiceAccount") => fits::<core::ServiceAccount>(object),
-        (_, "CustomResourceDefinition") => fits::<CustomResourceDefinition>(object),
-        (_, "Lease") => fits::<lease::Lease>(object),
-        (_, "EndpointSlice") => fits::<slice::EndpointSlice>(object),
-        (_, "NetworkPolicy") => fits::<net::NetworkPolicy>(object),
-        (_, "ServiceCIDR") => fits::<net::ServiceCIDR>(object),
-        (_, "IPAddress") => fits::<net::IPAddress>(object),
-        _ => Ok(()),
+        ("", "ConfigMap") => again::<core::ConfigMap>(object),
+        ("", "Endpoints") => again::<core::Endpoints>(object),
+        ("", "Event") => again::<core::Event>(object),
+        ("", "Namespace") => again::<core::Namespace>(object),
+        ("", "Node") => again::<core::Node>(object),
+        ("", "Pod") => again::<core::Pod>(object),
+        ("", "Secret") => again::<core::Secret>(object),
+        ("", "Service") => again::<core::Service>(object),
+        ("", "ServiceAccount") => again::<core::ServiceAccount>(object),
+        // Schemas have fields beyond those of the type.
+        (_, "CustomResourceDefinition") => CustomResourceDefinition::deserialize(object).map(|_| None),
+        (_, "Lease") => again::<lease::Lease>(object),
+        (_, "EndpointSlice") => again::<slice::EndpointSlice>(object),
+        (_, "NetworkPolicy") => again::<net::NetworkPolicy>(object),
+        (_, "ServiceCIDR") => again::<net::ServiceCIDR>(object),
+        (_, "IPAddress") => again::<net::IPAddress>(object),
+        _ => Ok(None),
+    }
+}
+
+/// Drops what is not in `known`, and notes where it was.
+pub fn drop_unknown(object: &mut Value, known: &Value, path: &str, dropped: &mut Vec<String>) {
+    match (object, known) {
+        (Value::Object(fields), Value::Object(known)) => {
+            let join = |name: &str| if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
+            fields.retain(|name, _| {
+                let is_known = known.contains_key(name);
+                if !is_known {
+                    dropped.push(join(name));
+                }
+                is_known
+            });
+            for (name, value) in fields {
+                if let Some(known) = known.get(name) {
+                    drop_unknown(value, known, &join(name), dropped);
+                }
+            }
+        }
+        (Value::Array(items), Value::Array(known)) => {
+            for (index, (item, known)) in items.iter_mut().zip(known).enumerate() {
+                drop_unknown(item, known, &format!("{path}[{index}]"), dropped);
+            }
+        }
+        _ => {}
     }
 }
 

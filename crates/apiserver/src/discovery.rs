@@ -77,6 +77,7 @@ fn resources(registry: &Registry, group: &str, version: &str) -> Option<Value> {
             eviction["group"] = json!("policy");
             eviction["version"] = json!("v1");
             list.push(eviction);
+            list.push(subresource("binding", "Binding", json!(["create"])));
         }
     }
     let group_version = api_version(group, version);

@@ -48,6 +48,11 @@ impl Cause {
         Self { reason: "FieldValueNotSupported", field: field.to_owned(), message }
     }
 
+    /// The field is missing, for this reason.
+    pub fn required_for(field: &str, why: &str) -> Self {
+        Self { message: format!("Required value: {why}"), ..Self::required(field) }
+    }
+
     /// The field may not be set, or not be changed.
     pub fn forbidden(field: &str, why: &str) -> Self {
         Self { reason: "FieldValueForbidden", field: field.to_owned(), message: format!("Forbidden: {why}") }
@@ -81,6 +86,16 @@ impl Failure {
 
     fn about(mut self, resource: &Resource, name: &str) -> Self {
         self.details = json!({"name": name, "group": resource.group, "kind": resource.plural});
+        self
+    }
+
+    /// Its subject is a subresource: `pods/binding`.
+    pub fn of_subresource(mut self, subresource: &str) -> Self {
+        if let Some(kind) = self.details["kind"].as_str() {
+            let qualified = format!("{kind}/{subresource}");
+            self.message = self.message.replacen(&format!(" on {kind} "), &format!(" on {qualified} "), 1);
+            self.details["kind"] = qualified.into();
+        }
         self
     }
 
@@ -119,7 +134,7 @@ impl Failure {
         let fields: Vec<&str> = conflicts.iter().map(|(_, field)| field.as_str()).collect();
         let count = conflicts.len();
         let message = format!(
-            "Apply failed with {count} conflict{}: conflicts with {}: {}",
+            "Apply failed with {count} conflict{0}: conflict{0} with {1}: {2}",
             if count == 1 { "" } else { "s" },
             managers.iter().map(|manager| format!("\"{manager}\"")).collect::<Vec<_>>().join(", "),
             fields.join(", ")
@@ -148,6 +163,16 @@ impl Failure {
             .collect();
         let details = json!({"name": name, "group": resource.group, "kind": resource.kind, "causes": causes});
         Self { details, ..Self::new(422, "Invalid", format!("{kind} \"{name}\" is invalid: {text}")) }
+    }
+
+    /// Parameters of the query break rules; `kind` is that of the verb: `PatchOptions`.
+    pub fn bad_options(kind: &str, cause: &Cause) -> Self {
+        let details = json!({
+            "group": "meta.k8s.io", "kind": kind,
+            "causes": [{"reason": cause.reason, "message": cause.message, "field": cause.field}],
+        });
+        let message = format!("{kind}.meta.k8s.io \"\" is invalid: {}: {}", cause.field, cause.message);
+        Self { details, ..Self::new(422, "Invalid", message) }
     }
 
     /// The request makes no sense.
@@ -196,9 +221,18 @@ impl Failure {
 
     /// The `metav1.Status`.
     pub fn status(&self) -> Value {
-        json!({
+        let mut status = json!({
             "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
-            "message": self.message, "reason": self.reason, "details": self.details, "code": self.code,
-        })
+            "message": self.message, "reason": self.reason, "code": self.code,
+        });
+        // What is empty is left out.
+        let mut details = self.details.clone();
+        if let Some(details) = details.as_object_mut() {
+            details.retain(|_, value| value != "");
+        }
+        if details != json!({}) {
+            status["details"] = details;
+        }
+        status
     }
 }

@@ -4,6 +4,7 @@
 //! It holds objects and the rules that the real API server holds about them, and no product logic at all.
 
 mod apply;
+mod binding;
 mod builtin;
 mod crd;
 mod delete;

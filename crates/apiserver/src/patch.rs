@@ -139,12 +139,33 @@ fn merge_lists(mut live: Vec<Value>, patch: &[Value], shape: &Shape<'_>) -> Vec<
         ListKind::Map(keys) => {
             // Strategic merge knows one key a list: the first.
             let key = keys.first().map_or("", String::as_str);
+            let before: Vec<Value> = live.iter().filter_map(|item| item.get(key).cloned()).collect();
             for item in patch {
                 merge_item(&mut live, item, key, shape);
             }
-            live
+            in_order(live, patch, key, &before)
         }
     }
+}
+
+/// Items of the patch in its order, all others in theirs: between the two, what was before counts, and what is new goes
+/// first.
+fn in_order(merged: Vec<Value>, patch: &[Value], key: &str, before: &[Value]) -> Vec<Value> {
+    let at = |item: &Value, list: &[Value]| list.iter().position(|known| item.get(key) == Some(known));
+    let named: Vec<Value> = patch.iter().filter_map(|item| item.get(key).cloned()).collect();
+    let (mut patched, others): (Vec<Value>, Vec<Value>) =
+        merged.into_iter().partition(|item| at(item, &named).is_some());
+    patched.sort_by_key(|item| at(item, &named));
+    let mut ordered = Vec::with_capacity(patched.len() + others.len());
+    let mut patched = patched.into_iter().peekable();
+    for other in others {
+        while patched.peek().is_some_and(|item| at(item, before) < at(&other, before)) {
+            ordered.extend(patched.next());
+        }
+        ordered.push(other);
+    }
+    ordered.extend(patched);
+    ordered
 }
 
 fn merge_item(live: &mut Vec<Value>, item: &Value, key: &str, shape: &Shape<'_>) {
@@ -198,7 +219,7 @@ mod tests {
             "spec": {"tolerations": [{"key": "y"}], "volumes": [{"name": "w"}]}});
         let merged = strategic("pods", live, patch);
         assert_eq!(merged["metadata"]["finalizers"], json!(["b", "c"]));
-        assert_eq!(merged["spec"], json!({"tolerations": [{"key": "y"}], "volumes": [{"name": "v"}, {"name": "w"}]}));
+        assert_eq!(merged["spec"], json!({"tolerations": [{"key": "y"}], "volumes": [{"name": "w"}, {"name": "v"}]}));
     }
 
     #[test]

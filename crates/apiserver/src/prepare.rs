@@ -63,21 +63,36 @@ pub fn decode(request: &Request, body: Value) -> Result<Value, Failure> {
     }
     match &resource.schema {
         Some(schema) => {
-            let mut dropped = schema.fit(&mut object);
-            if !dropped.is_empty() && request.query.get("fieldValidation") == "Strict" {
-                dropped.iter_mut().for_each(|path| *path = format!("unknown field {path:?}"));
-                return Err(Failure::bad_request(format!("strict decoding error: {}", dropped.join(", "))));
-            }
+            let dropped = schema.fit(&mut object);
+            refuse_unknown(request, dropped)?;
         }
         None => {
             builtin::drop_nulls(&mut object);
             let group = if resource.is_event_alias() { "" } else { &resource.group };
-            builtin::check_type(&resource.kind, group, &object).map_err(|error| {
-                Failure::bad_request(format!("{} cannot be handled as a {}: {error}", resource.plural, resource.kind))
-            })?;
+            let known = builtin::known(&resource.kind, group, &object)
+                .map_err(|error| Failure::bad_request(format!("{}{error}", unfit(resource))))?;
+            let mut dropped = Vec::new();
+            if let Some(known) = known {
+                builtin::drop_unknown(&mut object, &known, "", &mut dropped);
+            }
+            refuse_unknown(request, dropped)?;
         }
     }
     Ok(object)
+}
+
+fn unfit(resource: &Resource) -> String {
+    format!("{0} in version {1:?} cannot be handled as a {0}: ", resource.kind, resource.version)
+}
+
+/// Fields that nothing knows are dropped in silence, unless the client wants to hear of them.
+fn refuse_unknown(request: &Request, dropped: Vec<String>) -> Result<(), Failure> {
+    if dropped.is_empty() || request.query.get("fieldValidation") != "Strict" {
+        return Ok(());
+    }
+    let told: Vec<String> = dropped.iter().map(|path| format!("unknown field {path:?}")).collect();
+    let message = format!("{}strict decoding error: {}", unfit(&request.resource), told.join(", "));
+    Err(Failure::bad_request(message))
 }
 
 /// The object as it is created.
@@ -90,7 +105,7 @@ pub fn for_create(request: &Request, body: Value) -> Result<Value, Failure> {
     place(request, &mut object)?;
     let metadata = metadata(&mut object);
     if metadata.get("resourceVersion").is_some_and(|version| version != "") {
-        return Err(Failure::bad_request("resourceVersion should not be set on objects to be created"));
+        return Err(Failure::internal("resourceVersion should not be set on objects to be created"));
     }
     for field in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "resourceVersion", "generation"] {
         metadata.remove(field);
@@ -158,6 +173,10 @@ pub fn for_update(request: &Request, old: &Object, body: Value, replaces: bool) 
         return Err(Failure::stale(resource, name));
     }
     let uid = text(&object, &["metadata", "uid"]);
+    if !uid.is_empty() && uid != old.uid() && !replaces {
+        let cause = Cause::invalid("metadata.uid", &uid.into(), "field is immutable");
+        return Err(Failure::invalid(resource, name, &[cause]));
+    }
     if !uid.is_empty() && uid != old.uid() {
         let why = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {}", old.uid());
         return Err(Failure::conflict(resource, name, &why));

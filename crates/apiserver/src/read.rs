@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::failure::Failure;
+use crate::failure::{Cause, Failure};
 use crate::request::Request;
 use crate::selector::Selector;
 use crate::server::{Answer, Server};
@@ -59,8 +59,12 @@ impl Server {
     /// Shows one object.
     ///
     /// # Errors
-    /// 404 if there is none.
+    /// 404 if there is none, 504 for a revision to come.
     pub fn get(&self, request: &Request) -> Result<Answer, Failure> {
+        let asked = request.query.number("resourceVersion")?.unwrap_or_default();
+        if asked > self.store.revision() {
+            return Err(Failure::too_new(asked, self.store.revision()));
+        }
         Ok(Answer::json(request.view.object(&request.resource, &*self.live(request)?)))
     }
 
@@ -105,7 +109,7 @@ impl Server {
             (None, "") => {}
             (None, _) => {
                 let why = "resourceVersionMatch is forbidden unless resourceVersion is provided";
-                return Err(Failure::bad_request(why));
+                return Err(Failure::bad_options("ListOptions", &Cause::forbidden("resourceVersionMatch", why)));
             }
             (Some(asked), _) if asked > self.store.revision() => {
                 return Err(Failure::too_new(asked, self.store.revision()));

@@ -19,14 +19,15 @@ pub fn set_defaults(resource: &Resource, object: &mut Value, creating: bool) {
                 labels.insert("kubernetes.io/metadata.name".to_owned(), name.into());
             }
         }
-        "Pod" => pod_defaults(object),
-        "Node" => node_defaults(object),
-        "Service" => service_defaults(object),
-        "Secret" => {
-            if let Some(secret) = object.as_object_mut() {
-                secret.entry("type").or_insert_with(|| json!("Opaque"));
+        "Pod" => {
+            pod_defaults(object);
+            if creating {
+                pod_admission(object);
             }
         }
+        "Node" => node_defaults(object),
+        "Service" => service_defaults(object),
+        "Secret" => secret_defaults(object),
         _ => {}
     }
 }
@@ -45,9 +46,7 @@ fn pod_defaults(pod: &mut Value) {
     }
     for lists in ["containers", "initContainers"] {
         let containers = spec.get_mut(lists).and_then(Value::as_array_mut);
-        for ports in containers.into_iter().flatten().filter_map(|container| container.get_mut("ports")) {
-            set_protocol(ports);
-        }
+        containers.into_iter().flatten().for_each(container_defaults);
     }
     let status = object_at(pod, "status");
     status.entry("phase").or_insert_with(|| json!("Pending"));
@@ -62,11 +61,87 @@ fn pod_defaults(pod: &mut Value) {
     }
 }
 
+/// What the admission plugins that run unless switched off add: Priority and DefaultTolerationSeconds.
+fn pod_admission(pod: &mut Value) {
+    let class = quality(pod);
+    object_at(pod, "status").entry("qosClass").or_insert(json!(class));
+    let spec = object_at(pod, "spec");
+    spec.entry("priority").or_insert(json!(0));
+    spec.entry("preemptionPolicy").or_insert(json!("PreemptLowerPriority"));
+    let tolerations = spec.entry("tolerations").or_insert_with(|| json!([]));
+    for key in ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"] {
+        let covers = |toleration: &Value| {
+            let of_key = toleration.get("key").is_none_or(|found| found == "" || found == key);
+            of_key && toleration.get("effect").is_none_or(|effect| effect == "" || effect == "NoExecute")
+        };
+        if let Some(list) = tolerations.as_array_mut()
+            && !list.iter().any(covers)
+        {
+            list.push(json!({"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300}));
+        }
+    }
+}
+
+/// The quality-of-service class: by what the containers ask for of CPU and memory, and what they are held to.
+fn quality(pod: &Value) -> &'static str {
+    let lists = ["containers", "initContainers"].map(|list| at(pod, &["spec", list]).and_then(Value::as_array));
+    let amounts = |container: &Value, kind: &str| -> Vec<Option<Value>> {
+        ["cpu", "memory"].map(|name| at(container, &["resources", kind, name]).cloned()).into()
+    };
+    let (mut nothing, mut all) = (true, true);
+    for container in lists.into_iter().flatten().flatten() {
+        let (asked, held) = (amounts(container, "requests"), amounts(container, "limits"));
+        nothing &= asked.iter().chain(&held).all(Option::is_none);
+        // What is held to a limit and asks for nothing asks for the limit.
+        let same = asked.iter().zip(&held).all(|(asked, held)| held.is_some() && (asked.is_none() || asked == held));
+        all &= same;
+    }
+    match (nothing, all) {
+        (true, _) => "BestEffort",
+        (false, true) => "Guaranteed",
+        (false, false) => "Burstable",
+    }
+}
+
+fn container_defaults(container: &mut Value) {
+    let image = text(container, &["image"]);
+    let tag = image.rsplit('/').next().unwrap_or_default().split_once(':').map(|(_, tag)| tag);
+    let always = !image.contains('@') && tag.is_none_or(|tag| tag == "latest");
+    let policy = if always { "Always" } else { "IfNotPresent" };
+    let Some(container) = container.as_object_mut() else { return };
+    for (field, value) in [
+        ("imagePullPolicy", json!(policy)),
+        ("resources", json!({})),
+        ("terminationMessagePath", json!("/dev/termination-log")),
+        ("terminationMessagePolicy", json!("File")),
+    ] {
+        container.entry(field).or_insert(value);
+    }
+    if let Some(ports) = container.get_mut("ports") {
+        set_protocol(ports);
+    }
+}
+
+/// `stringData` is written only, into `data`.
+fn secret_defaults(secret: &mut Value) {
+    let Some(secret) = secret.as_object_mut() else { return };
+    secret.entry("type").or_insert_with(|| json!("Opaque"));
+    if let Some(Value::Object(plain)) = secret.remove("stringData") {
+        let data = secret.entry("data").or_insert_with(|| json!({}));
+        for (key, value) in plain {
+            data[key] = crate::protobuf::base64(value.as_str().unwrap_or_default().as_bytes()).into();
+        }
+    }
+}
+
 fn node_defaults(node: &mut Value) {
     let spec = object_at(node, "spec");
     let first = spec.get("podCIDRs").and_then(|list| list.get(0)).cloned();
+    // As with podIP: the single one wins.
     match (spec.get("podCIDR").cloned(), first) {
-        (Some(cidr), None) => drop(spec.insert("podCIDRs".to_owned(), json!([cidr]))),
+        (Some(cidr), first) if first.as_ref() != Some(&cidr) => {
+            spec.insert("podCIDRs".to_owned(), json!([cidr]));
+        }
         (None, Some(cidr)) => drop(spec.insert("podCIDR".to_owned(), cidr)),
         _ => {}
     }
@@ -102,6 +177,9 @@ pub fn check_rules(resource: &Resource, object: &Value, old: Option<&Value>) -> 
         "Pod" => check_pod(object, old, &mut causes),
         "Node" => check_node(object, old, &mut causes),
         "Event" => check_event(resource, object, &mut causes),
+        "ConfigMap" => check_keys(object, &mut causes),
+        "Lease" => check_lease(object, &mut causes),
+        "Service" => check_service(object, &mut causes),
         _ => {}
     }
     causes
@@ -136,6 +214,39 @@ fn check_event(resource: &Resource, event: &Value, causes: &mut Vec<Cause>) {
     }
 }
 
+fn check_keys(map: &Value, causes: &mut Vec<Cause>) {
+    let is_key = |key: &str| {
+        let good = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+        !key.is_empty() && key.len() <= 253 && key.chars().all(good)
+    };
+    for field in ["data", "binaryData"] {
+        for key in map.get(field).and_then(Value::as_object).into_iter().flatten().map(|(key, _)| key) {
+            if !is_key(key) {
+                let why = "a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. 'key.name',  \
+                    or 'KEY_NAME',  or 'key-name', regex used for validation is '[-._a-zA-Z0-9]+')";
+                causes.push(Cause::invalid(&format!("{field}[{key}]"), &key.as_str().into(), why));
+            }
+        }
+    }
+}
+
+fn check_lease(lease: &Value, causes: &mut Vec<Cause>) {
+    if let Some(seconds) = at(lease, &["spec", "leaseDurationSeconds"])
+        && seconds.as_i64().is_some_and(|seconds| seconds <= 0)
+    {
+        causes.push(Cause::invalid("spec.leaseDurationSeconds", seconds, "must be greater than 0"));
+    }
+}
+
+fn check_service(service: &Value, causes: &mut Vec<Cause>) {
+    let has_ports = at(service, &["spec", "ports"]).and_then(Value::as_array).is_some_and(|ports| !ports.is_empty());
+    let needs_none =
+        text(service, &["spec", "type"]) == "ExternalName" || text(service, &["spec", "clusterIP"]) == "None";
+    if !has_ports && !needs_none {
+        causes.push(Cause::required("spec.ports"));
+    }
+}
+
 fn check_pod(pod: &Value, old: Option<&Value>, causes: &mut Vec<Cause>) {
     let containers = at(pod, &["spec", "containers"]).and_then(Value::as_array);
     if containers.is_none_or(Vec::is_empty) {
@@ -148,17 +259,57 @@ fn check_pod(pod: &Value, old: Option<&Value>, causes: &mut Vec<Cause>) {
             }
         }
     }
-    let assigned = old.map_or("", |old| text(old, &["spec", "nodeName"]));
-    if !assigned.is_empty() && assigned != text(pod, &["spec", "nodeName"]) {
-        causes.push(Cause::forbidden("spec.nodeName", "pod is already assigned to a node"));
+    check_pod_ips(pod, causes);
+    if old.is_some_and(|old| lasting(old) != lasting(pod)) {
+        // A node is given by a binding.
+        let why = "pod updates may not change fields other than `spec.containers[*].image`,\
+            `spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing \
+            tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)";
+        causes.push(Cause::forbidden("spec", why));
     }
+}
+
+fn check_pod_ips(pod: &Value, causes: &mut Vec<Cause>) {
+    let list = at(pod, &["status", "podIPs"]).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    let mut of_family = [0, 0];
+    for (index, ip) in list.iter().map(|entry| text(entry, &["ip"])).enumerate() {
+        match ip.parse::<std::net::IpAddr>() {
+            Ok(address) => of_family[usize::from(address.is_ipv6())] += 1,
+            Err(_) => {
+                let why = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
+                causes.push(Cause::invalid(&format!("status.podIPs[{index}]"), &ip.into(), why));
+            }
+        }
+    }
+    if of_family.iter().any(|count| *count > 1) {
+        let why = "may specify no more than one IP for each IP family";
+        causes.push(Cause::invalid("status.podIPs", &json!(list), why));
+    }
+}
+
+/// What of a pod's specification stays as it was created.
+fn lasting(pod: &Value) -> Value {
+    let mut spec = pod.get("spec").cloned().unwrap_or_default();
+    if let Some(spec) = spec.as_object_mut() {
+        for field in ["activeDeadlineSeconds", "tolerations", "terminationGracePeriodSeconds"] {
+            spec.remove(field);
+        }
+        for lists in ["containers", "initContainers"] {
+            let containers = spec.get_mut(lists).and_then(Value::as_array_mut);
+            for container in containers.into_iter().flatten().filter_map(Value::as_object_mut) {
+                container.remove("image");
+            }
+        }
+    }
+    spec
 }
 
 fn check_node(node: &Value, old: Option<&Value>, causes: &mut Vec<Cause>) {
     let cidrs = |node| at(node, &["spec", "podCIDRs"]).and_then(Value::as_array).filter(|list| !list.is_empty());
     for (index, cidr) in cidrs(node).into_iter().flatten().enumerate() {
         if !cidr.as_str().is_some_and(is_cidr) {
-            causes.push(Cause::invalid(&format!("spec.podCIDRs[{index}]"), cidr, "must be a valid CIDR value"));
+            let why = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)";
+            causes.push(Cause::invalid(&format!("spec.podCIDRs[{index}]"), cidr, why));
         }
     }
     if let Some(list) = cidrs(node) {
@@ -166,10 +317,6 @@ fn check_node(node: &Value, old: Option<&Value>, causes: &mut Vec<Cause>) {
         if of_v6 > 1 || list.len() - of_v6 > 1 {
             let why = "may specify no more than one CIDR for each IP family";
             causes.push(Cause::invalid("spec.podCIDRs", &json!(list), why));
-        }
-        let single = text(node, &["spec", "podCIDR"]);
-        if list.first().and_then(Value::as_str) != Some(single) {
-            causes.push(Cause::invalid("spec.podCIDR", &single.into(), "must be the first of podCIDRs"));
         }
     }
     let Some(old) = old else { return };

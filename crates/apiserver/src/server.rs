@@ -9,7 +9,7 @@ use http::{HeaderMap, Method, StatusCode};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use serde_json::{Value, json};
 
-use crate::failure::Failure;
+use crate::failure::{Cause, Failure};
 use crate::meta::text;
 use crate::request::{Request, segments};
 use crate::resource::{Registry, Resource, TableId};
@@ -65,6 +65,22 @@ pub struct Server {
     registry: RwLock<Registry>,
     requests: Mutex<BTreeMap<(String, String), u64>>,
     pub open_watches: Arc<AtomicU64>,
+}
+
+/// Refuses parameters that would otherwise be taken for absent.
+fn check_options(verb: &str, request: &Request) -> Result<(), Failure> {
+    let dry_run = request.query.get("dryRun");
+    let kind = match verb {
+        "create" => "CreateOptions",
+        "update" => "UpdateOptions",
+        "patch" | "apply" => "PatchOptions",
+        "delete" | "deletecollection" => "DeleteOptions",
+        _ => return Ok(()),
+    };
+    if ["", "All"].contains(&dry_run) {
+        return Ok(());
+    }
+    Err(Failure::bad_options(kind, &Cause::not_supported("dryRun", &json!([dry_run]), &[json!("All")])))
 }
 
 /// Namespaces that exist from the start and cannot be deleted.
@@ -212,6 +228,7 @@ impl Server {
         if verb.is_empty() {
             return Err(Failure::method_not_allowed());
         }
+        check_options(verb, request)?;
         let counted = (verb.to_owned(), request.counted_as());
         *self.requests.lock().unwrap_or_else(PoisonError::into_inner).entry(counted).or_default() += 1;
         match (request.subresource.as_str(), verb) {
@@ -219,6 +236,9 @@ impl Server {
             ("", _) => {}
             ("eviction", "create") if request.resource.is("", "pods") => {
                 return self.evict(request);
+            }
+            ("binding", "create") if request.resource.is("", "pods") && request.name.is_some() => {
+                return self.bind(request);
             }
             _ => return Err(Failure::no_such_path()),
         }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::events;
 use crate::history::{Change, Event, line};
@@ -116,7 +116,13 @@ impl View {
             if index > 0 {
                 body.push(b',');
             }
-            body.extend_from_slice(&self.object(resource, object));
+            match &object.value {
+                // Items of the built-in kinds do not say what they are.
+                Value::Object(fields) if self == Self::Plain && !resource.is_custom() && !resource.is_event_alias() => {
+                    body.extend_from_slice(untyped(fields).to_string().as_bytes());
+                }
+                _ => body.extend_from_slice(&self.object(resource, object)),
+            }
         }
         body.extend_from_slice(b"]}\n");
         body.into()
@@ -163,6 +169,11 @@ impl View {
         };
         line("BOOKMARK", object.to_string().as_bytes())
     }
+}
+
+fn untyped(fields: &Map<String, Value>) -> Value {
+    let typed = |name: &str| ["apiVersion", "kind"].contains(&name);
+    fields.iter().filter(|(name, _)| !typed(name)).map(|(name, value)| (name.clone(), value.clone())).collect()
 }
 
 /// An object's metadata alone.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use crate::apply;
-use crate::failure::Failure;
+use crate::failure::{Cause, Failure};
 use crate::managers::Writer;
 use crate::meta::{at, metadata, text};
 use crate::patch::PatchKind;
@@ -154,7 +154,8 @@ impl Server {
     fn apply(&self, request: &Request, body: Value) -> Result<Answer, Failure> {
         let resource = &*request.resource;
         if request.query.get("fieldManager").is_empty() {
-            return Err(Failure::bad_request("PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value"));
+            let cause = Cause::required_for("fieldManager", "is required for apply patch");
+            return Err(Failure::bad_options("PatchOptions", &cause));
         }
         let mut config = body;
         if at(&config, &["metadata", "managedFields"]).is_some() {
@@ -194,7 +195,14 @@ impl Server {
     }
 
     /// Makes a new state of the live one until it can be stored.
-    fn change(&self, request: &Request, make: impl Fn(&Object) -> Result<Value, Failure>) -> Result<Answer, Failure> {
+    ///
+    /// # Errors
+    /// 404 if there is none, and what `make` refuses.
+    pub fn change(
+        &self,
+        request: &Request,
+        make: impl Fn(&Object) -> Result<Value, Failure>,
+    ) -> Result<Answer, Failure> {
         let resource = &request.resource;
         for _ in 0..ATTEMPTS {
             let live = self.live(request)?;
