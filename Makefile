@@ -71,6 +71,14 @@ test-root: build ## suites with real namespaces and real binaries; root
 test-hundred: build ## a lab of a hundred nodes; root
 	OVERLANE_NODES=100 scripts/test-root.sh labs -- many_nodes
 
+.PHONY: kubernetes-parts
+kubernetes-parts: ## build the real API of `overlane lab up --api kubernetes`: target/kubernetes/bin
+	tests/kubernetes/build.sh kube-apiserver kube-controller-manager
+
+.PHONY: test-lab-kubernetes
+test-lab-kubernetes: build kubernetes-parts ## the lab's suites against a real API server; root
+	scripts/test-lab-kubernetes.sh
+
 .PHONY: test-kubernetes
 test-kubernetes: build image ## the short suite against a real Kubernetes of namespaces; root
 	scripts/test-kubernetes.sh $(RELEASE_BIN) $(IMAGE)

@@ -6,6 +6,7 @@ mod faults;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use overlane_lab::kubernetes::ApiKind;
 
 use crate::out::Format;
 
@@ -124,15 +125,46 @@ pub enum LabCommand {
     /// Check that everything reaches what it must, and nothing else
     Check(OutputArg),
     /// Show what a lab is: three nodes, pods, and proofs, on one screen
-    Demo,
-    /// Print the log of a pod, or of a program (`agent-node-0`, `controller-0`, `daemon`)
+    Demo(ApiArg),
+    /// Print the log of a pod, or of a program (`agent-node-0`, `controller-0`, `daemon`, `kube-apiserver`)
     Logs(LogsArgs),
-    /// Do something to an agent or a controller
+    /// Do something to an agent, a controller, or the programs of a real API
     Program(ProgramArgs),
     /// Take the API away from agents and controllers, give it back, or change its past
     Api(ApiArgs),
     /// Add, remove and reboot nodes
     Nodes(NodesArgs),
+}
+
+/// Which Kubernetes API a lab has.
+#[derive(Clone, Debug, Args)]
+pub struct ApiArg {
+    /// The Kubernetes API: the lab's own, in its process, or the real one
+    #[arg(long, value_enum, default_value_t, value_name = "API", env = "OVERLANE_LAB_API")]
+    pub api: Api,
+    /// Where `--api kubernetes` finds kube-apiserver and kube-controller-manager, and etcd unless it is on PATH
+    /// [default: along PATH]
+    #[arg(long, value_name = "DIR", env = "OVERLANE_KUBERNETES_BIN")]
+    pub kubernetes_bin: Option<PathBuf>,
+}
+
+/// Kubernetes APIs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Api {
+    /// In the lab's own process: up at once
+    #[default]
+    InProcess,
+    /// kube-apiserver on etcd, with RBAC and the installation's accounts
+    Kubernetes,
+}
+
+impl From<Api> for ApiKind {
+    fn from(api: Api) -> Self {
+        match api {
+            Api::InProcess => Self::InProcess,
+            Api::Kubernetes => Self::Kubernetes,
+        }
+    }
 }
 
 /// `overlane lab up`.
@@ -178,6 +210,9 @@ pub struct UpArgs {
     /// How many controllers
     #[arg(long, value_name = "N", hide = true)]
     pub controllers: Option<u32>,
+    /// Which API
+    #[command(flatten)]
+    pub api: ApiArg,
     /// How to print the lab once it is ready
     #[command(flatten)]
     pub output: OutputArg,
@@ -360,6 +395,23 @@ mod tests {
         assert_eq!((up.max_pods, up.mtu), (Some(110), Some(9000)));
         assert_eq!(up.filename, [PathBuf::from("a"), PathBuf::from("b")]);
         assert_eq!(up.agent_arg, ["--cool-down=1"]);
+    }
+
+    #[test]
+    fn the_api_is_the_lab_s_own_unless_named() {
+        let api = |line: &str| match lab(line).command {
+            LabCommand::Up(up) => up.api,
+            LabCommand::Demo(api) => api,
+            other => panic!("{other:?}"),
+        };
+        // The suites set the variable for the programs that they start, not for this test.
+        assert_eq!(api("overlane lab up").api, Api::InProcess);
+        let real = api("overlane lab up --api kubernetes --kubernetes-bin /k");
+        assert_eq!((real.api, real.kubernetes_bin), (Api::Kubernetes, Some(PathBuf::from("/k"))));
+        assert_eq!(api("overlane lab demo --api kubernetes").api, Api::Kubernetes);
+        for bad in ["--api", "--api=", "--api=k3s", "--api=Kubernetes", "--kubernetes-bin"] {
+            assert!(Cli::try_parse_from(["overlane", "lab", "up", bad]).is_err(), "{bad}");
+        }
     }
 
     #[test]

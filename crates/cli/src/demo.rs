@@ -19,6 +19,7 @@ use overlane_lab::state::LabRecord;
 use overlane_lab::status::{self, LabStatus, PodStatus};
 use overlane_lab::{netns, run, vnet};
 
+use crate::args::ApiArg;
 use crate::out::{self, Style, Table, cell, paint};
 use crate::progress::Progress;
 
@@ -52,12 +53,18 @@ struct Proof {
 }
 
 /// Runs the demo: 1 if a proof fails. The lab stays.
-pub fn run(name: &LabName) -> Result<ExitCode> {
+pub fn run(name: &LabName, api: &ApiArg) -> Result<ExitCode> {
     let began = Instant::now();
     let running = LabRecord::find(name)?.and_then(|record| record.daemon).is_some_and(|daemon| daemon.alive());
     let fresh = !running;
     if fresh {
-        let request = UpRequest { name: name.to_string(), nodes: 3, ..UpRequest::default() };
+        let request = UpRequest {
+            name: name.to_string(),
+            nodes: 3,
+            api: api.api.into(),
+            kubernetes_bin: api.kubernetes_bin.clone(),
+            ..UpRequest::default()
+        };
         crate::lab::bring_up(&spec::resolve(&request)?, UP_PATIENCE, false)?;
     }
     let up_in = began.elapsed();

@@ -13,6 +13,7 @@ pub mod error;
 pub mod exec;
 pub mod files;
 pub mod kubelet;
+pub mod kubernetes;
 pub mod manifests;
 pub mod names;
 pub mod netns;

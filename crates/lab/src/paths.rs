@@ -57,6 +57,21 @@ impl LabPaths {
         self.dir.join("api.snapshot")
     }
 
+    /// Certificates and keys of a real API server.
+    pub fn pki(&self) -> PathBuf {
+        self.dir.join("pki")
+    }
+
+    /// A real API server's store.
+    pub fn etcd(&self) -> PathBuf {
+        self.dir.join("etcd")
+    }
+
+    /// Credentials of a controller at a real API server.
+    pub fn credentials(&self, program: &str) -> PathBuf {
+        self.dir.join("credentials").join(program)
+    }
+
     /// The directory of all logs.
     pub fn logs(&self) -> PathBuf {
         self.dir.join("logs")
@@ -118,6 +133,11 @@ impl NodePaths {
     /// The node's boot id, MAC and addresses: a `NodeRecord` as JSON.
     pub fn record(&self) -> PathBuf {
         self.dir.join("node.json")
+    }
+
+    /// The agent's credentials at a real API server.
+    pub fn credentials(&self) -> PathBuf {
+        self.dir.join("credentials")
     }
 
     /// The kubelet's records of its pods.

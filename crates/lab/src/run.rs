@@ -14,6 +14,8 @@ use crate::error::LabError;
 use crate::manifests::MANAGER;
 use crate::status::{self, PodStatus};
 
+const NAMESPACE_PATIENCE: Duration = Duration::from_secs(60);
+
 /// A pod object. Without a command it runs the echo server, and is ready once that listens.
 pub fn pod(
     namespace: &str,
@@ -46,11 +48,7 @@ pub async fn create(client: &Client, object: Value) -> Result<()> {
     let pod: Pod = serde_json::from_value(object).context("make the pod")?;
     let namespace = pod.metadata.namespace.clone().unwrap_or_default();
     let name = pod.metadata.name.clone().unwrap_or_default();
-    let namespaces: Api<Namespace> = Api::all(client.clone());
-    if namespaces.get_opt(&namespace).await?.is_none() {
-        let object = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}});
-        namespaces.patch(&namespace, &PatchParams::apply(MANAGER).force(), &Patch::Apply(&object)).await?;
-    }
+    make_namespace(client, &namespace).await?;
     let api: Api<Pod> = Api::namespaced(client.clone(), &namespace);
     match api.create(&PostParams::default(), &pod).await {
         Ok(_) => Ok(()),
@@ -58,6 +56,25 @@ pub async fn create(client: &Client, object: Value) -> Result<()> {
         Err(kube::Error::Api(status)) => bail!("create pod `{name}`: {}", status.message),
         Err(error) => Err(error).with_context(|| format!("create pod `{name}`")),
     }
+}
+
+/// Makes a namespace, unless it is there. One that is on its way out is waited for: a real API server takes seconds.
+pub async fn make_namespace(client: &Client, name: &str) -> Result<()> {
+    let namespaces: Api<Namespace> = Api::all(client.clone());
+    let deadline = Instant::now() + NAMESPACE_PATIENCE;
+    while let Some(namespace) = namespaces.get_opt(name).await.with_context(|| format!("read namespace `{name}`"))? {
+        if namespace.metadata.deletion_timestamp.is_none() {
+            return Ok(());
+        }
+        if Instant::now() > deadline {
+            let seconds = NAMESPACE_PATIENCE.as_secs();
+            bail!("make namespace `{name}`: the one of that name has been ending for {seconds} s and is still there");
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let object = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
+    let made = namespaces.patch(name, &PatchParams::apply(MANAGER).force(), &Patch::Apply(&object)).await;
+    made.map(drop).with_context(|| format!("make namespace `{name}`"))
 }
 
 /// Waits until the pod is ready, or has finished.

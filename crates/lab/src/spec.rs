@@ -11,6 +11,7 @@ use overlane_core::family::Family;
 use serde_json::Value;
 
 use crate::error::LabError;
+use crate::kubernetes::{ApiKind, KubernetesPrograms};
 use crate::manifests::{self, Manifest};
 use crate::names::LabName;
 use crate::state::{FORMAT, LabRecord};
@@ -45,6 +46,10 @@ pub struct UpRequest {
     pub controller_args: Vec<String>,
     /// How many controllers; one without.
     pub controllers: Option<u32>,
+    /// Which API it has.
+    pub api: ApiKind,
+    /// The directory of the real API's programs; `PATH` is looked along without.
+    pub kubernetes_bin: Option<PathBuf>,
 }
 
 /// A request that was found possible.
@@ -66,6 +71,13 @@ pub fn resolve(request: &UpRequest) -> Result<Plan> {
     within("--controllers", request.controllers.unwrap_or(1), 0, 9)?;
     // Ethernet carries IPv6 from 1280 bytes on (RFC 8200, section 5); a veth takes at most 65535.
     within("--mtu", request.mtu.unwrap_or(1500), 1280, 65_535)?;
+    let kubernetes = match request.api {
+        ApiKind::InProcess => None,
+        ApiKind::Kubernetes => {
+            let path = std::env::var_os("PATH").unwrap_or_default();
+            Some(KubernetesPrograms::find(request.kubernetes_bin.as_deref(), &path)?)
+        }
+    };
     let mut manifests = manifests::read(&request.manifests)?;
     let given = manifests::take_cluster_network(&mut manifests)?;
     let (network, plan) = cluster_network(request, given)?;
@@ -82,6 +94,7 @@ pub fn resolve(request: &UpRequest) -> Result<Plan> {
         agent_args: request.agent_args.clone(),
         controller_args: request.controller_args.clone(),
         controllers: request.controllers.unwrap_or(1),
+        kubernetes,
         daemon: None,
         api: None,
         complete: false,
@@ -237,6 +250,7 @@ mod tests {
             UpRequest { controllers: Some(10), ..request() },
             UpRequest { name: "No".into(), ..request() },
             UpRequest { vnet: Some("a/b".into()), ..request() },
+            UpRequest { api: ApiKind::Kubernetes, kubernetes_bin: Some("/nowhere".into()), ..request() },
         ] {
             let error = resolve(&bad).unwrap_err();
             assert!(error.downcast_ref::<LabError>().is_some_and(typed_wrong), "{error:#}");

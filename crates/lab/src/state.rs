@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use crate::error::LabError;
 use crate::files;
+use crate::kubernetes::KubernetesPrograms;
 use crate::names::LabName;
 use crate::paths::{LabPaths, ROOT};
 use crate::process::ProcessId;
@@ -44,6 +45,9 @@ pub struct LabRecord {
     pub controller_args: Vec<String>,
     /// How many controllers run.
     pub controllers: u32,
+    /// The programs of the real API, for a lab that has it.
+    #[serde(default)]
+    pub kubernetes: Option<KubernetesPrograms>,
     /// The daemon, once it has started.
     pub daemon: Option<ProcessId>,
     /// Where the API is served, once it is.

@@ -30,6 +30,11 @@ pub fn cli<S: AsRef<std::ffi::OsStr>>(words: &[S]) -> Command {
     command
 }
 
+/// Whether labs have a real API server: `OVERLANE_LAB_API`, which `overlane lab up` reads too.
+pub fn real_api() -> bool {
+    std::env::var("OVERLANE_LAB_API").is_ok_and(|api| api == "kubernetes")
+}
+
 /// Runs `overlane` with these words.
 pub fn overlane(words: &[&str]) -> Out {
     exec::run(cli(words), b"", LIMIT)

@@ -43,7 +43,7 @@ impl From<ProgramAction> for Action {
 /// `overlane lab program`.
 #[derive(Debug, Args)]
 pub struct ProgramArgs {
-    /// `agent-node-0`, `controller-0`
+    /// `agent-node-0`, `controller-0`; `kube-apiserver` and `etcd` of a lab that has them
     pub program: String,
     /// What to do
     #[arg(value_enum)]
@@ -78,7 +78,7 @@ pub enum ApiCommand {
         /// The file
         file: PathBuf,
     },
-    /// Drop the history: watches from an old revision must list anew
+    /// Drop the history: watches from an old revision must list anew. A real API server starts again for that
     Compact,
     /// Show how many requests it has served, by verb and resource
     Requests(OutputArg),

@@ -32,7 +32,7 @@ pub fn run(args: LabArgs) -> Result<ExitCode> {
     match args.command {
         LabCommand::Down(down) => return end(&name, &down),
         LabCommand::Up(up) => return up::run(&name, &up),
-        LabCommand::Demo => return crate::demo::run(&name),
+        LabCommand::Demo(api) => return crate::demo::run(&name, &api),
         LabCommand::Status(output) => return runtime::start()?.block_on(show::status(&open()?, output.output)),
         LabCommand::Pods(pods) => runtime::start()?.block_on(show::pods(&open()?, &pods))?,
         LabCommand::Kubeconfig(output) => show::kubeconfig(&open()?, output.output)?,

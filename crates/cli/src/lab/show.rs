@@ -3,9 +3,10 @@
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use overlane_lab::check::{self, report};
 use overlane_lab::client::LabClient;
+use overlane_lab::daemon::control::{Answer, Command};
 use overlane_lab::status::{self, LabStatus, PodStatus};
 use serde_json::json;
 
@@ -40,7 +41,7 @@ pub fn render_status(status: &LabStatus, colours: bool) -> String {
     ]);
     let api = if status.api_up { status.api.clone() } else { format!("{} (taken away)", status.api) };
     head.row([(Style::Bold, "API".to_owned()), cell(api)]);
-    for program in status.programs.iter().filter(|program| program.program.starts_with("controller")) {
+    for program in status.programs.iter().filter(|program| !program.program.starts_with("agent-")) {
         let runs = program.process.is_some_and(|process| process.alive());
         head.row([
             (Style::Bold, program.program.clone()),
@@ -166,7 +167,10 @@ pub fn render_check(report: &report::Report, colours: bool) -> String {
 
 /// `lab api requests`.
 pub async fn requests(lab: &LabClient, format: Format) -> Result<()> {
-    let requests = lab.status().await?.requests;
+    let requests = match lab.ask(&Command::Requests).await? {
+        Answer::Requests(requests) => requests,
+        other => bail!("the lab's daemon answered {other:?}"),
+    };
     if format == Format::Json {
         let rows: Vec<_> = requests
             .iter()

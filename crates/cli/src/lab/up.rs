@@ -28,6 +28,8 @@ pub fn run(name: &LabName, args: &UpArgs) -> Result<ExitCode> {
         agent_args: args.agent_arg.clone(),
         controller_args: args.controller_arg.clone(),
         controllers: args.controllers,
+        api: args.api.api.into(),
+        kubernetes_bin: args.api.kubernetes_bin.clone(),
     };
     let began = Instant::now();
     let status = bring_up(&spec::resolve(&request)?, Duration::from_secs(args.timeout), args.keep)?;

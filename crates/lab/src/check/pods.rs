@@ -7,13 +7,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use k8s_openapi::api::core::v1::{Namespace, Pod};
 use kube::Client;
-use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use kube::api::{Api, DeleteParams, ListParams, PostParams};
 use overlane_core::family::Family;
-use serde_json::json;
 
 use super::plan::{Place, Role};
 use crate::echo;
-use crate::manifests::MANAGER;
 use crate::names::{LabName, pod_part};
 use crate::netns;
 use crate::process::ProcessId;
@@ -40,9 +38,7 @@ impl CheckPods {
     pub async fn start(client: Client, lab: &LabName, status: &LabStatus, each: usize) -> Result<Self> {
         let pid = i32::try_from(std::process::id()).ok().and_then(ProcessId::of).context("find this process")?;
         let api: Api<Pod> = Api::namespaced(client.clone(), NAMESPACE);
-        let namespaces: Api<Namespace> = Api::all(client.clone());
-        let object = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}});
-        namespaces.patch(NAMESPACE, &PatchParams::apply(MANAGER).force(), &Patch::Apply(&object)).await?;
+        run::make_namespace(&client, NAMESPACE).await?;
         let tag = format!("{}-{}", pid.pid, pid.start);
         let pods = Self { client, lab: lab.clone(), api, tag, count: each * status.nodes.len() };
         pods.remove_abandoned().await?;

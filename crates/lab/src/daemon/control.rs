@@ -32,6 +32,8 @@ pub enum Command {
         /// Whether it is to be served.
         up: bool,
     },
+    /// How many requests the API has served.
+    Requests,
     /// Writes all objects of the API to a file.
     Snapshot {
         /// The file.
@@ -80,6 +82,8 @@ pub enum Answer {
     Status(Box<DaemonStatus>),
     /// [`Command::Program`].
     Program(ProgramState),
+    /// [`Command::Requests`]: verb, resource, and how often.
+    Requests(Vec<(String, String, u64)>),
     /// [`Command::AddNode`].
     Node(NodeRecord),
     /// It could not be done.
@@ -93,8 +97,6 @@ pub struct DaemonStatus {
     pub phase: Phase,
     /// Whether the API is served inside the VNet.
     pub api_up: bool,
-    /// Requests that the API has served, by verb and resource.
-    pub requests: Vec<(String, String, u64)>,
     /// Programs that are kept running.
     pub programs: Vec<ProgramState>,
     /// Machines.
@@ -183,6 +185,7 @@ mod tests {
             Command::Status,
             Command::Program { program: "agent-node-0".into(), action: Action::Kill },
             Command::Api { up: false },
+            Command::Requests,
             Command::AddNode { number: Some(3) },
             Command::RemoveNode { node: "node-1".into(), keep_objects: true },
             Command::Restore { file: "/x".into() },

@@ -6,19 +6,18 @@ pub mod control;
 mod nodes;
 mod schedule;
 pub mod supervise;
+mod tokens;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
+use kube::Client;
 use kube::api::{Api, DynamicObject, Patch, PatchParams};
 use kube::core::{ApiResource, GroupVersionKind};
-use kube::{Client, CustomResourceExt as _};
-use overlane_api::crd::{ClusterNetwork, NodeBlock, NodeNetworkConfig, NodeState};
-use overlane_apiserver::ApiServer;
 use overlane_core::family::Family;
 use tracing::{error, info, warn};
 
@@ -99,15 +98,13 @@ pub async fn run(name: &LabName) -> Result<()> {
     let listener = tokio::net::UnixListener::bind(paths.control())
         .with_context(|| format!("listen on {}", paths.control().display()))?;
 
-    let server = open_api(&paths)?;
-    let client = server.client();
-    let before = record.api.as_ref().map(|api| api.local_url.clone());
-    let local_url = api::serve_locally(client.clone(), before.as_deref()).await?;
     let families = record.families()?;
     let host = join_vnet(&record, &families)?;
-    let Some(primary) = families.first() else { bail!("the lab's record names no family") };
-    let address = SocketAddr::new(vnet::node_address(*primary, host), api::PORT);
-    let lab_api = LabApi::new(server.clone(), netns::path(name, &Part::ControlPlane), address);
+    let addresses: Vec<IpAddr> = families.iter().map(|family| vnet::node_address(*family, host)).collect();
+    let lab_api = LabApi::open(&record, &paths, netns::path(name, &Part::ControlPlane), &addresses).await?;
+    let client = lab_api.client();
+    let before = record.api.as_ref().map(|api| api.local_url.clone());
+    let local_url = api::serve_locally(client.clone(), before.as_deref()).await?;
     record.api = Some(ApiRecord { vnet_url: lab_api.vnet_url(), local_url: local_url.clone() });
     record.save()?;
     files::write(&paths.kubeconfig(), api::kubeconfig(name.as_str(), &local_url).as_bytes())?;
@@ -124,7 +121,6 @@ pub async fn run(name: &LabName) -> Result<()> {
         record,
     });
     tokio::spawn(control::serve(cluster.clone(), listener));
-    tokio::spawn(api::keep_saved(server, paths.api_store()));
     tokio::spawn(schedule::run(client));
     match cluster.bring_up().await {
         Ok(()) => {
@@ -138,20 +134,6 @@ pub async fn run(name: &LabName) -> Result<()> {
     }
     std::future::pending::<()>().await;
     Ok(())
-}
-
-/// The API with the product's definitions, and the objects that an earlier daemon had.
-fn open_api(paths: &LabPaths) -> Result<ApiServer> {
-    let server = ApiServer::new();
-    match std::fs::read(paths.api_store()) {
-        Ok(bytes) => server.restore(&bytes).context("restore the API's objects")?,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-        Err(error) => return Err(error).context("read the API's objects"),
-    }
-    for definition in [ClusterNetwork::crd(), NodeBlock::crd(), NodeNetworkConfig::crd(), NodeState::crd()] {
-        server.register(&definition)?;
-    }
-    Ok(server)
 }
 
 /// Joins the VNet and puts the control plane's host into it; its host number.
@@ -172,9 +154,10 @@ impl Cluster {
     }
 
     async fn bring_up(self: &Arc<Self>) -> Result<()> {
+        self.api.prepare().await?;
         self.api.start().await?;
         self.apply_cluster_network().await?;
-        self.start_controllers();
+        self.start_controllers().await?;
         let known = NodeRecord::all(&self.paths)?;
         let is_known: BTreeSet<u32> = known.iter().map(|node| node.number).collect();
         for node in known {
@@ -185,6 +168,9 @@ impl Cluster {
         for number in (0..asked).filter(|number| !is_known.contains(number)) {
             self.set_phase(Phase::Starting(format!("node {} of {asked}", number + 1)));
             self.add_node(Some(number)).await?;
+        }
+        if self.api.is_real() {
+            tokio::spawn(tokens::keep(self.clone()));
         }
         self.mesh().await
     }
@@ -203,16 +189,14 @@ impl Cluster {
         Ok(())
     }
 
-    fn start_controllers(&self) {
-        let mut controllers = self.controllers.lock().unwrap_or_else(PoisonError::into_inner);
+    async fn start_controllers(&self) -> Result<()> {
         for number in 0..self.record.controllers {
             let name = format!("controller-{number}");
-            let url = self.api.vnet_url();
             let lab = self.record.name.as_str();
-            let mut args: Vec<String> =
-                ["--lab", lab, "--api-url", &url, "--identity", &name, "--metrics-addr"].map(str::to_owned).into();
+            let mut args: Vec<String> = ["--lab", lab, "--identity", &name, "--metrics-addr"].map(str::to_owned).into();
             // Each of several needs a port of its own.
             args.push(format!("127.0.0.1:{}", CONTROLLER_PORT + number));
+            args.extend(self.api.arguments_of_controller(&self.paths.credentials(&name)).await?);
             args.extend(self.record.controller_args.iter().cloned());
             let launch = crate::spawn::Launch {
                 namespace: netns::path(&self.record.name, &Part::ControlPlane),
@@ -222,8 +206,10 @@ impl Cluster {
                 log: Some(self.paths.log(&name)),
                 ..crate::spawn::Launch::default()
             };
-            controllers.insert(name.clone(), Program::keep(&name, launch, self.paths.process(&name)));
+            let program = Program::keep(&name, launch, self.paths.process(&name));
+            self.controllers.lock().unwrap_or_else(PoisonError::into_inner).insert(name, program);
         }
+        Ok(())
     }
 
     async fn execute(self: &Arc<Self>, command: Command) -> Result<Answer> {
@@ -238,17 +224,17 @@ impl Cluster {
                 self.api.stop().await;
                 Answer::Done
             }
+            Command::Requests => Answer::Requests(self.api.requests().await?),
             Command::Snapshot { file } => {
-                files::write(&file, &self.api.server.snapshot())?;
+                self.api.snapshot(&file).await?;
                 Answer::Done
             }
             Command::Restore { file } => {
-                let bytes = std::fs::read(&file).with_context(|| format!("read {}", file.display()))?;
-                self.api.server.restore(&bytes)?;
+                self.api.restore(&file).await?;
                 Answer::Done
             }
             Command::Compact => {
-                self.api.server.compact();
+                self.api.compact().await?;
                 Answer::Done
             }
             Command::AddNode { number } => {
@@ -273,17 +259,16 @@ impl Cluster {
 
     async fn status(&self) -> DaemonStatus {
         let machines: Vec<Arc<Machine>> = self.nodes.lock().await.values().cloned().collect();
-        let mut programs: Vec<_> = {
+        let mut programs = self.api.programs();
+        {
             let controllers = self.controllers.lock().unwrap_or_else(PoisonError::into_inner);
-            controllers.values().map(Program::state).collect()
-        };
+            programs.extend(controllers.values().map(Program::state));
+        }
         programs.extend(machines.iter().map(|machine| machine.agent.state()));
-        let requests = self.api.server.stats().requests;
         let api_up = self.api.is_up().await;
         DaemonStatus {
             phase: self.phase.lock().unwrap_or_else(PoisonError::into_inner).clone(),
             api_up,
-            requests: requests.into_iter().map(|((verb, resource), count)| (verb, resource, count)).collect(),
             programs,
             nodes: machines.iter().map(|machine| machine.record()).collect(),
         }
@@ -293,10 +278,17 @@ impl Cluster {
         if let Some(node) = name.strip_prefix("agent-") {
             return Ok(self.machine(node).await?.agent.clone());
         }
+        if let Some(program) = self.api.program(name) {
+            return Ok(program);
+        }
         let controllers = self.controllers.lock().unwrap_or_else(PoisonError::into_inner);
         match controllers.get(name) {
             Some(program) => Ok(program.clone()),
-            None => bail!("no program `{name}`: there are {:?} and an agent a node", controllers.keys()),
+            None => {
+                let of_api = self.api.programs().into_iter().map(|state| state.program);
+                let known: Vec<String> = of_api.chain(controllers.keys().cloned()).collect();
+                bail!("no program `{name}`: there are {} and an agent a node", known.join(", "))
+            }
         }
     }
 }

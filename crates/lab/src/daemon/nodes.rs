@@ -41,7 +41,7 @@ impl Cluster {
         let record =
             tokio::task::spawn_blocking(move || cluster.make_machine(number)).await.context("a worker died")?;
         let record = record.with_context(|| format!("make {}", names::node_name(number)))?;
-        nodes.insert(number, Arc::new(self.start_machine(record.clone())));
+        nodes.insert(number, Arc::new(self.start_machine(record.clone()).await?));
         info!(node = record.name, host = record.host, "added");
         Ok(record)
     }
@@ -82,7 +82,7 @@ impl Cluster {
             tokio::task::spawn_blocking(move || cluster.attach_machine(&node)).await.context("a worker died")??;
         }
         info!(node = record.name, "taken over");
-        nodes.insert(record.number, Arc::new(self.start_machine(record)));
+        nodes.insert(record.number, Arc::new(self.start_machine(record).await?));
         Ok(())
     }
 
@@ -194,7 +194,9 @@ impl Cluster {
         files::write_json(&dir.record(), record)
     }
 
-    fn start_machine(&self, record: NodeRecord) -> Machine {
+    async fn start_machine(&self, record: NodeRecord) -> Result<Machine> {
+        let kubelet = self.start_kubelet(record.clone());
+        self.admit(&record.name).await?;
         let name = format!("agent-{}", record.name);
         let dir = self.paths.node(&record.name);
         let path = |path: std::path::PathBuf| path.to_string_lossy().into_owned();
@@ -203,8 +205,6 @@ impl Cluster {
             record.name.clone(),
             "--lab".into(),
             self.record.name.to_string(),
-            "--api-url".into(),
-            self.api.vnet_url(),
             "--run-dir".into(),
             path(dir.run()),
             "--cni-conf-dir".into(),
@@ -212,6 +212,7 @@ impl Cluster {
             "--boot-id-file".into(),
             path(dir.boot_id()),
         ];
+        args.extend(self.api.arguments(&dir.credentials())?);
         args.extend(self.record.agent_args.iter().cloned());
         let launch = Launch {
             namespace: netns::path(&self.record.name, &Part::Node(record.number)),
@@ -222,8 +223,7 @@ impl Cluster {
             ..Launch::default()
         };
         let agent = Program::keep(&name, launch, self.paths.process(&name));
-        let kubelet = self.start_kubelet(record.clone());
-        Machine { record: Mutex::new(record), agent, kubelet: tokio::sync::Mutex::new(Some(kubelet)) }
+        Ok(Machine { record: Mutex::new(record), agent, kubelet: tokio::sync::Mutex::new(Some(kubelet)) })
     }
 
     fn start_kubelet(&self, record: NodeRecord) -> Kubelet {

@@ -1,15 +1,15 @@
-//! A scheduler that is just enough: a pod without a node goes to the ready node with the fewest pods.
+//! A scheduler that is just enough: a pod without a node is bound to the ready node with the fewest pods.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::Result;
 use futures::{StreamExt as _, TryStreamExt as _};
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::{Binding, Node, ObjectReference, Pod};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Status};
 use kube::Client;
-use kube::api::{Api, ListParams, Patch, PatchParams};
+use kube::api::{Api, ListParams, PostParams};
 use kube::runtime::{WatchStreamExt as _, watcher};
-use serde_json::json;
 use tracing::{info, warn};
 
 const AGAIN: Duration = Duration::from_millis(500);
@@ -41,21 +41,22 @@ async fn place(client: Client, pod: Pod) {
     let name = pod.metadata.name.clone().unwrap_or_default();
     let api: Api<Pod> = Api::namespaced(client.clone(), pod.metadata.namespace.as_deref().unwrap_or("default"));
     loop {
-        let version = match api.get_opt(&name).await {
+        match api.get_opt(&name).await {
             Ok(None) => return,
             Ok(Some(now)) if now.metadata.uid != pod.metadata.uid => return,
             Ok(Some(now)) if now.spec.as_ref().is_some_and(|spec| spec.node_name.is_some()) => return,
-            Ok(Some(now)) => now.metadata.resource_version,
-            Err(_) => None,
-        };
+            Ok(Some(_)) | Err(_) => {}
+        }
         match choose(&client).await {
             Ok(Some(node)) => {
-                // Somebody else's choice in between makes this a conflict.
-                let patch = json!({"metadata": {"resourceVersion": version}, "spec": {"nodeName": node}});
-                match api.patch(&name, &PatchParams::default(), &Patch::Merge(&patch)).await {
+                // Somebody else's choice in between makes this a conflict, and so does another pod of that name.
+                let binding = binding(&pod, &node);
+                let bound: kube::Result<Status> =
+                    api.create_subresource("binding", &name, &PostParams::default(), &binding).await;
+                match bound {
                     Ok(_) => return info!(pod = name, node, "placed"),
                     Err(kube::Error::Api(status)) if status.code == 404 => return,
-                    Err(kube::Error::Api(status)) if status.code == 409 => continue,
+                    Err(kube::Error::Api(status)) if status.code == 409 => {}
                     Err(error) => warn!(pod = name, node, "place: {error}"),
                 }
             }
@@ -63,6 +64,23 @@ async fn place(client: Client, pod: Pod) {
             Err(error) => warn!(pod = name, "choose a node: {error:#}"),
         }
         tokio::time::sleep(AGAIN).await;
+    }
+}
+
+fn binding(pod: &Pod, node: &str) -> Binding {
+    Binding {
+        metadata: ObjectMeta {
+            name: pod.metadata.name.clone(),
+            namespace: pod.metadata.namespace.clone(),
+            uid: pod.metadata.uid.clone(),
+            ..ObjectMeta::default()
+        },
+        target: ObjectReference {
+            api_version: Some("v1".to_owned()),
+            kind: Some("Node".to_owned()),
+            name: Some(node.to_owned()),
+            ..ObjectReference::default()
+        },
     }
 }
 
@@ -96,6 +114,8 @@ pub fn ready(node: &Node) -> bool {
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     //! Must catch: a pod placed on a node that does not take pods.
+
+    use serde_json::json;
 
     use super::*;
 

@@ -90,6 +90,10 @@ fn a_node_object_made_again_keeps_block_and_pods() {
                     claim.to_string()
                 })?;
             }
+            // A real API server takes the old one away, if that is quicker than the controller.
+            let config = lab.api.nnc("node-1").unwrap_or_default();
+            let owner = &config["metadata"]["ownerReferences"][0]["uid"];
+            ensure(*owner == uid.as_str(), || format!("NodeNetworkConfig of {owner}, not of {uid}"))?;
             ensure(lab.api.blocks("node-1") == before["node-1"], || format!("{:?}", lab.api.blocks("node-1")))
         });
     }
@@ -99,6 +103,7 @@ fn a_node_object_made_again_keeps_block_and_pods() {
     // A node that is gone loses its routes everywhere at once, so what other nodes send meanwhile has no way.
     println!("while the Node object was gone: across nodes {across:?}, within the node {within:?}");
     assert_eq!(within.lost(), 0, "{within:?}");
+    lab.node(1).agent_ready();
     let fresh = added(&lab.node(1).runtime());
     mesh(&[&first, &fresh], secs(5));
 }

@@ -1,101 +1,21 @@
-//! The lab's Kubernetes API: in-process, served inside the VNet for agents and controllers, and on this machine's
-//! loopback for kubectl. Inside the VNet it can be taken away and given back, as when an API server is down; the
-//! operator's way in stays.
+//! The operator's way in: the API on this machine's loopback, for kubectl. It stays when the API is taken away from the
+//! VNet.
 
 use std::convert::Infallible;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::path::PathBuf;
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, anyhow};
-use http::{Request, Response, StatusCode, Uri};
+use anyhow::{Context as _, Result};
+use http::{Request, Response, StatusCode, Uri, header};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use kube::Client;
 use kube::client::Body;
-use overlane_apiserver::ApiServer;
-use tokio::sync::{Mutex, oneshot};
-use tokio::task::JoinHandle;
-use tracing::{info, warn};
+use tracing::warn;
 
-use crate::files;
-use crate::netns;
 use crate::process;
-
-/// The API's port inside the VNet.
-pub const PORT: u16 = 6443;
-/// What the API was told in the last moment before a daemon is killed is lost.
-const SAVE_EVERY: Duration = Duration::from_millis(500);
-const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
-
-/// The API, and who serves it.
-pub struct LabApi {
-    /// The store.
-    pub server: ApiServer,
-    namespace: PathBuf,
-    address: SocketAddr,
-    serving: Mutex<Option<Serving>>,
-}
-
-struct Serving {
-    stop: oneshot::Sender<()>,
-    task: JoinHandle<()>,
-}
-
-impl LabApi {
-    /// An API that will be served at `address` in the namespace `namespace`.
-    pub fn new(server: ApiServer, namespace: PathBuf, address: SocketAddr) -> Self {
-        Self { server, namespace, address, serving: Mutex::new(None) }
-    }
-
-    /// Its address inside the VNet.
-    pub fn vnet_url(&self) -> String {
-        format!("http://{}", self.address)
-    }
-
-    /// Serves inside the VNet, if it does not.
-    pub async fn start(&self) -> Result<()> {
-        let mut serving = self.serving.lock().await;
-        if serving.is_some() {
-            return Ok(());
-        }
-        let (namespace, address) = (self.namespace.clone(), self.address);
-        // A socket belongs to the namespace that it was made in, whoever accepts on it.
-        let listen = move || netns::run(&namespace, || TcpListener::bind(address).map_err(Into::into));
-        let listener = tokio::task::spawn_blocking(listen)
-            .await
-            .context("a worker died")?
-            .with_context(|| format!("listen on {address}"))?;
-        listener.set_nonblocking(true)?;
-        let (stop, stopped) = oneshot::channel::<()>();
-        let server = self.server.clone();
-        let task = tokio::spawn(async move {
-            if let Err(error) = server.serve(listener, async move { _ = stopped.await }).await {
-                warn!("serve the API: {error}");
-            }
-        });
-        info!(%address, "API served");
-        *serving = Some(Serving { stop, task });
-        Ok(())
-    }
-
-    /// Closes the socket inside the VNet and every connection on it.
-    pub async fn stop(&self) {
-        let Some(serving) = self.serving.lock().await.take() else { return };
-        let _ = serving.stop.send(());
-        if tokio::time::timeout(CLOSE_PATIENCE, serving.task).await.is_err() {
-            warn!("the API's connections did not end in time");
-        }
-        info!("API no longer served");
-    }
-
-    /// Whether it is served inside the VNet.
-    pub async fn is_up(&self) -> bool {
-        self.serving.lock().await.is_some()
-    }
-}
 
 /// Serves on this machine's loopback, below a path that only root can read from the lab's files: whoever may create
 /// pods in a lab runs programs as root. Returns the URL; one that was given before is kept if its port is free.
@@ -145,6 +65,8 @@ async fn pass_on(client: Client, prefix: &str, request: Request<Incoming>) -> Re
         Some(uri) => parts.uri = uri,
         None => return refuse(StatusCode::FORBIDDEN, "this path is not the one in the lab's kubeconfig\n"),
     }
+    // It says something of the connection to here only (RFC 9110, section 7.6.1).
+    parts.headers.remove(header::CONNECTION);
     let body = match body.collect().await {
         Ok(body) => body.to_bytes(),
         Err(error) => return refuse(StatusCode::BAD_REQUEST, &format!("{error}\n")),
@@ -162,23 +84,6 @@ fn inner_uri(uri: &Uri, prefix: &str) -> Option<Uri> {
         Some('/') => rest.parse().ok(),
         Some('?') => format!("/{rest}").parse().ok(),
         Some(_) => None,
-    }
-}
-
-/// Writes the store to a file whenever it has changed, so that a daemon that starts again knows its cluster.
-pub async fn keep_saved(server: ApiServer, file: PathBuf) {
-    let mut saved = None;
-    loop {
-        let revision = server.stats().revision;
-        if saved != Some(revision) {
-            let (server, file) = (server.clone(), file.clone());
-            let write = tokio::task::spawn_blocking(move || files::write(&file, &server.snapshot()));
-            match write.await.map_err(|error| anyhow!(error)) {
-                Ok(Ok(())) => saved = Some(revision),
-                Ok(Err(error)) | Err(error) => warn!("save the API's objects: {error:#}"),
-            }
-        }
-        tokio::time::sleep(SAVE_EVERY).await;
     }
 }
 
