@@ -26,6 +26,7 @@ pub mod ns;
 pub mod packet;
 pub mod probe;
 pub mod runtime;
+pub mod shared;
 pub mod stream;
 pub mod tracer;
 pub mod wait;

@@ -211,7 +211,12 @@ impl Runtime {
 
     /// ADD; a success is kept in the sandbox.
     pub fn add(&self, sandbox: &mut Sandbox) -> Answer {
-        let answer = self.call(self.command("ADD", Some(sandbox)), &self.config(&json!({})).to_string());
+        self.add_with(sandbox, &json!({}))
+    }
+
+    /// ADD with this in the configuration; a success is kept in the sandbox.
+    pub fn add_with(&self, sandbox: &mut Sandbox, extra: &Value) -> Answer {
+        let answer = self.call(self.command("ADD", Some(sandbox)), &self.config(extra).to_string());
         if answer.out.ok() {
             sandbox.result = answer.json.clone();
         }

@@ -4,30 +4,25 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 use std::net::IpAddr;
-use std::sync::{Mutex, MutexGuard, OnceLock};
+use std::sync::MutexGuard;
 
 use nix::sys::signal::Signal;
 use overlane_suites::agent::Agent;
 use overlane_suites::books::{self, Live};
 use overlane_suites::faults::{self, Target};
 use overlane_suites::runtime::Sandbox;
+use overlane_suites::shared::SharedLab;
 use overlane_suites::wait::{ensure, eventually, holds, millis, secs};
-use overlane_suites::{Lab, NodeHandle, Ns, clean, exec, ip, nft, packet};
+use overlane_suites::{Lab, NodeHandle, Ns, exec, ip, nft, packet};
 
-static NODES: [Mutex<()>; 3] = [Mutex::new(()), Mutex::new(()), Mutex::new(())];
+static LAB: SharedLab<3> = SharedLab::new();
 
 fn lab() -> &'static Lab {
-    clean::begin();
-    static LAB: OnceLock<Lab> = OnceLock::new();
-    LAB.get_or_init(|| Lab::up(&["--nodes", "3"]))
+    LAB.lab()
 }
 
 fn node(number: usize) -> (MutexGuard<'static, ()>, NodeHandle) {
-    let lab = lab();
-    let lock = NODES[number].lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-    let node = lab.node(number);
-    node.agent_ready();
-    (lock, node)
+    LAB.node(number)
 }
 
 /// Seconds between two full looks of the agents of this file.

@@ -7,25 +7,20 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::process::{Command, Stdio};
-use std::sync::{Mutex, MutexGuard, OnceLock};
+use std::sync::MutexGuard;
 use std::time::{Duration, Instant};
 
 use overlane_suites::agent::Agent;
 use overlane_suites::books::{self, Live};
 use overlane_suites::exec;
 use overlane_suites::runtime::{Answer, Runtime, Sandbox};
+use overlane_suites::shared::SharedLab;
 use overlane_suites::tracer::Tracer;
 use overlane_suites::wait::{ensure, eventually, millis, secs};
-use overlane_suites::{Lab, NodeHandle, Ns, clean};
+use overlane_suites::{NodeHandle, Ns};
 use serde_json::{Value, json};
 
-static NODES: [Mutex<()>; 2] = [Mutex::new(()), Mutex::new(())];
-
-fn lab() -> &'static Lab {
-    clean::begin();
-    static LAB: OnceLock<Lab> = OnceLock::new();
-    LAB.get_or_init(|| Lab::up(&["--nodes", "2"]))
-}
+static LAB: SharedLab<2> = SharedLab::new();
 
 /// A node whose agent is ours, with two pods that live through everything.
 struct Stage {
@@ -38,10 +33,7 @@ struct Stage {
 
 impl Stage {
     fn new(number: usize) -> Stage {
-        let lab = lab();
-        let lock = NODES[number].lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        let node = lab.node(number);
-        node.agent_ready();
+        let (lock, node) = LAB.node(number);
         let agent = node.take_agent();
         let runtime = node.runtime();
         let mut canaries = vec![Sandbox::new(), Sandbox::new()];

@@ -22,12 +22,7 @@ const SLACK: u64 = 512 << 10;
 const LIMIT: Duration = Duration::from_secs(60);
 
 fn add(runtime: &Runtime, sandbox: &mut Sandbox, limits: &Value) -> Answer {
-    let config = runtime.config(&json!({ "runtimeConfig": { "bandwidth": limits } })).to_string();
-    let answer = runtime.call(runtime.command("ADD", Some(sandbox)), &config);
-    if answer.out.ok() {
-        sandbox.result = answer.json.clone();
-    }
-    answer
+    runtime.add_with(sandbox, &json!({ "runtimeConfig": { "bandwidth": limits } }))
 }
 
 /// As containerd asks for it.

@@ -13,29 +13,23 @@ mod races;
 mod reference;
 mod verbs;
 
-use std::sync::{Mutex, MutexGuard, OnceLock};
+use std::sync::MutexGuard;
 
 use overlane_suites::books::{self, Live};
 use overlane_suites::runtime::Sandbox;
+use overlane_suites::shared::SharedLab;
 use overlane_suites::wait::secs;
-use overlane_suites::{Lab, NodeHandle, clean, exec};
+use overlane_suites::{Lab, NodeHandle, exec};
 use serde_json::Value;
 
-/// One lab for the whole file; a test locks the node that it disturbs.
-static NODES: [Mutex<()>; 3] = [Mutex::new(()), Mutex::new(()), Mutex::new(())];
+static LAB: SharedLab<3> = SharedLab::new();
 
 fn lab() -> &'static Lab {
-    clean::begin();
-    static LAB: OnceLock<Lab> = OnceLock::new();
-    LAB.get_or_init(|| Lab::up(&["--nodes", "3"]))
+    LAB.lab()
 }
 
 fn node(number: usize) -> (MutexGuard<'static, ()>, NodeHandle) {
-    let lab = lab();
-    let lock = NODES[number].lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-    let node = lab.node(number);
-    node.agent_ready();
-    (lock, node)
+    LAB.node(number)
 }
 
 fn live(sandbox: &Sandbox) -> Live {

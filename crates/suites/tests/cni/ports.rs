@@ -17,12 +17,7 @@ const LIMIT: Duration = Duration::from_secs(2);
 const SILENCE: Duration = Duration::from_millis(500);
 
 fn add(runtime: &Runtime, sandbox: &mut Sandbox, ports: &Value) -> Answer {
-    let config = runtime.config(&json!({ "runtimeConfig": { "portMappings": ports } })).to_string();
-    let answer = runtime.call(runtime.command("ADD", Some(sandbox)), &config);
-    if answer.out.ok() {
-        sandbox.result = answer.json.clone();
-    }
-    answer
+    runtime.add_with(sandbox, &json!({ "runtimeConfig": { "portMappings": ports } }))
 }
 
 fn mapping(protocol: &str, host: u16, pod: u16, ip: &str) -> Value {

@@ -11,28 +11,22 @@ mod verbs;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::sync::{Mutex, MutexGuard, OnceLock};
+use std::sync::MutexGuard;
 
 use overlane_suites::runtime::{Runtime, Sandbox};
+use overlane_suites::shared::SharedLab;
 use overlane_suites::wait::{ensure, eventually, secs};
-use overlane_suites::{Lab, NodeHandle, Ns, books, clean, exec, nft};
+use overlane_suites::{Lab, NodeHandle, Ns, books, exec, nft};
 use serde_json::{Value, json};
 
-/// One lab for what needs both families; a test locks the node that it disturbs.
-static NODES: [Mutex<()>; 2] = [Mutex::new(()), Mutex::new(())];
+static LAB: SharedLab<2> = SharedLab::new();
 
 fn lab() -> &'static Lab {
-    clean::begin();
-    static LAB: OnceLock<Lab> = OnceLock::new();
-    LAB.get_or_init(|| Lab::up(&["--nodes", "2"]))
+    LAB.lab()
 }
 
 fn node(number: usize) -> (MutexGuard<'static, ()>, NodeHandle) {
-    let lab = lab();
-    let lock = NODES[number].lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-    let node = lab.node(number);
-    node.agent_ready();
-    (lock, node)
+    LAB.node(number)
 }
 
 /// A directory of plugins as a node has it: Debian's, and ours under its other name. It goes with the lab.
