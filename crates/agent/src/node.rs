@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Instant;
 
 use overlane_core::family::Family;
 use overlane_core::ipam::Lease;
@@ -19,6 +20,8 @@ use crate::reconcile::status::Status;
 
 /// One node's agent.
 pub struct Node {
+    /// When the agent began.
+    pub started: Instant,
     /// The settings.
     pub config: Config,
     /// The machine's boot id.
@@ -63,6 +66,7 @@ impl Node {
     pub fn new(parts: Parts) -> Self {
         let Parts { config, boot_id, host_inode, ledger, reaper } = parts;
         Self {
+            started: Instant::now(),
             config,
             boot_id,
             host_inode,

@@ -25,7 +25,7 @@ fn defaults() {
     assert_eq!(conf.run_dir, Path::new("/run/overlane"));
     assert_eq!(conf.socket, Path::new("/run/overlane/agent.sock"));
     let seconds = Duration::from_secs;
-    let want = Timeouts { add: seconds(20), del: seconds(10), check: seconds(5), gc: seconds(20), status: seconds(5) };
+    let want = Timeouts { add: seconds(20), del: seconds(10), check: seconds(5), gc: seconds(20), status: seconds(10) };
     assert_eq!(conf.timeouts, want);
     assert_eq!((conf.prev_result, conf.valid_attachments), (None, None));
     assert_eq!((conf.dns, conf.ipam_type.as_str()), (Dns::default(), ""));

@@ -48,6 +48,15 @@ impl AgentError {
         }
     }
 
+    /// Whether an agent was there a moment ago: it ended during the call, or left its socket.
+    pub(crate) fn may_come_back(&self) -> bool {
+        match self {
+            Self::Absent { source, .. } => source.kind() == io::ErrorKind::ConnectionRefused,
+            Self::Lost { .. } => true,
+            _ => false,
+        }
+    }
+
     /// What to do about it.
     pub(crate) fn details(&self) -> &'static str {
         match self {

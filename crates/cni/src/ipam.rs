@@ -14,7 +14,7 @@ use crate::agent::AgentError;
 use crate::clock;
 use crate::error::PluginError;
 use crate::fallback;
-use crate::verbs::{Answer, agent_is_out, ask, done, not_available, pod_netns};
+use crate::verbs::{Answer, agent_is_out, ask, done, pod_netns, status};
 
 /// The name.
 pub(crate) const NAME: &str = overlane_api::cni::IPAM_TYPE;
@@ -62,8 +62,7 @@ pub(crate) fn run(env: &Env, stdin: &[u8], began_ns: u64) -> Result<Answer, Plug
             done(ask(&conf.socket, call, None, began_ns, conf.timeouts.gc))
         }
         IpamInvocation::Status { conf } => {
-            let call = Call::Ipam(IpamCall::Status);
-            done(ask(&conf.socket, call, None, began_ns, conf.timeouts.status)).map_err(not_available)
+            status(&conf.socket, &Call::Ipam(IpamCall::Status), began_ns, conf.timeouts.status)
         }
     }
 }

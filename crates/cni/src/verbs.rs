@@ -50,15 +50,30 @@ pub(crate) fn run(env: &Env, stdin: &[u8], began_ns: u64) -> Result<Answer, Plug
             let call = Call::Gc(GcCall { network: conf.name.clone(), valid, began_ns });
             done(ask(&conf.socket, call, None, began_ns, conf.timeouts.gc))
         }
-        Invocation::Status { conf } => {
-            let outcome = ask(&conf.socket, Call::Status, None, began_ns, conf.timeouts.status);
-            done(outcome).map_err(not_available)
+        Invocation::Status { conf } => status(&conf.socket, &Call::Status, began_ns, conf.timeouts.status),
+    }
+}
+
+/// How often an agent that is just being replaced is asked again.
+const AGAIN: Duration = Duration::from_millis(50);
+
+/// Asks whether an ADD could be served. An agent that was there a moment ago (its socket is, and nobody listens) is
+/// waited for: the runtime asks every few seconds, and a node is not to be called unready for the length of an upgrade,
+/// which would take its pods out of every Service.
+pub(crate) fn status(socket: &Path, call: &Call, began_ns: u64, timeout: Duration) -> Result<Answer, PluginError> {
+    let deadline_ns = clock::after(began_ns, timeout);
+    loop {
+        match ask(socket, call.clone(), None, began_ns, timeout) {
+            Err(PluginError::Agent(error)) if error.may_come_back() && clock::until(deadline_ns) > AGAIN => {
+                std::thread::sleep(AGAIN);
+            }
+            outcome => return done(outcome).map_err(not_available),
         }
     }
 }
 
 /// An agent that does not answer is what STATUS asks about.
-pub(crate) fn not_available(error: PluginError) -> PluginError {
+fn not_available(error: PluginError) -> PluginError {
     match error {
         PluginError::Agent(error) => PluginError::NotAvailable(error),
         other => other,

@@ -279,6 +279,21 @@ fn status() {
     call_with("STATUS", &env, conf.as_bytes()).is_quiet();
     agent.join().unwrap();
 
+    // Nobody listens at the socket that is there: another agent is about to.
+    let hasty = site.hasty("1.1.0", json!({})).to_string();
+    call_with("STATUS", &env, hasty.as_bytes()).fails(50);
+    let socket = site.socket();
+    let next = std::thread::spawn({
+        let site_socket = socket.clone();
+        move || {
+            std::thread::sleep(std::time::Duration::from_millis(500));
+            std::fs::remove_file(&site_socket).unwrap();
+            serve(std::os::unix::net::UnixListener::bind(&site_socket).unwrap(), answering(Outcome::Done))
+        }
+    });
+    call_with("STATUS", &env, conf.as_bytes()).is_quiet();
+    next.join().unwrap().join().unwrap();
+
     std::fs::remove_file(site.socket()).unwrap();
     let agent = serve(site.listen(), answering(failing(50, "the pool is empty", "")));
     assert_eq!(call_with("STATUS", &env, conf.as_bytes()).fails(50)["msg"], "the pool is empty");

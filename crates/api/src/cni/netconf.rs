@@ -64,7 +64,7 @@ pub struct Timeouts {
     pub check: Duration,
     /// For GC; 20 s by default.
     pub gc: Duration,
-    /// For STATUS; 5 s by default.
+    /// For STATUS, an agent that is being replaced included; 10 s by default.
     pub status: Duration,
 }
 
@@ -75,7 +75,7 @@ impl Default for Timeouts {
             del: Duration::from_secs(10),
             check: Duration::from_secs(5),
             gc: Duration::from_secs(20),
-            status: Duration::from_secs(5),
+            status: Duration::from_secs(10),
         }
     }
 }

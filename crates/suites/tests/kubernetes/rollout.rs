@@ -5,6 +5,7 @@ use std::time::Duration;
 use overlane_suites::kube::{ips, name};
 use overlane_suites::stream::Stream;
 use overlane_suites::wait::secs;
+use serde_json::Value;
 
 use crate::{cluster, idle};
 
@@ -27,6 +28,16 @@ fn m_no_packet_is_lost_while_agents_and_controllers_restart() {
         }
     }
     assert_eq!(streams.len(), 4, "both ways, both families");
+    // When each node became what it is, ready.
+    let since = || -> Vec<String> {
+        let of = |node: &Value| {
+            let conditions = node["status"]["conditions"].as_array().cloned().unwrap_or_default();
+            let ready = conditions.into_iter().find(|condition| condition["type"] == "Ready").unwrap_or_default();
+            format!("{}: {} since {}", name(node), ready["status"], ready["lastTransitionTime"])
+        };
+        cluster.list(&["nodes"]).iter().map(of).collect()
+    };
+    let before = since();
     cluster
         .kubectl(&["-n", "kube-system", "rollout", "restart", "ds/overlane-agent", "deploy/overlane-controller"])
         .must();
@@ -39,5 +50,8 @@ fn m_no_packet_is_lost_while_agents_and_controllers_restart() {
         assert!(report.sent > 3_000, "the stream was short: {report:?}");
         assert_eq!((report.lost(), report.refused), (0, 0), "to {ip}: {report:?}");
     }
+    // The kubelet asks every five seconds: a node that was called unready would have lost its pods from Services.
+    std::thread::sleep(secs(6));
+    assert_eq!(since(), before, "a node was called unready for a restart of its agent");
     cluster.kubectl(&["delete", "deployment", "stream-node-0", "stream-node-1", "--cascade=foreground"]).must();
 }
