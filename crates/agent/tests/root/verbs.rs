@@ -56,8 +56,9 @@ fn a_pod_comes_and_goes_in_every_family() {
         for (_, ip) in &objects.own {
             assert!(reaches(&a.name, &world.ns, ip.parse().unwrap()), "{name}: pod to node {ip}");
         }
-        // The conflist was written last, and is there now.
-        let conflist = std::fs::read_to_string(world.dir.path().join("net.d/05-overlane.conflist")).unwrap();
+        // The conflist is written last, after ADDs are served.
+        let file = world.dir.path().join("net.d/05-overlane.conflist");
+        let conflist = eventually("the conflist", || std::fs::read_to_string(&file).ok());
         assert!(conflist.contains("overlane-cni"), "{conflist}");
         world.client.del("a");
         world.client.del("a");
