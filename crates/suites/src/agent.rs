@@ -53,6 +53,17 @@ impl Agent {
     /// Starts it and waits until it would serve an ADD.
     pub fn start(&self) {
         self.launch();
+        let until = std::time::Instant::now() + crate::wait::secs(20);
+        while self.node.page("/readyz").is_err() && std::time::Instant::now() < until {
+            // As its supervisor would, and with its last words.
+            if !self.alive() {
+                let log = self.log();
+                println!("the agent of {} ended at its start: {:?}", self.node.name, log.lines().last());
+                self.lock().take();
+                self.launch();
+            }
+            std::thread::sleep(crate::wait::millis(100));
+        }
         self.node.agent_ready();
     }
 
