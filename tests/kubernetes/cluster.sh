@@ -311,18 +311,18 @@ load() { # NODE FILE...: imports images that the node has not got from the very 
   done
 }
 silence() { # NODE: ends every container, then every program
-  local node=$1 shim pid groups=()
+  local node=$1 keeper shim groups
   alive "$node" keeper || return 0
+  keeper=$(cat "$dir/$node/keeper.pid")
   finish "$node" kubelet KILL
   finish "$node" kube-proxy KILL
   finish "$node" containerd KILL
+  # Those too whose first process is dead: nobody else will delete them.
+  mapfile -t groups < <(ls "/proc/$keeper/root/run/containerd/io.containerd.runtime.v2.task/k8s.io" 2>/dev/null)
   # What containerd started lives in the node's mount namespace, or in one made from it.
   for shim in $(pgrep -f "containerd-shim-runc-v2 -namespace k8s.io .* -address /run/containerd/containerd.sock" || true); do
-    [ "$(readlink "/proc/$shim/ns/mnt")" = "$(readlink "/proc/$(cat "$dir/$node/keeper.pid")/ns/mnt")" ] || continue
-    for pid in $(pgrep -P "$shim" || true); do
-      mapfile -t -O "${#groups[@]}" groups < <(sed -nE 's|^[0-9]+:.*:/k8s.io/([0-9a-f]{64})(/.*)?$|\1|p' "/proc/$pid/cgroup" 2>/dev/null | sort -u)
-      kill -KILL "$pid" 2>/dev/null || true
-    done
+    [ "$(readlink "/proc/$shim/ns/mnt")" = "$(readlink "/proc/$keeper/ns/mnt")" ] || continue
+    pkill -KILL -P "$shim" || true
     kill -KILL "$shim" 2>/dev/null || true
   done
   [ "${#groups[@]}" = 0 ] || groups_gone "${groups[@]}"

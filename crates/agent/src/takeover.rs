@@ -107,7 +107,8 @@ fn settle(node: &Node, lease: &Lease, linked: bool) {
     }
 }
 
-/// Ends a lease whose link is gone, or another plugin's, if the kernel says that its namespace is gone too. Whether it was ended.
+/// Ends a lease whose link is gone, or another plugin's, if the kernel says that its namespace is gone too. Whether it
+/// was ended.
 pub fn prove(node: &Node, lease: &Lease) -> bool {
     let Some(nsid) = lease.netns.nsid else { return false };
     match pod::is_alive(nsid) {

@@ -29,7 +29,7 @@ use crate::config::{Config, Source};
 use crate::node::{Node, Parts};
 use crate::pages::NodePages;
 use crate::reconcile::{Reconciler, Wake};
-use crate::store::lock::RunDirLock;
+use crate::store::lock::{PATIENCE, RunDirLock};
 use crate::tombstones::Graveyard;
 use crate::watch::fold::Fold;
 use crate::watch::follow::jitter;
@@ -150,13 +150,12 @@ pub fn boot_id(file: &Path) -> anyhow::Result<String> {
     Ok(id.to_owned())
 }
 
-/// Listens. The socket of an agent that was killed may be a child's for a moment (see [`RunDirLock::take`]).
+/// Listens; a port that an agent which was killed still holds is waited for.
 async fn listen(address: std::net::SocketAddr) -> std::io::Result<tokio::net::TcpListener> {
-    let mut tries = 100;
+    let deadline = Instant::now() + PATIENCE;
     loop {
         match tokio::net::TcpListener::bind(address).await {
-            Err(error) if error.kind() == std::io::ErrorKind::AddrInUse && tries > 0 => {
-                tries -= 1;
+            Err(error) if error.kind() == std::io::ErrorKind::AddrInUse && Instant::now() < deadline => {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
             other => return other,

@@ -4,7 +4,7 @@ use nix::errno::Errno;
 
 use crate::netlink::{NetlinkError, Socket};
 use crate::netns::{Netns, NetnsError};
-use crate::rtnl::link::{self, Link};
+use crate::rtnl::link;
 
 /// Why a link was not removed.
 #[derive(Debug, thiserror::Error)]
@@ -35,11 +35,7 @@ pub fn delete_in(ns: &Netns, ifname: &str) -> Result<bool, LinkDelError> {
 
 fn delete_here(ifname: &str) -> Result<bool, LinkDelError> {
     let mut socket = Socket::route()?;
-    let found = match socket.request(link::get(ifname)) {
-        Ok(answers) => answers.first().and_then(Link::read),
-        Err(error) if error.errno() == Some(Errno::ENODEV) => None,
-        Err(error) => return Err(error.into()),
-    };
+    let found = link::found(socket.request(link::get(ifname)))?;
     let Some(found) = found else { return Ok(false) };
     if found.kind.as_deref() != Some("veth") {
         return Err(LinkDelError::NotAVeth { ifname: ifname.to_owned(), kind: found.kind });

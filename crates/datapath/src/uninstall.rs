@@ -64,10 +64,13 @@ pub fn remove_all(removal: &Removal<'_>) -> Removed {
 /// The kernel could not be read.
 pub fn leftovers() -> Result<Vec<String>, NetlinkError> {
     let mut socket = Socket::route()?;
-    let links = pod_links(&mut socket)?.iter().filter(|link| owned::is_pod_link(&link.name)).count();
+    let (links, limits): (Vec<_>, Vec<_>) =
+        pod_links(&mut socket)?.into_iter().partition(|link| owned::is_pod_link(&link.name));
     let routes = node::observed_routes(&mut socket)?.len();
     let mut found = Vec::new();
-    found.extend((links > 0).then(|| format!("{links} pod links")));
+    for (links, what) in [(links, "pod links"), (limits, "links that limit pods")] {
+        found.extend((!links.is_empty()).then(|| format!("{} {what}", links.len())));
+    }
     found.extend((routes > 0).then(|| format!("{routes} routes")));
     found.extend(nft::is_there()?.then(|| format!("nft table inet {}", owned::NFT_TABLE)));
     Ok(found)

@@ -2,6 +2,7 @@
 
 use std::process::{Command, Stdio};
 use std::sync::{Mutex, MutexGuard};
+use std::time::Instant;
 
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
@@ -10,7 +11,7 @@ use crate::exec::{self, Running};
 use crate::lab::NodeHandle;
 use crate::ns::unique;
 use crate::tracer::Tracer;
-use crate::wait::{ensure, eventually, secs};
+use crate::wait::{ensure, eventually, millis, secs};
 
 /// The agent of one node, started with the very command line that the lab gave it.
 pub struct Agent {
@@ -53,18 +54,21 @@ impl Agent {
     /// Starts it and waits until it would serve an ADD.
     pub fn start(&self) {
         self.launch();
-        let until = std::time::Instant::now() + crate::wait::secs(20);
-        while self.node.page("/readyz").is_err() && std::time::Instant::now() < until {
-            // As its supervisor would, and with its last words.
-            if !self.alive() {
-                let log = self.log();
-                println!("the agent of {} ended at its start: {:?}", self.node.name, log.lines().last());
-                self.lock().take();
-                self.launch();
-            }
-            std::thread::sleep(crate::wait::millis(100));
+        let ready = || self.node.page("/readyz").is_ok_and(|reply| reply.status == 200);
+        let until = Instant::now() + secs(30);
+        while !ready() {
+            // An agent that does not get ready has said why.
+            let name = &self.node.name;
+            assert!(self.alive(), "the agent of {name} ended at its start: {}", self.last_words());
+            assert!(Instant::now() < until, "the agent of {name} does not get ready: {}", self.last_words());
+            std::thread::sleep(millis(20));
         }
-        self.node.agent_ready();
+    }
+
+    fn last_words(&self) -> String {
+        let log = self.log();
+        let lines: Vec<&str> = log.lines().collect();
+        lines[lines.len().saturating_sub(8)..].join("\n")
     }
 
     /// Starts it.

@@ -1,5 +1,6 @@
 //! Nothing stays behind: a janitor process outlives a crashed test, and each run sweeps what dead runs left.
 
+use std::collections::BTreeSet;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::sync::Once;
@@ -28,21 +29,41 @@ fn owner(name: &str) -> Option<i32> {
     name.strip_prefix(PREFIX)?.strip_prefix('-')?.split('-').next()?.parse().ok()
 }
 
-/// Removes namespaces and labs whose run is dead.
-fn sweep() {
-    let names =
-        std::fs::read_dir("/run/netns").map(|d| d.filter_map(|e| e.ok()?.file_name().into_string().ok()).collect());
-    for name in names.unwrap_or_else(|_| Vec::new()) {
-        let name: String = name;
-        if owner(&name).is_some_and(|pid| !exec::alive(pid)) {
+/// Whether the run of this name is over: no such process, or one that is no test (the pid was used again).
+fn orphan(name: &str) -> bool {
+    owner(name)
+        .is_some_and(|pid| !exec::alive(pid) || !exec::cmdline(pid).first().is_some_and(|w| w.contains("/deps/")))
+}
+
+/// Removes namespaces and labs whose run is over.
+pub fn sweep() {
+    for name in names_in("/run/netns") {
+        if orphan(&name) {
             exec::sh(&["ip", "netns", "del", &name]);
         }
     }
-    for (name, _) in labs_running() {
-        if owner(&name).is_some_and(|pid| !exec::alive(pid)) {
+    for name in labs_left() {
+        if orphan(&name) {
             exec::run(crate::lab::cli(&["lab", "down", "--name", &name]), b"", std::time::Duration::from_secs(120));
         }
     }
+}
+
+fn names_in(directory: &str) -> Vec<String> {
+    let entries = std::fs::read_dir(directory).into_iter().flatten();
+    entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect()
+}
+
+/// Labs of which anything is left: a process, a record, a namespace. Each may be all there is.
+fn labs_left() -> BTreeSet<String> {
+    let running = labs_running().into_iter().map(|(name, _)| name);
+    let recorded = names_in("/run/overlane-lab");
+    // ovl-LAB-NODE, and LAB is PREFIX-PID-COUNT.
+    let spaces = names_in("/run/netns").into_iter().filter_map(|space| {
+        let lab: Vec<&str> = space.strip_prefix("ovl-")?.splitn(4, '-').take(3).collect();
+        (lab.len() == 3).then(|| lab.join("-"))
+    });
+    running.chain(recorded).chain(spaces).collect()
 }
 
 /// Labs that have an agent now, by the agents' command lines: name and pid.

@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
 
-/// How long the lock of an agent that just ended is waited for.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// How long what an agent that just ended still holds is waited for: its lock, its port. Killed while it started a
+/// program, it leaves both with the child until that is its own program, which takes its turn on a busy machine.
+pub const PATIENCE: Duration = Duration::from_secs(5);
 const STEP: Duration = Duration::from_millis(10);
 
 /// Holds the run dir until it goes out of scope or the process ends, however it ends.
@@ -40,8 +41,7 @@ pub enum LockError {
 }
 
 impl RunDirLock {
-    /// Takes the lock, or says who has it. An agent that was killed while it started a program leaves the lock with the
-    /// child until that is its own program: a moment is waited.
+    /// Takes the lock, after [`PATIENCE`] at most, or says who has it.
     pub fn take(dir: &Path) -> Result<Self, LockError> {
         let io = |source| LockError::Io { dir: dir.to_owned(), source };
         let path = dir.join("agent.lock");

@@ -15,8 +15,7 @@ use super::args::Args;
 use super::error::{Error, shown};
 use super::invocation::{Env, Verb, attachment, echo_of, netns_path, require, utf8, valid};
 use super::json::Object;
-use super::names;
-use super::netconf::{DEFAULT_RUN_DIR, IPAM_TYPE, SOCKET_NAME, Timeouts, absolute, bad, document, valid_attachments};
+use super::netconf::{IPAM_TYPE, Timeouts, bad, document, network, valid_attachments, way_to_agent};
 use super::result::{Dns, PrevResult, Route};
 use super::runtime_config::asks_nothing;
 use super::version::Version;
@@ -160,12 +159,7 @@ impl IpamConf {
     /// Reads it; without `whole`, what an answer would need is passed over.
     fn read(document: &Value, whole: bool) -> Result<Self, Error> {
         let conf = Object::root(document)?;
-        let version = Version::parse_or_absent(conf.text("cniVersion")?)?;
-        let name = conf.text("name")?.unwrap_or_default();
-        if name.is_empty() {
-            return Err(Error::MissingKey { key: "name", rule: "every network has a name" });
-        }
-        names::network_name(name)?;
+        let (version, name) = network(&conf)?;
         let ipam = conf.object("ipam")?.ok_or(Error::MissingKey {
             key: "ipam",
             rule: "this program, called as overlane-ipam, serves networks with an ipam section of that type",
@@ -173,11 +167,10 @@ impl IpamConf {
         if ipam.text("type")?.unwrap_or_default() != IPAM_TYPE {
             return Err(bad(&ipam, "type", "must be \"overlane-ipam\", the name that this program was called by"));
         }
-        let run_dir = absolute(&ipam, "runDir")?.unwrap_or_else(|| PathBuf::from(DEFAULT_RUN_DIR));
-        let socket = absolute(&ipam, "socket")?.unwrap_or_else(|| run_dir.join(SOCKET_NAME));
+        let (run_dir, socket) = way_to_agent(&ipam)?;
         let mut read = Self {
             version,
-            name: name.to_owned(),
+            name,
             gateway: GatewayMode::default(),
             routes: None,
             dns: Dns::default(),

@@ -96,22 +96,17 @@ impl NetConf {
 
     fn read(document: &Value) -> Result<Self, Error> {
         let conf = Object::root(document)?;
-        let version = Version::parse_or_absent(conf.text("cniVersion")?)?;
-        let name = conf.text("name")?.unwrap_or_default();
-        if name.is_empty() {
-            return Err(Error::MissingKey { key: "name", rule: "every network has a name" });
-        }
-        names::network_name(name)?;
-        let run_dir = absolute(&conf, "runDir")?.unwrap_or_else(|| PathBuf::from(DEFAULT_RUN_DIR));
+        let (version, name) = network(&conf)?;
+        let (run_dir, socket) = way_to_agent(&conf)?;
         let ipam_type = match conf.object("ipam")? {
             None => "",
             Some(ipam) => ipam.text("type")?.unwrap_or_default(),
         };
         Ok(Self {
             version,
-            name: name.to_owned(),
+            name,
             kind: program_name(&conf)?,
-            socket: absolute(&conf, "socket")?.unwrap_or_else(|| run_dir.join(SOCKET_NAME)),
+            socket,
             run_dir,
             timeouts: Timeouts::parse(&conf)?,
             runtime_config: RuntimeConfig::parse(&conf)?,
@@ -157,6 +152,24 @@ impl NetConf {
     pub fn result_dns(&self) -> Dns {
         self.runtime_config.dns.clone().unwrap_or_else(|| self.dns.clone())
     }
+}
+
+/// What every configuration has: its version, and the network's name.
+pub(super) fn network(conf: &Object<'_>) -> Result<(Version, String), Error> {
+    let version = Version::parse_or_absent(conf.text("cniVersion")?)?;
+    let name = conf.text("name")?.unwrap_or_default();
+    if name.is_empty() {
+        return Err(Error::MissingKey { key: "name", rule: "every network has a name" });
+    }
+    names::network_name(name)?;
+    Ok((version, name.to_owned()))
+}
+
+/// The agent's run directory, and its socket, which is in there unless it is named.
+pub(super) fn way_to_agent(section: &Object<'_>) -> Result<(PathBuf, PathBuf), Error> {
+    let run_dir = absolute(section, "runDir")?.unwrap_or_else(|| PathBuf::from(DEFAULT_RUN_DIR));
+    let socket = absolute(section, "socket")?.unwrap_or_else(|| run_dir.join(SOCKET_NAME));
+    Ok((run_dir, socket))
 }
 
 impl Version {

@@ -2,7 +2,6 @@
 
 use std::net::IpAddr;
 
-use nix::errno::Errno;
 use overlane_core::family::Family;
 use overlane_core::rate::RateLimit;
 
@@ -11,7 +10,7 @@ use crate::mac::{self, Mac};
 use crate::netlink::{Message, NetlinkError, Socket};
 use crate::owned;
 use crate::rtnl::address::{self, LinkAddress};
-use crate::rtnl::link::{self, Link};
+use crate::rtnl::link;
 use crate::rtnl::neighbour::{self, Neighbour};
 use crate::rtnl::none_if_absent;
 use crate::rtnl::route::{self, Hop, Route};
@@ -144,11 +143,7 @@ fn link_faults(
     alias: Option<&str>,
     faults: &mut Vec<Fault>,
 ) -> Result<Option<u32>, NetlinkError> {
-    let found = match socket.request(link::get(name)) {
-        Ok(answers) => answers.iter().find_map(Link::read),
-        Err(error) if error.errno() == Some(Errno::ENODEV) => None,
-        Err(error) => return Err(error),
-    };
+    let found = link::found(socket.request(link::get(name)))?;
     let name = name.to_owned();
     let Some(found) = found else {
         faults.push(Fault::NoLink { link: name });

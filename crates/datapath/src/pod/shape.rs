@@ -93,9 +93,5 @@ fn redirected(socket: &mut Socket, from: u32, to: u32) -> Result<bool, NetlinkEr
 }
 
 fn find(socket: &mut Socket, name: &str) -> Result<Option<Link>, NetlinkError> {
-    match socket.request(link::get(name)) {
-        Ok(answers) => Ok(answers.iter().find_map(Link::read)),
-        Err(error) if error.errno() == Some(Errno::ENODEV) => Ok(None),
-        Err(error) => Err(error),
-    }
+    link::found(socket.request(link::get(name)))
 }

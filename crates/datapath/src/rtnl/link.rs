@@ -2,10 +2,11 @@
 
 use std::os::fd::{AsRawFd, BorrowedFd};
 
+use nix::errno::Errno;
 use nix::libc;
 
 use crate::mac::{self, Mac};
-use crate::netlink::{Message, Request, attrs, find, text, u32_of};
+use crate::netlink::{Message, NetlinkError, Request, attrs, find, text, u32_of};
 
 const INFO_LEN: usize = 16;
 const IFLA_MTU: u16 = 4;
@@ -215,6 +216,18 @@ pub fn get(name: &str) -> Request {
         .body(&header(0, 0, 0))
         .text(IFLA_IFNAME, name)
         .u32(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS)
+}
+
+/// The link in the answer to [`get`]; none if there is no such link.
+///
+/// # Errors
+/// Any other refusal.
+pub fn found(answer: Result<Vec<Message>, NetlinkError>) -> Result<Option<Link>, NetlinkError> {
+    match answer {
+        Ok(answers) => Ok(answers.iter().find_map(Link::read)),
+        Err(error) if error.errno() == Some(Errno::ENODEV) => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// Asks for a link by index.

@@ -50,11 +50,11 @@ fn two_hundred_at_once() {
         for chunk in sandboxes.chunks_mut(25) {
             scope.spawn(|| {
                 for (number, sandbox) in chunk.iter_mut().enumerate() {
-                    add(&runtimes[number % 2], sandbox);
+                    runtimes[number % 2].add(sandbox).must();
                     // Some come and go at once, beside the others.
                     if number % 5 == 0 {
                         runtimes[number % 2].del(sandbox).must();
-                        add(&runtimes[number % 2], sandbox);
+                        runtimes[number % 2].add(sandbox).must();
                     }
                 }
             });

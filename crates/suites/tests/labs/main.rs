@@ -126,6 +126,28 @@ fn down_after_kill_9_of_everything_leaves_nothing() {
     assert_eq!(traces(&lab.name), Vec::<String>::new());
 }
 
+/// Of a run whose every process ended at once, its janitor too, the next run finds the lab by what is left of it.
+#[test]
+fn the_lab_of_a_run_that_is_over_is_swept() {
+    clean::begin();
+    let mut over = std::process::Command::new("true").spawn().unwrap();
+    let name = format!("{}-{}-0", clean::PREFIX, over.id());
+    over.wait().unwrap();
+    let mut janitor = clean::Janitor::of_lab(&name);
+    for kept in ["all", "namespaces"] {
+        overlane(&["lab", "up", "--name", &name, "--nodes", "1"]).must();
+        processes(&name).iter().for_each(|pid| {
+            exec::signal(*pid, Signal::SIGKILL);
+        });
+        if kept == "namespaces" {
+            std::fs::remove_dir_all(format!("{ROOT}/{name}")).unwrap();
+        }
+        clean::sweep();
+        assert_eq!(traces(&name), Vec::<String>::new(), "{kept} kept");
+    }
+    janitor.dismiss();
+}
+
 #[test]
 fn up_killed_half_way_is_cleaned_by_down() {
     clean::begin();

@@ -17,7 +17,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use kube::Client;
 use overlane_apiserver::ApiServer;
-use overlane_install::CONTROLLER;
+use overlane_install::{AGENT, CONTROLLER};
 use tokio::sync::{Mutex, oneshot};
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
@@ -209,20 +209,20 @@ impl LabApi {
 
     /// The arguments by which a controller finds the API; makes its credentials in `dir`.
     pub async fn arguments_of_controller(&self, dir: &Path) -> Result<[String; 2]> {
-        if let Backend::Kubernetes(kubernetes) = &self.backend {
-            let token = accounts::token(&kubernetes.client, CONTROLLER, None).await?;
-            files::write(&dir.join("token"), token.as_bytes())?;
-        }
+        self.admit(dir, CONTROLLER, None).await?;
         self.arguments(dir)
     }
 
     /// Makes the credentials of a node's agent in `dir`.
     pub async fn admit_agent(&self, dir: &Path, node: &BoundTo) -> Result<()> {
-        if let Backend::Kubernetes(kubernetes) = &self.backend {
-            let token = accounts::token(&kubernetes.client, overlane_install::AGENT, Some(node)).await?;
-            files::write(&dir.join("token"), token.as_bytes())?;
-        }
-        Ok(())
+        self.admit(dir, AGENT, Some(node)).await
+    }
+
+    /// Makes a token where one is needed.
+    async fn admit(&self, dir: &Path, account: &str, bound: Option<&BoundTo>) -> Result<()> {
+        let Backend::Kubernetes(kubernetes) = &self.backend else { return Ok(()) };
+        let token = accounts::token(&kubernetes.client, account, bound).await?;
+        files::write(&dir.join("token"), token.as_bytes())
     }
 
     /// The arguments by which whoever has the credentials in `dir` finds the API.
