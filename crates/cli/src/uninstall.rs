@@ -54,12 +54,18 @@ async fn uninstall(args: &UninstallArgs) -> Result<ExitCode> {
         ))?;
         return Ok(ExitCode::FAILURE);
     }
+    let cut_off = if agents.is_some() { on_network.len() } else { 0 };
     let progress = Progress::new();
     let done = take_away(&client, agents, begun, args.force, until, &progress).await;
     progress.clear();
     let left = done?;
     for node in &left {
         out::print(&format!("{node} was not ready and is not clean: run `overlane-agent --uninstall` there\n"))?;
+    }
+    if cut_off > 0 {
+        out::print(&format!(
+            "{cut_off} pods run on without a network: delete them once there is one, so that they are made again\n"
+        ))?;
     }
     out::print("overlane is gone; nodes are not ready until another network is installed\n")?;
     Ok(if left.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })

@@ -100,6 +100,9 @@ pub struct NodeStatus {
     /// The reason that the agent is degraded, if it is.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub degraded: Option<String>,
+    /// Live pods of the pod network with an address in none of the node's blocks: another network gave it to them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub foreign_pods: Vec<String>,
     /// What agent, controller and node have to say.
     pub messages: Vec<String>,
 }
@@ -136,9 +139,9 @@ impl ClusterStatus {
     /// Reads it. `namespace` is where the daemons are; without, they are looked for.
     pub async fn read(client: &Client, namespace: Option<&str>) -> Result<Self> {
         let (all_nodes, all_pods): (Api<Node>, Api<Pod>) = (Api::all(client.clone()), Api::all(client.clone()));
-        let (mut pods, mut addresses) = (Vec::new(), Vec::new());
+        let (mut pods, mut addressed) = (Vec::new(), Vec::new());
         let take_pod = |pod: Pod| {
-            addresses.extend(addresses_of(&pod));
+            addressed.extend(Addressed::of(&pod));
             if is_of(&pod, AGENT) || is_of(&pod, CONTROLLER) {
                 pods.push(pod);
             }
@@ -167,7 +170,7 @@ impl ClusterStatus {
         let is_ours =
             |labels: &BTreeMap<String, String>| selector.iter().all(|(key, value)| labels.get(key) == Some(value));
         for (name, _, conditions) in nodes.iter().filter(|(_, labels, _)| is_ours(labels)) {
-            status.nodes.push(node_status(name, conditions, configs.get(name), states.get(name), &addresses));
+            status.nodes.push(node_status(name, conditions, configs.get(name), states.get(name), &addressed));
         }
         status.nodes.sort_by(|a, b| a.name.cmp(&b.name));
         let node_is_good =
@@ -299,13 +302,26 @@ fn troubles(pods: &[Pod], component: &str) -> Vec<String> {
     found
 }
 
-/// The addresses that a pod has of the pod network.
-fn addresses_of(pod: &Pod) -> Vec<IpAddr> {
-    let on_pod_network = pod.spec.as_ref().is_none_or(|spec| spec.host_network != Some(true));
-    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or_default();
-    let live = on_pod_network && !matches!(phase, "Succeeded" | "Failed");
-    let ips = pod.status.iter().filter(|_| live).flat_map(|status| status.pod_ips.iter().flatten());
-    ips.filter_map(|ip| ip.ip.parse().ok()).collect()
+/// A live pod with addresses of the pod network.
+struct Addressed {
+    node: String,
+    /// Namespace and name.
+    name: String,
+    ips: Vec<IpAddr>,
+}
+
+impl Addressed {
+    fn of(pod: &Pod) -> Option<Self> {
+        let (spec, status) = (pod.spec.as_ref()?, pod.status.as_ref()?);
+        let over = matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
+        if over || spec.host_network == Some(true) {
+            return None;
+        }
+        let ips: Vec<IpAddr> = status.pod_ips.iter().flatten().filter_map(|ip| ip.ip.parse().ok()).collect();
+        let name = format!("{}/{}", pod.namespace().unwrap_or_default(), pod.name_any());
+        let node = spec.node_name.clone()?;
+        (!ips.is_empty()).then_some(Self { node, name, ips })
+    }
 }
 
 fn node_status(
@@ -313,7 +329,7 @@ fn node_status(
     conditions: &[NodeCondition],
     config: Option<&NodeNetworkConfig>,
     state: Option<&NodeState>,
-    addresses: &[IpAddr],
+    pods: &[Addressed],
 ) -> NodeStatus {
     let condition = |kind: &str| conditions.iter().find(|condition| condition.type_ == kind);
     let mut messages = Vec::new();
@@ -332,12 +348,15 @@ fn node_status(
     let degraded = spoken("Degraded").filter(|condition| condition.status == "True");
     messages.extend(degraded.map(|condition| condition.message.clone()));
     let containers = config.and_then(|config| config.status.as_ref()).map(|status| &status.network_containers);
-    let blocks =
-        containers.into_iter().flatten().map(|container| block_use(&container.primary_ip, addresses)).collect();
+    let blocks: Vec<BlockUse> =
+        containers.into_iter().flatten().map(|container| block_use(&container.primary_ip, pods)).collect();
+    let foreign_pods = foreign_pods(name, &blocks, pods);
+    messages.extend(foreign_message(&foreign_pods));
     NodeStatus {
         name: name.to_owned(),
         ready: condition("Ready").is_some_and(|ready| ready.status == "True"),
         blocks,
+        foreign_pods,
         agent_ready,
         agent_version: state.map(|state| state.spec.agent_version.clone()).unwrap_or_default(),
         degraded: degraded.map(|condition| condition.reason.clone()),
@@ -345,12 +364,59 @@ fn node_status(
     }
 }
 
-fn block_use(cidr: &str, addresses: &[IpAddr]) -> BlockUse {
+fn block_use(cidr: &str, pods: &[Addressed]) -> BlockUse {
     let parsed: Option<Cidr> = cidr.parse().ok();
-    let used = parsed.map_or(0, |block| addresses.iter().filter(|ip| block.contains(**ip)).count());
+    let addresses = pods.iter().flat_map(|pod| &pod.ips);
+    let used = parsed.map_or(0, |block| addresses.filter(|ip| block.contains(**ip)).count());
     BlockUse {
         cidr: cidr.to_owned(),
         used: u32::try_from(used).unwrap_or(u32::MAX),
         usable: parsed.as_ref().map_or(0, ipam::usable),
+    }
+}
+
+/// Pods of a node whose address no block of it has. A node that has no block yet is judged by that alone.
+fn foreign_pods(node: &str, blocks: &[BlockUse], pods: &[Addressed]) -> Vec<String> {
+    let blocks: Vec<Cidr> = blocks.iter().filter_map(|block| block.cidr.parse().ok()).collect();
+    let held = |ip: &IpAddr| blocks.iter().any(|block| block.contains(*ip));
+    let foreign = |pod: &&Addressed| !blocks.is_empty() && pod.node == node && !pod.ips.iter().any(held);
+    pods.iter().filter(foreign).map(|pod| pod.name.clone()).collect()
+}
+
+fn foreign_message(pods: &[String]) -> Option<String> {
+    let first = pods.first()?;
+    let (others, verb) = match pods.len() - 1 {
+        0 => (String::new(), "has"),
+        more => (format!(" and {more} more"), "have"),
+    };
+    Some(format!("{first}{others} {verb} an address of another network: delete them, so that they are made again"))
+}
+
+#[cfg(test)]
+mod tests {
+    //! Must catch: a pod that lives on another network's address and is not named.
+
+    use super::*;
+
+    #[test]
+    fn pods_of_another_network_are_named() {
+        let pod = |name: &str, node: &str, ips: &[&str]| Addressed {
+            node: node.to_owned(),
+            name: format!("default/{name}"),
+            ips: ips.iter().map(|ip| ip.parse().unwrap_or(IpAddr::from([0, 0, 0, 0]))).collect(),
+        };
+        let pods = [
+            pod("ours", "n1", &["10.244.1.7", "fd12:3456:789a::7"]),
+            pod("old", "n1", &["192.168.7.7", "fd77::7"]),
+            pod("elsewhere", "n2", &["10.244.2.7"]),
+        ];
+        for block in ["10.244.1.0/24", "fd12:3456:789a::/80"] {
+            let blocks = [block_use(block, &pods)];
+            assert_eq!(blocks[0].used, 1);
+            assert_eq!(foreign_pods("n1", &blocks, &pods), ["default/old"], "{block}");
+        }
+        assert!(foreign_pods("n1", &[], &pods).is_empty(), "no block yet");
+        let said = foreign_message(&["default/old".to_owned(), "default/b".to_owned()]).unwrap_or_default();
+        assert!(said.contains("default/old and 1 more"), "{said}");
     }
 }

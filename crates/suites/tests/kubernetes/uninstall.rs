@@ -14,7 +14,8 @@ fn z_uninstall_refuses_while_pods_run_and_then_leaves_nothing() {
     assert!(refused.stdout.contains("default/last-") || refused.stdout.contains("coredns"), "{refused}");
     cluster.overlane(&["status"]).must();
 
-    cluster.overlane(&["uninstall", "--force"]).must();
+    let forced = cluster.overlane(&["uninstall", "--force"]).must();
+    assert!(forced.stdout.contains("run on without a network"), "{forced}");
     for node in cluster.nodes() {
         let here = |words: &[&str]| cluster.on(&node, words);
         let links = here(&["ip", "-br", "link"]).must().stdout;
