@@ -35,6 +35,13 @@ build: ## build all programs
 release: ## static release binaries
 	$(RELEASE) --workspace --bins
 
+PREFIX ?= /usr/local
+.PHONY: install-cli
+install-cli: ## build the command line, and put it into PREFIX/bin (/usr/local/bin), for kubectl too
+	$(RELEASE) -p overlane-cli --bins
+	install -D -m 755 $(RELEASE_BIN)/overlane $(DESTDIR)$(PREFIX)/bin/overlane
+	ln -sf overlane $(DESTDIR)$(PREFIX)/bin/kubectl-overlane
+
 .PHONY: image
 image: setup ## the container image, without a container engine: target/image
 	$(RELEASE) $(PROGRAMS) --bins
@@ -81,6 +88,7 @@ test-lab-kubernetes: build kubernetes-parts ## the lab's suites against a real A
 
 .PHONY: test-kubernetes
 test-kubernetes: build image ## the short suite against a real Kubernetes of namespaces; root
+	scripts/test-image.sh $(RELEASE_BIN) $(IMAGE)
 	scripts/test-kubernetes.sh $(RELEASE_BIN) $(IMAGE)
 
 .PHONY: test-kubernetes-full

@@ -113,7 +113,10 @@ blob() { # FILE MEDIA-TYPE: puts a file into the layout and prints its descripto
   jq -cn --arg t "$2" --arg d "sha256:$digest" --argjson s "$size" '{mediaType: $t, digest: $d, size: $s}'
 }
 pack() { # DIRECTORY FILE: a tar with nothing in it that changes from one run to the next
+  # Modes too: of the checkout and of whoever runs this, the umask is part.
   find "$1" -type d -exec chmod 755 {} +
+  find "$1" -type f -perm /111 -exec chmod 755 {} +
+  find "$1" -type f ! -perm /111 -exec chmod 644 {} +
   tar -C "$1" --sort=name --mtime="@$epoch" --owner=0 --group=0 --numeric-owner --format=gnu -cf "$2" .
 }
 layers='[]'

@@ -49,7 +49,7 @@ for shard in "${shards[@]}"; do
   echo "== $shard"
   code=0
   case $shard in
-    conformance) with_cluster "$shard" ipv4,ipv6 nftables env 'SKIP=^$' tests/kubernetes/e2e.sh '\[sig-network\].*\[Conformance\]' || code=$? ;;
+    conformance) with_cluster "$shard" ipv4,ipv6 nftables env 'SKIP=^$' EXPECT=47 tests/kubernetes/e2e.sh '\[sig-network\].*\[Conformance\]' || code=$? ;;
     ports) with_cluster "$shard" ipv4,ipv6 nftables tests/kubernetes/e2e.sh 'HostPort' '\[Feature:IPv6DualStack\]' || code=$? ;;
     ipv4) with_cluster "$shard" ipv4 nftables tests/kubernetes/e2e.sh "$granular" || code=$? ;;
     ipv6) with_cluster "$shard" ipv6 nftables tests/kubernetes/e2e.sh "$granular" || code=$? ;;

@@ -5,10 +5,10 @@
 # Set by the environment: OVERLANE_KUBERNETES_BIN (target/kubernetes/bin), and what scripts/test-root.sh takes.
 #
 # Left out, each with its reason:
-#   harness      tries the suites' own tools; one lab of it would show nothing that `labs` does not
-#   cni, kill    ask agents through the plugin; what the API server answers is nothing that they look at
-#   foreign      is about other programs' objects in the kernel
-#   kubernetes   has a real cluster already: scripts/test-kubernetes.sh
+#   harness          tries the suites' own tools; one lab of it would show nothing that `labs` does not
+#   cni, ipam, kill  ask agents through the plugin; what the API server answers is nothing that they look at
+#   foreign          is about other programs' objects in the kernel
+#   kubernetes       has a real cluster already: scripts/test-kubernetes.sh
 # Name one, and it is run all the same.
 set -euo pipefail
 cd "$(dirname "$0")/.."

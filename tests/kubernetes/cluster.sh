@@ -52,7 +52,7 @@ inside() { # NODE COMMAND...: runs in the node's namespaces
   local node=$1
   shift
   alive "$node" keeper || die "node $node is not up"
-  nsenter -t "$(cat "$dir/$node/keeper.pid")" --mount --net --wd="$PWD" -- "$@"
+  nsenter -t "$(cat "$dir/$node/keeper.pid")" --mount --net --uts --wd="$PWD" -- "$@"
 }
 # A process that has ended and that nobody has waited for is not alive; and a pid of a file that outlived a reboot may be
 # anybody's: ours are in their node's namespace.
@@ -68,7 +68,7 @@ launch() { # NODE PROGRAM COMMAND...: starts it in the background, its log besid
   alive "$node" "$program" && return
   rm -f "$dir/$node/$program.pid"
   # The shell becomes nsenter, which becomes the program: the pid is the program's.
-  setsid bash -c 'echo $$ >"$1"; log=$2; keeper=$3; shift 3; exec nsenter -t "$keeper" --mount --net -- "$@" >>"$log" 2>&1 </dev/null' \
+  setsid bash -c 'echo $$ >"$1"; log=$2; keeper=$3; shift 3; exec nsenter -t "$keeper" --mount --net --uts -- "$@" >>"$log" 2>&1 </dev/null' \
     - "$dir/$node/$program.pid" "$dir/$node/$program.log" "$(cat "$dir/$node/keeper.pid")" "$@" &
   disown
   local tries=100
@@ -173,13 +173,14 @@ machine() { # NODE: its namespaces
     fi
   }
   # The keeper holds the mount namespace; everything else of the node is started beside it.
-  setsid nsenter --net="/run/netns/$(ns "$node")" unshare --mount --propagation private bash -c '
+  setsid nsenter --net="/run/netns/$(ns "$node")" unshare --mount --uts --propagation private bash -c '
     dir=$1
     for part in etc opt var; do mount -t overlay overlay -o "lowerdir=/$part,upperdir=$dir/$part,workdir=$dir/$part.work" "/$part"; done
     mount -t tmpfs -o mode=755 tmpfs /run
     mkdir -p /run/netns /run/lock /etc/cni/net.d /opt/cni/bin /var/lib/kubelet /var/log/pods /var/log/containers
     rm -f /etc/cni/net.d/* /opt/cni/bin/*
     rm -f /etc/resolv.conf; echo "nameserver 198.51.100.1" >/etc/resolv.conf
+    hostname "${dir##*/}" # what pods on its network are called
     echo $$ >"$dir/keeper.pid"
     exec sleep infinity' - "$dir/$node" >>"$dir/$node/keeper.log" 2>&1 </dev/null &
   disown

@@ -9,6 +9,7 @@ pub mod clock;
 pub mod config;
 pub mod conflist;
 pub mod gate;
+pub mod handover;
 pub mod ledger;
 pub mod links;
 pub mod members;

@@ -9,9 +9,12 @@ use crate::config::Config;
 /// The plugin's name, which the network configuration calls it by.
 pub const NAME: &str = "overlane-cni";
 
-/// Names under which the plugin is another: the one that runtimes run for each pod's `lo`, which a bare runtime has
-/// none of, and the one that other main plugins ask for addresses.
-const OTHER_NAMES: [&str; 2] = ["loopback", "overlane-ipam"];
+/// A copy of the plugin, for [`OTHER_NAMES`].
+const LOOPBACK: &str = "overlane-loopback";
+/// Names under which the plugin is another, as links, and where these lead: the one that runtimes run for each pod's
+/// `lo`, which a bare runtime has none of, and the one that other main plugins ask for addresses. Whoever copies a set of
+/// plugins into the directory writes through the first: that must not be the plugin itself.
+const OTHER_NAMES: [(&str, &str); 2] = [("loopback", LOOPBACK), ("overlane-ipam", NAME)];
 /// How much is compared at once, bytes.
 const PIECE: usize = 65_536;
 
@@ -39,8 +42,11 @@ pub enum PluginError {
 /// Installs the plugin unless the very same is there.
 pub fn keep(config: &Config) -> Result<(), PluginError> {
     let Some(from) = &config.cni_plugin else { return Ok(()) };
-    let target = config.cni_bin_dir.join(NAME);
-    if is_same(from, &target).map_err(|source| PluginError::Source { path: from.clone(), source })? {
+    keep_as(from, config.cni_bin_dir.join(NAME))
+}
+
+fn keep_as(from: &Path, target: PathBuf) -> Result<(), PluginError> {
+    if is_same(from, &target).map_err(|source| PluginError::Source { path: from.to_owned(), source })? {
         return Ok(());
     }
     install(from, &target).map_err(|source| PluginError::Target { path: target.clone(), source })?;
@@ -48,20 +54,38 @@ pub fn keep(config: &Config) -> Result<(), PluginError> {
     Ok(())
 }
 
-/// Installs the plugin under its other names where nobody has. What is there is never touched.
-pub fn keep_other_names(config: &Config) -> Result<(), PluginError> {
-    if config.cni_plugin.is_none() {
-        return Ok(());
+/// Installs the plugin under its other names where nobody has. What is there is never touched, and where they cannot be
+/// had, pods have their network without them.
+pub fn keep_other_names(config: &Config) {
+    let Some(from) = &config.cni_plugin else { return };
+    for (name, leads_to) in OTHER_NAMES {
+        if let Err(error) = keep_other_name(from, &config.cni_bin_dir, name, leads_to) {
+            tracing::info!(%error, "not installed");
+        }
     }
-    OTHER_NAMES.into_iter().try_for_each(|name| link(config.cni_bin_dir.join(name)))
 }
 
-/// A link shows whose it is, and is of the plugin's version at any time.
-fn link(target: PathBuf) -> Result<(), PluginError> {
-    match std::os::unix::fs::symlink(NAME, &target) {
+fn keep_other_name(from: &Path, dir: &Path, name: &str, leads_to: &str) -> Result<(), PluginError> {
+    let target = dir.join(name);
+    if target.symlink_metadata().is_ok() && !is_ours(&target) {
+        return Ok(());
+    }
+    keep_as(from, dir.join(leads_to))?;
+    link(&target, leads_to).map_err(|source| PluginError::Target { path: target, source })
+}
+
+/// A link shows whose it is. One of an older version may lead elsewhere.
+fn link(target: &Path, leads_to: &str) -> io::Result<()> {
+    match std::os::unix::fs::symlink(leads_to, target) {
         Ok(()) => tracing::info!(file = %target.display(), "there was no plugin of that name; installed"),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-        Err(source) => return Err(PluginError::Target { path: target, source }),
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        Err(_) if !is_ours(target) || std::fs::read_link(target)? == Path::new(leads_to) => {}
+        Err(_) => {
+            let next = target.with_file_name(format!(".{leads_to}.{}", std::process::id()));
+            let _ = std::fs::remove_file(&next);
+            std::os::unix::fs::symlink(leads_to, &next)?;
+            std::fs::rename(&next, target)?;
+        }
     }
     Ok(())
 }
@@ -72,16 +96,16 @@ pub fn is_there(config: &Config) -> bool {
     config.cni_plugin.is_none() || config.cni_bin_dir.join(NAME).exists()
 }
 
-/// What is ours in the directory of plugins: the plugin, and those of its other names that lead there.
+/// What is ours in the directory of plugins: the plugin, and those of its other names that lead there, which come first.
 pub fn installed(config: &Config) -> Vec<PathBuf> {
-    let mut files = vec![config.cni_bin_dir.join(NAME)];
-    files.extend(OTHER_NAMES.map(|name| config.cni_bin_dir.join(name)).into_iter().filter(|file| is_ours(file)));
-    files
+    let file = |name| config.cni_bin_dir.join(name);
+    let links = OTHER_NAMES.map(|(name, _)| file(name)).into_iter().filter(|file| is_ours(file));
+    links.chain([LOOPBACK, NAME].map(file)).collect()
 }
 
 /// Whether a plugin of another name leads to ours.
 fn is_ours(file: &Path) -> bool {
-    std::fs::read_link(file).is_ok_and(|target| target == Path::new(NAME))
+    std::fs::read_link(file).is_ok_and(|target| [NAME, LOOPBACK].map(Path::new).contains(&target.as_path()))
 }
 
 /// Whether the target is the source, byte for byte, and can be run. That it cannot be read means that it is not.
@@ -111,7 +135,8 @@ fn is_same(from: &Path, target: &Path) -> io::Result<bool> {
 fn install(from: &Path, target: &Path) -> io::Result<()> {
     let dir = target.parent().unwrap_or(Path::new("/"));
     std::fs::create_dir_all(dir)?;
-    let unfinished = dir.join(format!(".{NAME}.{}", std::process::id()));
+    let name = target.file_name().unwrap_or_default().to_string_lossy();
+    let unfinished = dir.join(format!(".{name}.{}", std::process::id()));
     let _ = std::fs::remove_file(&unfinished);
     let written = std::fs::File::open(from).and_then(|mut content| {
         let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o755).open(&unfinished)?;
@@ -138,14 +163,29 @@ mod tests {
     #[test]
     fn other_names_are_taken_only_where_nobody_has_them() {
         let dir = tempfile::tempdir().unwrap();
-        let (free, foreign) = (dir.path().join("overlane-ipam"), dir.path().join("loopback"));
+        let file = |name: &str| dir.path().join(name);
+        let (from, free, foreign) = (file("from"), file("overlane-ipam"), file("loopback"));
+        std::fs::write(&from, "ours").unwrap();
         std::fs::write(&foreign, "another's").unwrap();
-        for _ in 0..2 {
-            link(free.clone()).unwrap();
-            link(foreign.clone()).unwrap();
-        }
-        assert!(is_ours(&free) && !is_ours(&foreign));
+        let keep = || {
+            for (name, leads_to) in OTHER_NAMES {
+                keep_other_name(&from, dir.path(), name, leads_to).unwrap();
+            }
+        };
+        keep();
+        keep();
+        assert!(is_ours(&free) && !is_ours(&foreign) && !file(LOOPBACK).exists());
         assert_eq!(std::fs::read_to_string(&foreign).unwrap(), "another's");
+        // An older version's link leads to the plugin itself: who writes through it must not write there.
+        std::fs::remove_file(&foreign).unwrap();
+        std::os::unix::fs::symlink(NAME, &foreign).unwrap();
+        keep();
+        std::fs::write(&foreign, "copied over it").unwrap();
+        assert_eq!(std::fs::read_to_string(file(NAME)).unwrap(), "ours");
+        keep();
+        assert_eq!(std::fs::read_to_string(&foreign).unwrap(), "ours");
+        let left = std::fs::read_dir(dir.path()).unwrap().count();
+        assert_eq!(left, 5, "from, the plugin, its copy and two links");
     }
 
     #[test]

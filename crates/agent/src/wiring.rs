@@ -35,7 +35,7 @@ use crate::watch::fold::Fold;
 use crate::watch::follow::jitter;
 use crate::watch::task::{Folding, StateInApi, cached};
 use crate::watch::{cluster, objects};
-use crate::{nodestate, proof, reaper, server, takeover};
+use crate::{handover, nodestate, proof, reaper, server, takeover};
 
 /// Runs an agent until it is told to end.
 pub fn run(config: Config, log: LogFilter) -> anyhow::Result<()> {
@@ -76,6 +76,7 @@ fn start(config: Config, boot_id: String) -> anyhow::Result<(Arc<Node>, Sender<W
 
     let (wake, wakes) = channel();
     let listener = server::listen(&node.config.socket())?;
+    handover::take(&node);
     let of = Arc::clone(&node);
     vital("reaper", move || reaper::run(&of, &to_reap))?;
     let reconciler = Reconciler::new(Arc::clone(&node), takeover::fault(&report));
@@ -138,6 +139,7 @@ async fn outside(node: Arc<Node>, fold: Fold, wake: Sender<Wake>, known: bool, l
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }
+    handover::leave(&node);
     tracing::info!("end; pods keep their network");
     Ok(())
 }

@@ -18,6 +18,13 @@ pub const OLDEST: u32 = 1;
 /// The longest frame that either side reads, in bytes. A GC call that names 250 attachments takes about 40 KiB.
 pub const MAX_FRAME: u32 = 1 << 20;
 
+/// The file beside the socket in which an agent that ends in good order leaves word of that, if it would have served an
+/// ADD: when, in milliseconds of `CLOCK_BOOTTIME`, in decimal digits. The next agent takes it away.
+pub const HANDOVER: &str = "handover";
+/// How long after that STATUS takes the node for one whose next agent is about to come, in milliseconds: as long as
+/// its image may take to be pulled.
+pub const HANDOVER_MS: u64 = 300_000;
+
 /// What identifies an attachment: CNI's container id and interface name (CNI spec 1.1.0, section "Parameters").
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]

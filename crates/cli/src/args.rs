@@ -11,7 +11,7 @@ use overlane_lab::kubernetes::ApiKind;
 use crate::out::Format;
 
 pub use cluster::{
-    ConnectivityArgs, Dataplane, InstallArgs, KubeArgs, NodeCidrsArg, OutboundType, PolicyEngine, ProbeArgs,
+    ConnectivityArgs, Dataplane, InstallArgs, KubeArgs, NodeCidrsArg, OutboundType, PolicyEngine, Printed, ProbeArgs,
     StatusArgs, SysdumpArgs, UninstallArgs,
 };
 pub use faults::{ApiArgs, ApiCommand, NodesArgs, NodesCommand, ProgramArgs};

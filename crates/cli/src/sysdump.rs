@@ -18,6 +18,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::args::SysdumpArgs;
+use crate::cluster::read::each;
 use crate::cluster::{self, objects};
 use crate::out;
 use crate::progress::Progress;
@@ -25,6 +26,8 @@ use crate::status::cluster::ClusterStatus;
 
 /// Most bytes of one agent's page.
 const PAGE_LIMIT: u64 = 4 << 20;
+/// Events that are kept; those of a large cluster in trouble say the same again and again.
+const MOST_EVENTS: usize = 5000;
 /// Kinds that are taken whole: version, kind, namespace.
 const KINDS: [(&str, &str, Option<&str>); 10] = [
     ("overlane.io/v1alpha1", "ClusterNetwork", None),
@@ -147,8 +150,23 @@ async fn list(client: &Client, version: &str, kind: &str, namespace: Option<&str
     let ours = matches!(kind, "DaemonSet" | "Deployment");
     let labels = format!("{}={}", PART_OF.0, PART_OF.1);
     let params = if ours { ListParams::default().labels(&labels) } else { ListParams::default() };
-    let listed = api.list(&params).await.with_context(|| format!("list {kind}s"))?;
-    cleaned(&listed.items)
+    let mut text = Vec::new();
+    each(&api, params, &format!("{kind}s"), |object| add_cleaned(&mut text, &object)).await?;
+    Ok(closed(text))
+}
+
+/// Objects one by one: of a large cluster's there may be hundreds of megabytes before they are cleaned.
+fn add_cleaned<T: serde::Serialize>(text: &mut Vec<u8>, object: &T) {
+    let Ok(mut value) = serde_json::to_value(object) else { return };
+    clean(&mut value);
+    text.extend_from_slice(if text.is_empty() { b"[\n" } else { b",\n" });
+    // It was a value a moment ago.
+    let _ = serde_json::to_writer(text, &value);
+}
+
+fn closed(mut text: Vec<u8>) -> Vec<u8> {
+    text.extend_from_slice(if text.is_empty() { b"[]\n" } else { b"\n]\n" });
+    text
 }
 
 fn cleaned<T: serde::Serialize>(objects: &[T]) -> Result<Vec<u8>> {
@@ -164,6 +182,8 @@ fn clean(value: &mut Value) {
             map.remove("managedFields");
             map.remove("kubectl.kubernetes.io/last-applied-configuration");
             map.remove(crate::install::GIVEN);
+            // What a node has pulled: some 50 KiB of each Node.
+            map.remove("images");
             let is_ours = |name: &Value| {
                 name.as_str().is_some_and(|name| name.starts_with("OVERLANE_") || name.starts_with("KUBERNETES_"))
             };
@@ -193,14 +213,21 @@ async fn masquerade(client: &Client) -> Result<Vec<u8>> {
 /// Events about nodes, the network, and pods of ours.
 async fn events(client: &Client, namespace: &str) -> Result<Vec<u8>> {
     let api: Api<Event> = Api::all(client.clone());
-    let listed = api.list(&ListParams::default()).await.context("list events")?.items;
     let told = |event: &Event| {
         let about = &event.involved_object;
         matches!(about.kind.as_deref(), Some("Node" | "ClusterNetwork"))
             || about.namespace.as_deref() == Some(namespace)
             || event.reason.as_deref() == Some("FailedCreatePodSandBox")
     };
-    cleaned(&listed.into_iter().filter(told).collect::<Vec<_>>())
+    let (mut text, mut count) = (Vec::new(), 0);
+    let take = |event: Event| {
+        if count < MOST_EVENTS && told(&event) {
+            count += 1;
+            add_cleaned(&mut text, &event);
+        }
+    };
+    each(&api, ListParams::default(), "events", take).await?;
+    Ok(closed(text))
 }
 
 async fn of_pod(client: &Client, pod: &Pod, lines: i64, dump: &mut Dump) {

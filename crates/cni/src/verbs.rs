@@ -8,7 +8,8 @@ use overlane_api::cni::{
     AddResult, Env, Invocation, IpamResult, NetConf, PodSide, PortMapping, PrevResult, VersionReport, code, parse,
 };
 use overlane_api::socket::{
-    AddCall, Attachment, Call, CheckCall, DelCall, Failure, GcCall, Outcome, PodRef, Request, Response,
+    AddCall, Attachment, Call, CheckCall, DelCall, Failure, GcCall, HANDOVER, HANDOVER_MS, Outcome, PodRef, Request,
+    Response,
 };
 use overlane_datapath::netns::Netns;
 use overlane_datapath::owned;
@@ -57,19 +58,30 @@ pub(crate) fn run(env: &Env, stdin: &[u8], began_ns: u64) -> Result<Answer, Plug
 /// How often an agent that is just being replaced is asked again.
 const AGAIN: Duration = Duration::from_millis(50);
 
-/// Asks whether an ADD could be served. An agent that was there a moment ago (its socket is, and nobody listens) is
-/// waited for: the runtime asks every few seconds, and a node is not to be called unready for the length of an upgrade,
-/// which would take its pods out of every Service.
+/// Asks whether an ADD could be served. The runtime asks every few seconds, and a node is not to be called unready for the
+/// length of an upgrade, which would take its pods out of every Service: an agent that ended in good order is as good as
+/// there for a while, one that was there a moment ago (its socket is, and nobody listens) is waited for.
 pub(crate) fn status(socket: &Path, call: &Call, began_ns: u64, timeout: Duration) -> Result<Answer, PluginError> {
     let deadline_ns = clock::after(began_ns, timeout);
     loop {
         match ask(socket, call.clone(), None, began_ns, timeout) {
+            Err(PluginError::Agent(error)) if error.may_come_back() && is_handed_over(socket, began_ns) => {
+                return Ok(Answer::Nothing);
+            }
             Err(PluginError::Agent(error)) if error.may_come_back() && clock::until(deadline_ns) > AGAIN => {
                 std::thread::sleep(AGAIN);
             }
             outcome => return done(outcome).map_err(not_available),
         }
     }
+}
+
+/// Whether the last agent has left word that it would come back, not long ago.
+fn is_handed_over(socket: &Path, now_ns: u64) -> bool {
+    let word = std::fs::read_to_string(socket.with_file_name(HANDOVER)).ok();
+    let at_ms: Option<u64> = word.and_then(|word| word.trim().parse().ok());
+    let now_ms = now_ns / 1_000_000;
+    at_ms.is_some_and(|at_ms| at_ms <= now_ms && now_ms - at_ms < HANDOVER_MS)
 }
 
 /// An agent that does not answer is what STATUS asks about.

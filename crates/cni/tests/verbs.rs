@@ -4,9 +4,12 @@
 
 mod common;
 
+use std::time::Duration;
+
 use common::*;
 use expect_test::expect;
-use overlane_api::socket::{Call, Outcome};
+use nix::time::{ClockId, clock_gettime};
+use overlane_api::socket::{Call, HANDOVER, HANDOVER_MS, Outcome};
 use serde_json::{Value, json};
 
 /// What CHECK and DEL get back.
@@ -293,6 +296,23 @@ fn status() {
     });
     call_with("STATUS", &env, conf.as_bytes()).is_quiet();
     next.join().unwrap().join().unwrap();
+
+    // One that ended in good order has left word; another comes soon.
+    let word = site.socket().with_file_name(HANDOVER);
+    let boot_ms = u64::try_from(Duration::from(clock_gettime(ClockId::CLOCK_BOOTTIME).unwrap()).as_millis()).unwrap();
+    for (at_ms, is_good) in [(boot_ms, true), (boot_ms.saturating_sub(HANDOVER_MS), false), (boot_ms * 2, false)] {
+        std::fs::write(&word, at_ms.to_string()).unwrap();
+        let answer = call_with("STATUS", &env, hasty.as_bytes());
+        if is_good {
+            answer.is_quiet()
+        } else {
+            drop(answer.fails(50))
+        };
+    }
+    for nonsense in ["", "x", "-1"] {
+        std::fs::write(&word, nonsense).unwrap();
+        call_with("STATUS", &env, hasty.as_bytes()).fails(50);
+    }
 
     std::fs::remove_file(site.socket()).unwrap();
     let agent = serve(site.listen(), answering(failing(50, "the pool is empty", "")));

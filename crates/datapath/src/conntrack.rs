@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use nix::errno::Errno;
 
 use crate::netlink::{Message, NetlinkError, Request, Socket, find, ip_of};
+use crate::rtnl::address::{self, LinkAddress};
 
 const SUBSYSTEM: u16 = 1 << 8;
 const GET: u16 = SUBSYSTEM | 1;
@@ -65,15 +66,22 @@ fn delete_those(is_one: impl Fn(&[u8]) -> bool) -> Result<usize, NetlinkError> {
     Ok(count)
 }
 
-/// Deletes every entry of UDP whose first packet went to one of these ports and was not translated: a port that begins
-/// to lead to a pod must not leave old senders with the node. (A connection of TCP ends by itself.) Gives how many.
+/// Deletes every entry of UDP whose first packet went to one of these ports of this node (of one of its addresses, if
+/// that is given) and was not translated: a port that begins to lead to a pod must not leave old senders with the node.
+/// (A connection of TCP ends by itself.) What is sent through the node to such a port elsewhere is none of that. Gives
+/// how many.
 ///
 /// # Errors
 /// As [`forget`].
-pub fn forget_udp_to(ports: &[u16]) -> Result<usize, NetlinkError> {
+pub fn forget_udp_to(ports: &[(Option<IpAddr>, u16)]) -> Result<usize, NetlinkError> {
     if ports.is_empty() {
         return Ok(0);
     }
+    let addresses = Socket::route()?.dump(address::list())?;
+    let own: BTreeSet<IpAddr> = addresses.iter().filter_map(LinkAddress::read).map(|a| a.address).collect();
+    let leads = |ip: IpAddr, port| {
+        own.contains(&ip) && ports.iter().any(|(bound, led)| *led == port && bound.is_none_or(|bound| bound == ip))
+    };
     let to_one = |attributes: &[u8]| {
         let proto = find(attributes, CTA_TUPLE_ORIG).and_then(|tuple| find(tuple, CTA_TUPLE_PROTO)).unwrap_or(&[]);
         let is_udp = find(proto, CTA_PROTO_NUM).is_some_and(|number| number == [UDP]);
@@ -82,7 +90,8 @@ pub fn forget_udp_to(ports: &[u16]) -> Result<usize, NetlinkError> {
         // Who answers is who was asked.
         let asked = ENDS_TO.iter().find_map(|end| find(ip(CTA_TUPLE_ORIG), *end));
         let answers = ENDS_FROM.iter().find_map(|end| find(ip(CTA_TUPLE_REPLY), *end));
-        is_udp && asked == answers && port.is_some_and(|port| ports.contains(&port))
+        let to = asked.and_then(ip_of).zip(port);
+        is_udp && asked == answers && to.is_some_and(|(ip, port)| leads(ip, port))
     };
     delete_those(to_one)
 }

@@ -5,7 +5,7 @@
 mod common;
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use common::*;
@@ -56,6 +56,38 @@ fn flows_of_an_address_are_forgotten() {
         assert_eq!(net.a.ns.run(|| conntrack::forget(&addresses).unwrap()), 0);
     }
     assert_eq!(net.a.ns.run(|| conntrack::forget(&[]).unwrap()), 0);
+}
+
+/// A port that begins to lead to a pod takes its old senders from the node, and from nobody else.
+#[test]
+fn flows_to_the_nodes_ports_are_forgotten_and_no_others() {
+    let mut net = Net::new(&[V4, V6]);
+    let pod = net.a.pod(1);
+    let _echoes = [net.internet.echo(7), net.a.ns.echo(7), net.a.ns.echo(8)];
+    let at = |address: &str, port| SocketAddr::new(ip(address), port);
+    for node in ["10.224.0.4", "fd10:224::4"] {
+        for port in [7, 8] {
+            assert!(net.b.ns.ask(None, at(node, port)).is_some());
+        }
+    }
+    for outside in ["198.51.100.7", "2001:db8::7"] {
+        assert!(pod.ns.ask(None, at(outside, 7)).is_some(), "masqueraded by the node");
+    }
+    let flows = || {
+        net.a
+            .ns
+            .sh("{ conntrack -L -p udp -f ipv4; conntrack -L -p udp -f ipv6; } 2>/dev/null | grep -c dport=7")
+            .trim()
+            .to_owned()
+    };
+    let before: usize = flows().parse().unwrap();
+    let forget = |ports: &[(Option<IpAddr>, u16)]| net.a.ns.run(|| conntrack::forget_udp_to(ports).unwrap());
+    assert_eq!(forget(&[]), 0);
+    assert_eq!(forget(&[(Some(ip("10.224.0.99")), 7)]), 0, "bound to an address that is not asked");
+    assert_eq!(forget(&[(Some(ip("10.224.0.4")), 7)]), 1, "bound to one that is");
+    assert_eq!(forget(&[(None, 7)]), 1, "to the node's other address");
+    assert_eq!(flows(), (before - 2).to_string(), "what pods send elsewhere goes on");
+    assert_eq!(forget(&[(None, 8)]), 2);
 }
 
 #[test]

@@ -48,7 +48,8 @@ pub(crate) fn document(from: &Source<'_>) -> Document {
                     "serviceAccountName": AGENT,
                     "priorityClassName": "system-node-critical",
                     "hostNetwork": true,
-                    "dnsPolicy": "ClusterFirstWithHostNet",
+                    // The cluster's own DNS runs on the network that is made here.
+                    "dnsPolicy": "Default",
                     "imagePullSecrets": from.value("image.pullSecrets"),
                     "nodeSelector": from.value("agent.nodeSelector"),
                     "tolerations": [{ "operator": "Exists" }],

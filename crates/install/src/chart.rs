@@ -50,8 +50,8 @@ pub fn files() -> Result<BTreeMap<String, String>, ChartError> {
 
 const NOTES: &str = "Overlane {{ .Chart.AppVersion }} is being installed.\n\n\
     Nodes are ready once their agent is:\n\n  overlane status\n  kubectl get nodenetworkconfigs -A\n\n\
-    The ClusterNetwork and the custom resource definitions stay when this release is uninstalled:\n\
-    `overlane uninstall` removes everything, on the nodes as well.\n";
+    The end: `overlane uninstall` first, which cleans the nodes and removes everything, then `helm uninstall`.\n\
+    Helm alone leaves nodes, ClusterNetwork and custom resource definitions as they are.\n";
 
 fn about() -> String {
     format!(

@@ -36,7 +36,8 @@ pub(crate) fn documents(from: &Source<'_>) -> [Document; 2] {
                     "priorityClassName": "system-cluster-critical",
                     // It comes before there is a pod network.
                     "hostNetwork": true,
-                    "dnsPolicy": "ClusterFirstWithHostNet",
+                    // The cluster's own DNS runs on the network that is made here.
+                    "dnsPolicy": "Default",
                     "imagePullSecrets": from.value("image.pullSecrets"),
                     "nodeSelector": from.value("controller.nodeSelector"),
                     "affinity": { "podAntiAffinity": { "requiredDuringSchedulingIgnoredDuringExecution": [{

@@ -40,6 +40,15 @@ impl Values {
     }
 }
 
+impl Image {
+    /// The whole name, as a container has it.
+    #[must_use]
+    pub fn name(&self) -> String {
+        let tag = if self.tag.is_empty() { crate::VERSION } else { &self.tag };
+        format!("{}:{tag}", self.repository)
+    }
+}
+
 fn merge(base: &mut Value, over: Value) {
     match (base, over) {
         (Value::Object(base), Value::Object(over)) => {
@@ -117,7 +126,8 @@ impl Default for AdmissionPolicy {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct Agent {
-    /// Directory on the node that the container runtime looks for CNI plugins in.
+    /// Directory on the node that the container runtime looks for CNI plugins in. This and the next three are for good:
+    /// agents that look elsewhere find neither the leases nor the configuration of those before them.
     pub cni_bin_dir: String,
     /// Directory on the node that the container runtime reads network configurations from.
     pub cni_conf_dir: String,
@@ -139,7 +149,7 @@ pub struct Agent {
     pub resources: Map<String, Value>,
     /// How many agents at once are without a successor while a new version rolls out. Pods keep their network
     /// meanwhile; new ones wait.
-    pub max_unavailable: String,
+    pub max_unavailable: Share,
     /// Nodes that get an agent.
     #[schemars(with = "Map<String, Value>")]
     pub node_selector: Map<String, Value>,
@@ -147,6 +157,16 @@ pub struct Agent {
     #[serde(rename = "seLinuxOptions")]
     #[schemars(with = "Map<String, Value>")]
     pub selinux_options: Map<String, Value>,
+}
+
+/// A number, or a part such as `10%`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum Share {
+    /// So many.
+    Number(u32),
+    /// Such a part.
+    Text(String),
 }
 
 impl Default for Agent {
@@ -163,7 +183,7 @@ impl Default for Agent {
             resources: object(
                 json!({ "requests": { "cpu": "50m", "memory": "40Mi" }, "limits": { "memory": "200Mi" } }),
             ),
-            max_unavailable: "10%".to_owned(),
+            max_unavailable: Share::Text("10%".to_owned()),
             node_selector: object(json!({ "kubernetes.io/os": "linux" })),
             selinux_options: Map::new(),
         }
@@ -236,5 +256,7 @@ mod tests {
         assert_eq!(Values::over_defaults(Value::Null).unwrap(), Values::default());
         let error = Values::over_defaults(json!({ "agent": { "loglevel": "debug" } })).unwrap_err().to_string();
         assert!(error.contains("loglevel"), "{error}");
+        let values = Values::over_defaults(json!({ "agent": { "maxUnavailable": 1 } })).unwrap();
+        assert_eq!(values.agent.max_unavailable, Share::Number(1));
     }
 }

@@ -1,11 +1,14 @@
 //! A real Kubernetes on this machine (`tests/kubernetes/cluster.sh`), used through kubectl and looked at from outside.
 
+use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::Value;
 
 use crate::exec::{self, Out};
+use crate::http;
 use crate::ns::Ns;
 use crate::wait::{ensure, eventually, secs};
 
@@ -78,6 +81,14 @@ impl Cluster {
         self.script(&all, b"")
     }
 
+    /// The same without a cluster.
+    pub fn overlane_alone(&self, words: &[&str]) -> Out {
+        let program = exec::bin("overlane");
+        let mut all = vec![program.to_str().expect("a path of UTF-8")];
+        all.extend(words);
+        self.on("cp", &all)
+    }
+
     /// The nodes' names.
     pub fn nodes(&self) -> Vec<String> {
         self.list(&["nodes"]).iter().map(name).collect()
@@ -86,6 +97,22 @@ impl Cluster {
     /// A node's network namespace.
     pub fn node_ns(&self, node: &str) -> Ns {
         Ns::open(Path::new("/run/netns").join(format!("{}-{node}", self.name)), node)
+    }
+
+    /// Addresses of the leases that an agent holds for interfaces of its own making, and in what state each is.
+    pub fn leases(&self, node: &str) -> BTreeMap<IpAddr, String> {
+        let at = "127.0.0.1:9470".parse().expect("an address");
+        let reply = http::ask(&self.node_ns(node), at, "GET", "/debug/state", None);
+        let text = reply.map(|reply| reply.text()).unwrap_or_default();
+        let state: Value = serde_json::from_str(&text).unwrap_or_default();
+        let mut found = BTreeMap::new();
+        for lease in state["leases"].as_array().into_iter().flatten() {
+            for address in lease["addresses"].as_array().into_iter().flatten() {
+                let address = address.as_str().and_then(|text| text.parse().ok());
+                found.extend(address.map(|address| (address, lease["state"].as_str().unwrap_or_default().to_owned())));
+            }
+        }
+        found
     }
 
     /// What stands for the network outside: a host behind the nodes' router.
@@ -136,7 +163,7 @@ pub fn name(object: &Value) -> String {
 }
 
 /// A pod's addresses.
-pub fn ips(pod: &Value) -> Vec<std::net::IpAddr> {
+pub fn ips(pod: &Value) -> Vec<IpAddr> {
     let list = pod["status"]["podIPs"].as_array().cloned().unwrap_or_default();
     list.iter().filter_map(|ip| ip["ip"].as_str()?.parse().ok()).collect()
 }

@@ -108,7 +108,8 @@ fn wire<'a>(
         kernel(&error)
     })?;
     // What was sent to such a port before went to the node itself, and the kernel would keep it there.
-    let udp: Vec<u16> = lease.ports.iter().filter(|p| p.protocol == Protocol::Udp).map(|p| p.host_port).collect();
+    let udp = lease.ports.iter().filter(|port| port.protocol == Protocol::Udp);
+    let udp: Vec<_> = udp.map(|port| (port.bound_to(), port.host_port)).collect();
     conntrack::forget_udp_to(&udp).map_err(|error| kernel(&error))?;
     still_wanted(node, lease)?;
     let spec = pod_spec(lease, &env);

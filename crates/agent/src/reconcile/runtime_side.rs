@@ -17,11 +17,10 @@ impl RuntimeSide {
     /// Installs the plugin where it is not as it should be, and looks for other networks.
     pub(super) fn keep(config: &Config) -> Self {
         let mut problems = Vec::new();
-        for outcome in [plugin::keep(config), plugin::keep_other_names(config)] {
-            if let Err(error) = outcome {
-                problems.push((Reason::PluginNotInstalled, error.to_string()));
-            }
+        if let Err(error) = plugin::keep(config) {
+            problems.push((Reason::PluginNotInstalled, error.to_string()));
         }
+        plugin::keep_other_names(config);
         for other in conflist::before_ours(config) {
             let ours = &config.cni_conf_name;
             let text = format!("{other} comes before {ours}: the container runtime uses it; remove one of the two");

@@ -93,6 +93,17 @@ pub enum NodeCidrsArg {
     Adopt,
 }
 
+/// Which manifests are printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Printed {
+    /// All
+    All,
+    /// The custom resource definitions
+    Crds,
+    /// Everything else
+    Objects,
+}
+
 /// `overlane install`.
 #[derive(Clone, Debug, Args)]
 pub struct InstallArgs {
@@ -141,9 +152,9 @@ pub struct InstallArgs {
     /// Namespace of agent and controller
     #[arg(short, long, default_value = "kube-system", value_name = "NS")]
     pub namespace: String,
-    /// Print the manifests and change nothing; no cluster is asked
-    #[arg(long)]
-    pub print: bool,
+    /// Print the manifests and change nothing; no cluster is asked. `kubectl apply` takes `crds` first, then `objects`
+    #[arg(long, value_enum, value_name = "WHAT", num_args = 0..=1, default_missing_value = "all")]
+    pub print: Option<Printed>,
     /// Do not wait for the nodes
     #[arg(long)]
     pub no_wait: bool,
@@ -223,6 +234,12 @@ pub struct UninstallArgs {
     /// Also while pods run: they lose their network
     #[arg(long)]
     pub force: bool,
+    /// The image that cleans nodes up where the agents are gone already [default: overlane:VERSION]
+    #[arg(long, value_name = "IMAGE")]
+    pub image: Option<String>,
+    /// Values of the installation, for the same case
+    #[arg(short = 'f', long, value_name = "FILE")]
+    pub values: Option<PathBuf>,
     /// Give up after this many seconds
     #[arg(long, default_value_t = 300, value_name = "SECONDS", value_parser = seconds())]
     pub timeout: u64,

@@ -29,13 +29,14 @@ use overlane_lab::echo;
 use tokio::time::Instant;
 
 use crate::args::ConnectivityArgs;
-use crate::cluster;
 use crate::cluster::read::{each, node_says};
 use crate::lab::render_check;
 use crate::out::{self, Format};
 use crate::progress::Progress;
+use crate::{cluster, uninstall};
 
 use ask::{Answer, Task};
+pub use pods::sweep;
 use pods::{SERVICE_PORT, World};
 
 /// Up to so many nodes each has two pods.
@@ -49,10 +50,14 @@ const OUTSIDE: &str = "outside";
 pub fn run(args: &ConnectivityArgs) -> Result<ExitCode> {
     let progress = Arc::new(Progress::new());
     let checked = crate::runtime::start()?.block_on(async {
+        let client = cluster::client(&args.kube).await?;
         tokio::select! {
-            report = check(args, &progress) => report,
-            _ = tokio::signal::ctrl_c() => Err(anyhow!("interrupted; the next check takes this one's pods away")),
+            report = check(&client, args, &progress) => return report,
+            _ = tokio::signal::ctrl_c() => {}
         }
+        progress.doing("interrupted: taking the pods away");
+        sweep(&client).await?;
+        Err(anyhow!("interrupted"))
     });
     progress.clear();
     let report = checked?;
@@ -63,18 +68,17 @@ pub fn run(args: &ConnectivityArgs) -> Result<ExitCode> {
     Ok(if report.good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-async fn check(args: &ConnectivityArgs, progress: &Arc<Progress>) -> Result<report::Report> {
-    let client = cluster::client(&args.kube).await?;
+async fn check(client: &Client, args: &ConnectivityArgs, progress: &Arc<Progress>) -> Result<report::Report> {
     let until = Instant::now() + Duration::from_secs(args.timeout);
-    let nodes = nodes(&client, args.max_nodes).await?;
+    let nodes = nodes(client, args.max_nodes).await?;
     let image = match &args.image {
         Some(image) => image.clone(),
-        None => agents_image(&client).await?,
+        None => agents_image(client).await?,
     };
     let each = if nodes.len() > FEW_NODES { 1 } else { 2 };
     progress.doing(&format!("starting {} pods on {} nodes", nodes.len() * (each + 1), nodes.len()));
-    let mut world = World::make(&client, &nodes, each, &image, until).await?;
-    let checked = ask_all(&client, &mut world, &args.outside, progress).await;
+    let mut world = World::make(client, &nodes, each, &image, until).await?;
+    let checked = ask_all(client, &mut world, &args.outside, progress).await;
     progress.doing("taking the pods away");
     let removed = world.remove().await;
     let report = checked?;
@@ -82,11 +86,17 @@ async fn check(args: &ConnectivityArgs, progress: &Arc<Progress>) -> Result<repo
     Ok(report)
 }
 
-/// Nodes that pods can run on; some of them, evenly chosen, where there are more than `most`.
+/// Nodes of ours that pods can run on; some of them, evenly chosen, where there are more than `most`.
 async fn nodes(client: &Client, most: usize) -> Result<Vec<String>> {
     let api: Api<Node> = Api::all(client.clone());
+    // Nodes that the agents' selector leaves out (of another system, say) are none of ours.
+    let agents = uninstall::find(client, AGENT).await?;
+    let selector = agents.and_then(|agents| agents.spec?.template.spec?.node_selector).unwrap_or_default();
     let mut names = Vec::new();
-    let take = |node: Node| names.extend(node_says(&node, "Ready", "True").then(|| node.name_any()));
+    let take = |node: Node| {
+        let ours = selector.iter().all(|(key, value)| node.labels().get(key) == Some(value));
+        names.extend((ours && node_says(&node, "Ready", "True")).then(|| node.name_any()));
+    };
     each(&api, ListParams::default(), "nodes", take).await?;
     if names.is_empty() {
         bail!("no node is ready; `overlane status` says why");

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 use k8s_openapi::api::core::v1::{Namespace, Pod, Service};
 use kube::api::{DeleteParams, ListParams, PostParams};
 use kube::{Api, Client, ResourceExt as _};
@@ -54,8 +54,11 @@ impl World {
         };
         let made = world.fill(nodes, each, image, until).await;
         if let Err(error) = made {
-            world.remove().await?;
-            return Err(error);
+            // What went wrong first is what to tell first.
+            return match world.remove().await {
+                Ok(()) => Err(error),
+                Err(second) => Err(anyhow!("{error:#}; and then: {second:#}")),
+            };
         }
         Ok(world)
     }
@@ -133,7 +136,7 @@ impl World {
 }
 
 /// Takes away what earlier checks left.
-async fn sweep(client: &Client) -> Result<()> {
+pub async fn sweep(client: &Client) -> Result<()> {
     let namespaces: Api<Namespace> = Api::all(client.clone());
     let left =
         namespaces.list(&ListParams::default().labels(&format!("app={APP}"))).await.context("list namespaces")?;

@@ -157,6 +157,13 @@ fn unsupported(args: &InstallArgs, findings: &mut Vec<Finding>) {
     }
 }
 
+/// Puts an image's name in its place.
+pub fn set_image(image: &str, values: &mut Values) -> Result<(), Findings> {
+    let mut findings = Vec::new();
+    split_image(image, values, &mut findings);
+    if findings.is_empty() { Ok(()) } else { Err(Findings(findings)) }
+}
+
 fn split_image(image: &str, values: &mut Values, findings: &mut Vec<Finding>) {
     // A colon before the last slash is a registry's port.
     match image.rsplit_once(':') {

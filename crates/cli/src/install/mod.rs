@@ -1,9 +1,11 @@
 //! `overlane install`: what the chart installs, applied on the server, and waited for.
 
 mod flags;
+mod places;
 mod remembered;
 mod wait;
 
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -15,7 +17,7 @@ use overlane_core::family::Family;
 use overlane_install::values::Values;
 use serde_json::Value;
 
-use crate::args::InstallArgs;
+use crate::args::{InstallArgs, Printed};
 use crate::cluster::facts::Facts;
 use crate::cluster::{self, objects};
 use crate::out;
@@ -30,18 +32,27 @@ const ESTABLISH: Duration = Duration::from_secs(30);
 
 /// Installs, or prints what would be.
 pub fn run(args: &InstallArgs) -> Result<ExitCode> {
-    let given = given(args)?;
-    if args.print {
+    let given = given(args.values.as_deref())?;
+    if let Some(what) = args.print {
         let wanted = flags::resolve(args, values(given)?, None)?;
-        out::print(&manifests(&wanted.values, &args.namespace)?)?;
+        out::print(&manifests(what, &wanted.values, &args.namespace)?)?;
         return Ok(ExitCode::SUCCESS);
     }
     crate::runtime::start()?.block_on(install(args, given))
 }
 
+/// The values of an installation whose agents are gone, as far as somebody knows them.
+pub fn values_of(file: Option<&Path>, image: Option<&str>) -> Result<Values> {
+    let mut values = values(given(file)?)?;
+    if let Some(image) = image {
+        flags::set_image(image, &mut values)?;
+    }
+    Ok(values)
+}
+
 /// What `--values` says.
-fn given(args: &InstallArgs) -> Result<Option<Value>> {
-    let Some(path) = &args.values else { return Ok(None) };
+fn given(file: Option<&Path>) -> Result<Option<Value>> {
+    let Some(path) = file else { return Ok(None) };
     let text = std::fs::read_to_string(path).with_context(|| format!("read --values {}", path.display()))?;
     let given = serde_norway::from_str(&text).with_context(|| format!("read --values {}", path.display()))?;
     values(Some(Value::clone(&given))).with_context(|| format!("--values {}", path.display()))?;
@@ -52,10 +63,15 @@ fn values(given: Option<Value>) -> Result<Values> {
     Ok(given.map(Values::over_defaults).transpose()?.unwrap_or_default())
 }
 
-/// Everything as YAML, in the order in which `kubectl apply` can take it.
-fn manifests(values: &Values, namespace: &str) -> Result<String> {
-    let mut all = overlane_install::definitions()?;
-    all.extend(overlane_install::objects(values, namespace)?);
+/// Objects as YAML. `kubectl apply` looks every kind up before it makes any: the kinds come first, by a call of their own.
+fn manifests(what: Printed, values: &Values, namespace: &str) -> Result<String> {
+    let mut all = Vec::new();
+    if what != Printed::Objects {
+        all.extend(overlane_install::definitions()?);
+    }
+    if what != Printed::Crds {
+        all.extend(overlane_install::objects(values, namespace)?);
+    }
     let mut text = format!("# Overlane {}, made by `overlane install --print`.\n", overlane_install::VERSION);
     for object in &all {
         text.push_str("---\n");
@@ -83,6 +99,13 @@ async fn install(args: &InstallArgs, given: Option<Value>) -> Result<ExitCode> {
     for remark in &remarks {
         eprintln!("{remark}");
     }
+    let changed = agents.as_ref().map(|agents| places::changed(agents, &values)).transpose()?.unwrap_or_default();
+    if !changed.is_empty() {
+        bail!(
+            "{}: pods' leases and the runtime's configuration are there; give --values with the old ones, or uninstall first",
+            changed.join("; ")
+        );
+    }
     let progress = Progress::new();
     let mut objects = overlane_install::objects(&values, &args.namespace)?;
     remembered::write(&mut objects, given.as_ref(), &values);
@@ -102,7 +125,7 @@ async fn one_installation(client: &Client, namespace: &str) -> Result<Option<Dae
     if let Some(other) = agents.as_ref().and_then(ResourceExt::namespace).filter(|other| other != namespace) {
         bail!("overlane is installed in namespace {other}: add --namespace {other}, or uninstall it first");
     }
-    if uninstall::find(client, uninstall::CLEANUP).await?.is_some() {
+    if uninstall::begun(client).await?.is_some() {
         bail!("an uninstall was begun and has not ended: run `overlane uninstall` to its end first");
     }
     Ok(agents)
@@ -130,7 +153,9 @@ async fn established(client: &Client, definition: &Value) -> Result<()> {
     let until = tokio::time::Instant::now() + ESTABLISH;
     loop {
         let found = objects::get(client, definition).await?;
-        let conditions = found.and_then(|found| found.data.pointer("/status/conditions").cloned());
+        // One that is about to go, after an uninstall, takes its objects with it.
+        let stays = found.filter(|found| found.metadata.deletion_timestamp.is_none());
+        let conditions = stays.and_then(|found| found.data.pointer("/status/conditions").cloned());
         let is_there = |condition: &Value| condition["type"] == "Established" && condition["status"] == "True";
         if conditions.as_ref().and_then(Value::as_array).is_some_and(|all| all.iter().any(is_there)) {
             return Ok(());

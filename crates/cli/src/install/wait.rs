@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use crate::out::{self, Style, Table};
 use crate::progress::Progress;
-use crate::status::cluster::{ClusterStatus, NodeStatus};
+use crate::status::cluster::{ClusterStatus, Daemons, NodeStatus};
 
 const LOOK: Duration = Duration::from_millis(500);
 
@@ -28,7 +28,7 @@ pub async fn until_ready(client: &Client, namespace: &str, patience: Duration) -
         match status {
             Ok(status) => {
                 let ready = status.nodes.iter().filter(|node| is_done(node)).count();
-                let settled = status.agents.is_settled() && status.controllers.ready > 0;
+                let settled = status.agents.is_settled() && status.controllers.is_settled();
                 if settled && ready == status.nodes.len() {
                     progress.clear();
                     let seconds = began.elapsed().as_secs_f32();
@@ -67,8 +67,12 @@ fn give_up(status: &ClusterStatus, patience: Duration) -> Result<ExitCode> {
         table.row([out::cell(*name), (Style::Bad, reason.clone())]);
     }
     out::print(&format!("not ready after {} s:\n{}", patience.as_secs(), table.render(2, out::colours())))?;
-    if status.controllers.ready == 0 {
-        out::print(&format!("no controller is ready: {}\n", status.controllers.trouble()))?;
+    for (what, daemons) in [("agents", &status.agents), ("controllers", &status.controllers)] {
+        if !daemons.is_settled() {
+            let Daemons { wanted, ready, updated, .. } = daemons;
+            let counts = format!("{ready} of {wanted} {what} are ready, {updated} of the newest template");
+            out::print(&format!("{counts}: {}\n", daemons.trouble()))?;
+        }
     }
     Ok(ExitCode::FAILURE)
 }

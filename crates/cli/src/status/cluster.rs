@@ -68,7 +68,29 @@ pub struct Daemons {
     /// Versions, and how many pods have each.
     pub versions: BTreeMap<String, usize>,
     /// What keeps pods from running.
-    pub troubles: Vec<String>,
+    pub troubles: Vec<PodTrouble>,
+}
+
+/// What keeps a pod of ours from running.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PodTrouble {
+    /// The pod.
+    pub pod: String,
+    /// Its node; empty where it has none.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub node: String,
+    /// In the words of the kubelet or the scheduler.
+    pub text: String,
+}
+
+impl std::fmt::Display for PodTrouble {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.node.as_str() {
+            "" => write!(f, "{}: {}", self.pod, self.text),
+            node => write!(f, "{} on {node}: {}", self.pod, self.text),
+        }
+    }
 }
 
 impl Daemons {
@@ -79,7 +101,8 @@ impl Daemons {
 
     /// What keeps them, in a line.
     pub fn trouble(&self) -> String {
-        if self.troubles.is_empty() { "its pods are not there yet".to_owned() } else { self.troubles.join("; ") }
+        let told: Vec<String> = self.troubles.iter().map(ToString::to_string).collect();
+        if told.is_empty() { "its pods are not there yet".to_owned() } else { told.join("; ") }
     }
 }
 
@@ -120,8 +143,12 @@ pub struct BlockUse {
 }
 
 impl NodeStatus {
-    /// What it waits for, in a line.
+    /// What it waits for, in a line: the first thing in the order in which they come about. That a node without a
+    /// network is not ready, its kubelet says of every one.
     pub fn waits_for(&self, status: &ClusterStatus) -> String {
+        if let Some(trouble) = status.agents.troubles.iter().find(|trouble| trouble.node == self.name) {
+            return format!("its agent: {}", trouble.text);
+        }
         if !self.messages.is_empty() {
             return self.messages.join("; ");
         }
@@ -254,14 +281,17 @@ async fn agents(client: &Client, namespace: &str, pods: &[Pod]) -> Result<(Daemo
 async fn controllers(client: &Client, namespace: &str, pods: &[Pod]) -> Result<Daemons> {
     let api: Api<Deployment> = Api::namespaced(client.clone(), namespace);
     let found = api.get_opt(CONTROLLER).await.context("read the controllers' Deployment")?;
-    let wanted = found.as_ref().and_then(|deployment| deployment.spec.as_ref()?.replicas).unwrap_or_default();
-    let status = found.and_then(|deployment| deployment.status).unwrap_or_default();
+    let Deployment { metadata, spec, status } = found.unwrap_or_default();
+    let wanted = spec.and_then(|spec| spec.replicas).unwrap_or_default();
+    let status = status.unwrap_or_default();
+    // A status of an older generation says nothing of the newest template.
+    let seen = status.observed_generation == metadata.generation;
     let leases: Api<Lease> = Api::namespaced(client.clone(), NAMESPACE);
     let lease = leases.get_opt(CONTROLLER).await.context("read the controllers' Lease")?;
     Ok(Daemons {
         wanted,
         ready: status.ready_replicas.unwrap_or_default(),
-        updated: status.updated_replicas.unwrap_or_default(),
+        updated: if seen { status.updated_replicas.unwrap_or_default() } else { 0 },
         leader: lease.and_then(|lease| lease.spec?.holder_identity).filter(|holder| !holder.is_empty()),
         versions: versions(pods, CONTROLLER),
         troubles: troubles(pods, CONTROLLER),
@@ -280,7 +310,7 @@ fn versions(pods: &[Pod], component: &str) -> BTreeMap<String, usize> {
 }
 
 /// Why pods do not run: what the kubelet says of their containers, or the scheduler of them.
-fn troubles(pods: &[Pod], component: &str) -> Vec<String> {
+fn troubles(pods: &[Pod], component: &str) -> Vec<PodTrouble> {
     let mut found = Vec::new();
     for pod in pods.iter().filter(|pod| is_of(pod, component)) {
         let status = pod.status.clone().unwrap_or_default();
@@ -290,13 +320,13 @@ fn troubles(pods: &[Pod], component: &str) -> Vec<String> {
             if let Some(waiting) = waiting {
                 let words = [waiting.reason.clone(), waiting.message.clone()];
                 let words: Vec<String> = words.into_iter().flatten().collect();
-                found.push(format!("{} on {node}: {}", pod.name_any(), words.join(": ")));
+                found.push(PodTrouble { pod: pod.name_any(), node: node.clone(), text: words.join(": ") });
             }
         }
         let unschedulable =
             status.conditions.iter().flatten().find(|c| c.type_ == "PodScheduled" && c.status == "False");
         if let Some(message) = unschedulable.and_then(|condition| condition.message.clone()) {
-            found.push(format!("{}: {message}", pod.name_any()));
+            found.push(PodTrouble { pod: pod.name_any(), node, text: message });
         }
     }
     found

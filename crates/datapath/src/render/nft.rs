@@ -77,7 +77,7 @@ impl Structure {
             entrance(
                 "port_own",
                 Some(format!("type nat hook output priority {}; policy accept;", -100 + NFT_PRIORITY_OFFSET)),
-                not_the_nodes(&plan.service_space),
+                from_here(&plan.service_space),
             ),
             ports(),
             port_back(&plan.node_ips),
@@ -348,6 +348,14 @@ fn not_the_nodes(services: &BTreeSet<Cidr>) -> Vec<String> {
 /// routed, and by then it would be a pod's.
 fn from_outside(services: &BTreeSet<Cidr>) -> Vec<String> {
     let mut rules = vec!["ip daddr 127.0.0.0/8 return comment \"host ports: no way in by the loopback\"".to_owned()];
+    rules.extend(not_the_nodes(services));
+    rules
+}
+
+/// What the node sends to its own loopback of IPv6 cannot reach a pod: the kernel lets nothing leave with `::1` as its
+/// source. A program of the node that listens there is to be reached.
+fn from_here(services: &BTreeSet<Cidr>) -> Vec<String> {
+    let mut rules = vec!["ip6 daddr ::1 return comment \"host ports: no way in by the loopback of IPv6\"".to_owned()];
     rules.extend(not_the_nodes(services));
     rules
 }

@@ -2,7 +2,7 @@
 
 use nix::sys::signal::Signal;
 use overlane_suites::runtime::Sandbox;
-use overlane_suites::wait::secs;
+use overlane_suites::wait::{ensure, eventually, secs};
 use overlane_suites::{books, ip};
 
 use crate::{live, node, settled};
@@ -21,6 +21,16 @@ fn without_an_agent() {
     let answer = runtime.add(&mut fresh).refused(11);
     println!("ADD with no agent answered after {:?}", answer.out.took);
     assert!(answer.out.took < secs(25), "in its time limit: {}", answer.out);
+    runtime.status().refused(50);
+    // One that ends in good order, as in an upgrade, is about to have a successor: the node stays ready.
+    agent.start();
+    agent.signal(Signal::SIGTERM);
+    eventually(secs(10), "the agent's end", || ensure(!agent.alive(), || "it lives".to_owned()));
+    agent.kill();
+    runtime.status().must();
+    agent.start();
+    runtime.status().must();
+    agent.kill();
     runtime.status().refused(50);
     assert!(!runtime.check(&kept).out.ok());
     let answer = runtime.del(&old).must();

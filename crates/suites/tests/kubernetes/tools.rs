@@ -81,6 +81,35 @@ fn k_a_support_bundle_is_small_and_has_no_secrets() {
     assert!(!out.stdout.contains("left out:"), "{out}");
 }
 
+/// Printed manifests go through kubectl, in the two steps that it needs; `kubectl overlane` is the command line, and
+/// shells take its completion.
+#[test]
+fn l_kubectl_takes_manifests_and_the_plugin() {
+    let cluster = cluster();
+    for what in ["crds", "objects"] {
+        let printed = cluster.on("cp", &[exec::bin("overlane").to_str().unwrap(), "install", "--print", what]).must();
+        let words = ["kubectl", "apply", "--server-side", "--force-conflicts", "--dry-run=server", "-f", "-"];
+        let applied = cluster.script(&words, printed.stdout.as_bytes()).must();
+        assert!(applied.stdout.lines().count() >= 4, "{applied}");
+    }
+    let dir = std::env::temp_dir().join(format!("overlane-kubectl-{}", std::process::id()));
+    std::fs::create_dir_all(&dir).unwrap();
+    let link = dir.join("kubectl-overlane");
+    std::os::unix::fs::symlink(exec::bin("overlane"), &link).unwrap();
+    let script = format!("PATH={}:$PATH exec kubectl overlane status --kubeconfig \"$0\"", dir.display());
+    let config = cluster.script(&["kubeconfig"], b"").must().stdout;
+    let status = cluster.on("cp", &["bash", "-c", &script, config.trim()]);
+    std::fs::remove_dir_all(&dir).unwrap();
+    assert!(status.must().stdout.contains("node-0"));
+    for shell in ["bash", "zsh", "fish"] {
+        let script = cluster.overlane_alone(&["completion", shell]).must().stdout;
+        assert!(script.contains("sysdump") && script.contains("connectivity"), "{shell}: {script}");
+        if shell == "bash" {
+            exec::run(exec::command(&["bash", "-n"]), script.as_bytes(), std::time::Duration::from_secs(10)).must();
+        }
+    }
+}
+
 /// The chart and the command line install the same, for several values.
 #[test]
 fn l_the_chart_is_what_the_command_line_installs() {

@@ -1,5 +1,6 @@
 //! The end: refused while pods run, and nothing is left after it.
 
+use overlane_suites::kube::Cluster;
 use overlane_suites::wait::secs;
 
 use crate::{cluster, idle};
@@ -16,6 +17,30 @@ fn z_uninstall_refuses_while_pods_run_and_then_leaves_nothing() {
 
     let forced = cluster.overlane(&["uninstall", "--force"]).must();
     assert!(forced.stdout.contains("run on without a network"), "{forced}");
+    nothing_is_left(&cluster);
+    cluster.kubectl(&["delete", "deployment", "last"]).must();
+}
+
+/// Installed again at once, and its daemons taken away by somebody who leaves the nodes as they are (`helm uninstall`):
+/// they are cleaned up nevertheless, by the image.
+#[test]
+fn zz_nodes_are_cleaned_up_whose_agents_are_gone() {
+    let cluster = cluster();
+    cluster.overlane(&["install", "--timeout", "120"]).must();
+    cluster.apply(&idle("last", 1)).must();
+    cluster.await_ready("default", "app=last", 1, secs(60));
+    cluster.kubectl(&["delete", "-n", "kube-system", "ds/overlane-agent", "deploy/overlane-controller"]).must();
+    cluster.await_gone("kube-system", "app.kubernetes.io/name=overlane-agent");
+    let refused = cluster.overlane(&["uninstall"]);
+    assert_eq!(refused.code, Some(1), "{refused}");
+    let forced = cluster.overlane(&["uninstall", "--force"]).must();
+    let image = concat!("overlane:", env!("CARGO_PKG_VERSION"));
+    assert!(forced.stderr.contains(image), "by which image: {forced}");
+    nothing_is_left(&cluster);
+    cluster.kubectl(&["delete", "deployment", "last"]).must();
+}
+
+fn nothing_is_left(cluster: &Cluster) {
     for node in cluster.nodes() {
         let here = |words: &[&str]| cluster.on(&node, words);
         let links = here(&["ip", "-br", "link"]).must().stdout;
@@ -42,5 +67,4 @@ fn z_uninstall_refuses_while_pods_run_and_then_leaves_nothing() {
         let all = cluster.kubectl(&["get", kind, "-n", "kube-system", "-o", "name"]).must().stdout;
         assert!(!all.contains("overlane"), "{kind} are left: {all}");
     }
-    cluster.kubectl(&["delete", "deployment", "last"]).must();
 }

@@ -9,6 +9,8 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
+use overlane_suites::exec;
 use overlane_suites::kube::{Cluster, condition, ips, name};
 use overlane_suites::stream::Stream;
 use overlane_suites::wait::{ensure, eventually, secs};
@@ -43,19 +45,22 @@ fn in_kernel(cluster: &Cluster, node: &str) -> (usize, BTreeSet<IpAddr>) {
     (links, addresses)
 }
 
-/// Pods, links and addresses are the same, on one node: nothing leaked, nothing doubled, nothing missing.
+/// Pods, links, addresses and leases are the same, on one node: nothing leaked, nothing doubled, nothing missing.
 fn books_balance(cluster: &Cluster, node: &str) {
     eventually(secs(120), &format!("the books of {node} balance"), || {
         std::thread::sleep(Duration::from_millis(500));
         let pods = on_network(cluster, node);
         let wanted: BTreeSet<IpAddr> = pods.iter().flat_map(ips).collect();
         let (links, found) = in_kernel(cluster, node);
-        ensure(links == pods.len() && wanted == found, || {
+        let leases = cluster.leases(node);
+        let leased: BTreeSet<IpAddr> = leases.keys().copied().collect();
+        ensure(links == pods.len() && wanted == found && wanted == leased, || {
             format!(
-                "{} pods, {links} links; only in the API: {:?}; only in the kernel: {:?}",
+                "{} pods, {links} links; only in the API: {:?}; only in the kernel: {:?}; leases of nobody: {:?}",
                 pods.len(),
                 wanted.difference(&found).collect::<Vec<_>>(),
-                found.difference(&wanted).collect::<Vec<_>>()
+                found.difference(&wanted).collect::<Vec<_>>(),
+                leases.iter().filter(|(address, _)| !wanted.contains(address)).collect::<Vec<_>>()
             )
         })
     });
@@ -94,15 +99,35 @@ fn a_two_hundred_pods_come_and_go_twice() {
 }
 
 #[test]
-fn b_kubelet_and_runtime_die_while_pods_start() {
+fn b_kubelet_runtime_and_agent_die_while_pods_start() {
     let cluster = Cluster::running();
-    cluster.apply(&idle("storm", 40, "node-0")).must();
-    for program in ["kubelet", "containerd"] {
-        std::thread::sleep(Duration::from_millis(1500));
+    let agent = || {
+        let of = |pod: &Value| pod["spec"]["nodeName"] == "node-0";
+        let agents = cluster.list(&["pods", "-n", "kube-system", "-l", "app.kubernetes.io/name=overlane-agent"]);
+        cluster.pod_pid("kube-system", &name(agents.iter().find(|pod| of(pod)).expect("an agent")))
+    };
+    let pids = [agent()];
+    cluster.apply(&idle("storm", 60, "node-0")).must();
+    let in_the_middle = |least: usize| {
+        eventually(secs(120), "pods are just starting", || {
+            let started = cluster.leases("node-0").values().filter(|state| *state == "active").count();
+            ensure(started >= least, || format!("{started} have an address"))
+        });
+        let running = cluster.list(&["pods", "-l", "app=storm", "--field-selector", "status.phase=Running"]).len();
+        assert!(running < 60, "all run already: nothing is in the middle");
+    };
+    let before = cluster.leases("node-0").len() / 2;
+    in_the_middle(before + 5);
+    for pid in pids {
+        assert!(exec::signal(pid, Signal::SIGKILL), "the agent is gone");
+    }
+    for (program, least) in [("kubelet", 10), ("containerd", 15)] {
+        in_the_middle(before + least);
         cluster.script(&["kill", "node-0", program], b"").must();
         cluster.script(&["start", "node-0", program], b"").must();
     }
-    cluster.await_ready("default", "app=storm", 40, secs(300));
+    cluster.await_ready("default", "app=storm", 60, secs(300));
+    assert_ne!(agent(), pids[0]);
     books_balance(&cluster, "node-0");
     cluster.kubectl(&["scale", "deployment", "storm", "--replicas=0"]).must();
     std::thread::sleep(Duration::from_millis(500));

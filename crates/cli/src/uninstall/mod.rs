@@ -3,13 +3,15 @@
 //! On the nodes the agent's own program does the work, in a DaemonSet made from the agents': the same image,
 //! directories and settings.
 
+mod cleanup;
+
 use std::collections::BTreeSet;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use k8s_openapi::api::apps::v1::DaemonSet;
-use k8s_openapi::api::core::v1::{Container, Node, Pod};
+use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client, ResourceExt};
 use overlane_api::crd::NAMESPACE;
@@ -19,14 +21,14 @@ use overlane_install::{AGENT, CONTROLLER};
 use serde_json::json;
 use tokio::time::Instant;
 
+use cleanup::CLEANUP;
+
 use crate::args::UninstallArgs;
 use crate::cluster::read::{each, node_conditions, node_says, pod_is_ready};
 use crate::cluster::{self, objects};
-use crate::out;
 use crate::progress::Progress;
+use crate::{connectivity, install, out};
 
-/// The DaemonSet that cleans nodes up.
-pub const CLEANUP: &str = "overlane-uninstall";
 const LOOK: Duration = Duration::from_millis(300);
 /// How many pods a refusal names.
 const NAMED: usize = 5;
@@ -36,64 +38,117 @@ pub fn run(args: &UninstallArgs) -> Result<ExitCode> {
     crate::runtime::start()?.block_on(uninstall(args))
 }
 
+/// What of ours a cluster has.
+struct There {
+    agents: Option<DaemonSet>,
+    /// What an uninstall that was cut off has left: it says how to go on.
+    begun: Option<DaemonSet>,
+    /// Our kinds are there: agents that somebody else took away (`helm uninstall`) have cleaned no node up.
+    kinds: bool,
+}
+
 async fn uninstall(args: &UninstallArgs) -> Result<ExitCode> {
     let client = cluster::client(&args.kube).await?;
     let until = Instant::now() + Duration::from_secs(args.timeout);
-    let agents = find(&client, AGENT).await?;
-    // What an uninstall that was cut off has left says how to go on.
-    let begun = find(&client, CLEANUP).await?;
-    let on_network = pods_on_network(&client).await?;
-    if agents.is_some() && !on_network.is_empty() && !args.force {
-        let named: Vec<&str> = on_network.iter().take(NAMED).map(String::as_str).collect();
-        let more = on_network.len().saturating_sub(NAMED);
-        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-        out::print(&format!(
-            "{} pods have their network from overlane: {}{more}\nend them first, or add --force: they lose it at once\n",
-            on_network.len(),
-            named.join(", ")
-        ))?;
+    let there = There {
+        agents: find(&client, AGENT).await?,
+        begun: find(&client, CLEANUP).await?,
+        kinds: is_any_there(&client, &overlane_install::definitions()?).await?,
+    };
+    let on_network = if there.agents.is_some() || there.kinds { pods_on_network(&client).await? } else { Vec::new() };
+    if there.begun.is_none() && !on_network.is_empty() && !args.force {
+        out::print(&refusal(&on_network))?;
         return Ok(ExitCode::FAILURE);
     }
-    let cut_off = if agents.is_some() { on_network.len() } else { 0 };
+    let release = there.agents.as_ref().and_then(helm_release);
     let progress = Progress::new();
-    let done = take_away(&client, agents, begun, args.force, until, &progress).await;
+    let done = take_away(&client, there, args, until, &progress).await;
     progress.clear();
     let left = done?;
     for node in &left {
         out::print(&format!("{node} was not ready and is not clean: run `overlane-agent --uninstall` there\n"))?;
     }
-    if cut_off > 0 {
+    if !on_network.is_empty() {
         out::print(&format!(
-            "{cut_off} pods run on without a network: delete them once there is one, so that they are made again\n"
+            "{} pods run on without a network: delete them once there is one, so that they are made again\n",
+            on_network.len()
         ))?;
+    }
+    if let Some((release, namespace)) = release {
+        out::print(&format!("Helm still has its record: `helm uninstall {release} -n {namespace}`\n"))?;
     }
     out::print("overlane is gone; nodes are not ready until another network is installed\n")?;
     Ok(if left.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
+fn refusal(on_network: &[String]) -> String {
+    let named: Vec<&str> = on_network.iter().take(NAMED).map(String::as_str).collect();
+    let more = on_network.len().saturating_sub(NAMED);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    format!(
+        "{} pods have their network from overlane: {}{more}\nend them first, or add --force: they lose it at once\n",
+        on_network.len(),
+        named.join(", ")
+    )
+}
+
+/// The Helm release that an object is part of, and its namespace.
+fn helm_release(agents: &DaemonSet) -> Option<(String, String)> {
+    let annotation = |name: &str| agents.annotations().get(name).cloned();
+    Some((annotation("meta.helm.sh/release-name")?, annotation("meta.helm.sh/release-namespace")?))
+}
+
+async fn is_any_there(client: &Client, objects: &[serde_json::Value]) -> Result<bool> {
+    for object in objects {
+        if objects::get(client, object).await?.is_some() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Has every node cleaned up, in the namespace of whatever says how. Whether anything does.
+async fn begin_cleanup(client: &Client, there: There, args: &UninstallArgs, until: Instant) -> Result<Option<String>> {
+    let known = there.agents.as_ref().or(there.begun.as_ref());
+    let namespace = known.and_then(DaemonSet::namespace).unwrap_or_else(|| NAMESPACE.to_owned());
+    let wanted = match (there.agents, &there.begun) {
+        (Some(agents), _) => cleanup::of_agents(agents, args.force)?,
+        (None, Some(begun)) => match cleanup::forced(begun).filter(|_| args.force) {
+            Some(forced) => forced,
+            None => return Ok(Some(namespace)),
+        },
+        (None, None) if there.kinds => {
+            let values = install::values_of(args.values.as_deref(), args.image.as_deref())?;
+            let image = values.image.name();
+            eprintln!("the agents were taken away already: nodes are cleaned up by {image}; --image names another");
+            cleanup::of_values(&values, &namespace, args.force)?
+        }
+        (None, None) => return Ok(None),
+    };
+    let sets: Api<DaemonSet> = Api::namespaced(client.clone(), &namespace);
+    if there.begun.is_some() {
+        let pods: Api<Pod> = Api::namespaced(client.clone(), &namespace);
+        sets.delete(CLEANUP, &DeleteParams::background()).await.context("remove an earlier cleanup")?;
+        gone(client, &pods, CLEANUP, until).await?;
+    }
+    sets.create(&PostParams::default(), &wanted).await.context("make the DaemonSet that cleans nodes up")?;
+    Ok(Some(namespace))
+}
+
 /// Gives the nodes that could not be cleaned up.
 async fn take_away(
     client: &Client,
-    agents: Option<DaemonSet>,
-    begun: Option<DaemonSet>,
-    force: bool,
+    there: There,
+    args: &UninstallArgs,
     until: Instant,
     progress: &Progress,
 ) -> Result<BTreeSet<String>> {
-    let known = agents.as_ref().or(begun.as_ref());
-    let namespace = known.and_then(DaemonSet::namespace).unwrap_or_else(|| NAMESPACE.to_owned());
+    connectivity::sweep(client).await?;
+    // What is to clean nodes up is there before what it is made from goes. It waits for the agents' end by itself.
+    let cleans = begin_cleanup(client, there, args, until).await?;
+    let namespace = cleans.clone().unwrap_or_else(|| NAMESPACE.to_owned());
     let sets: Api<DaemonSet> = Api::namespaced(client.clone(), &namespace);
     let pods: Api<Pod> = Api::namespaced(client.clone(), &namespace);
-    // What is to clean nodes up is there before what it is made from goes. It waits for the agents' end by itself.
-    let cleans = known.is_some();
-    if let Some(agents) = agents {
-        let cleanup = cleanup(agents, force).context("the agents' DaemonSet is not as it was installed")?;
-        if begun.is_some() {
-            sets.delete(CLEANUP, &DeleteParams::background()).await.context("remove an earlier cleanup")?;
-            gone(client, &pods, CLEANUP, until).await?;
-        }
-        sets.create(&PostParams::default(), &cleanup).await.context("make the DaemonSet that cleans nodes up")?;
-    }
     // The policy first would leave agents free for a moment; the controllers first gives no block meanwhile.
     let mut rest = overlane_install::objects(&Values::default(), &namespace)?;
     rest.reverse();
@@ -107,16 +162,30 @@ async fn take_away(
     for component in [AGENT, CONTROLLER] {
         gone(client, &pods, component, until).await?;
     }
-    let left = if cleans { clean_nodes(client, &sets, &pods, until, progress).await? } else { BTreeSet::new() };
+    let left =
+        if cleans.is_some() { clean_nodes(client, &sets, &pods, until, progress).await? } else { BTreeSet::new() };
     progress.doing("removing what is in the API");
     let lease = json!({
         "apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": { "name": CONTROLLER, "namespace": NAMESPACE },
     });
-    for object in rest.iter().chain([&lease]).chain(&overlane_install::definitions()?) {
+    let definitions = overlane_install::definitions()?;
+    for object in rest.iter().chain([&lease]).chain(&definitions) {
         objects::delete(client, object).await?;
+    }
+    // The API server removes a kind's objects first; an installation that came meanwhile would lose its own with them.
+    while is_any_there(client, &definitions).await? {
+        if Instant::now() > until {
+            bail!("kinds of group overlane.io do not end; `kubectl get crds` shows what holds them");
+        }
+        tokio::time::sleep(LOOK).await;
     }
     forget_conditions(client).await?;
     Ok(left)
+}
+
+/// What an uninstall that has begun and not ended has left.
+pub async fn begun(client: &Client) -> Result<Option<DaemonSet>> {
+    find(client, CLEANUP).await
 }
 
 /// A DaemonSet by its name, wherever it is.
@@ -212,50 +281,6 @@ async fn clean_nodes(
     }
 }
 
-/// The agents' DaemonSet, with their program cleaning up before a container that only waits.
-fn cleanup(agents: DaemonSet, force: bool) -> Option<DaemonSet> {
-    let mut spec = agents.spec?;
-    let labels = [("app.kubernetes.io/name".to_owned(), CLEANUP.to_owned())];
-    spec.selector.match_labels = Some(labels.clone().into());
-    spec.template.metadata.get_or_insert_default().labels = Some(labels.into());
-    let pod = spec.template.spec.as_mut()?;
-    // Nothing of the API is needed, and the account may be gone.
-    pod.service_account_name = None;
-    pod.service_account = None;
-    pod.automount_service_account_token = Some(false);
-    let agent = pod.containers.first()?.clone();
-    let mut clean =
-        Container { name: "cleanup".to_owned(), liveness_probe: None, readiness_probe: None, ..agent.clone() };
-    let args = clean.args.get_or_insert_default();
-    args.push("--uninstall".to_owned());
-    if force {
-        args.push("--force".to_owned());
-    }
-    // The directory itself is to go, so it must not be the mount point.
-    let given = args.iter_mut().find(|arg| arg.starts_with("--run-dir="))?;
-    let run_dir = given.trim_start_matches("--run-dir=").to_owned();
-    let (parent, name) = run_dir.rsplit_once('/')?;
-    *given = format!("--run-dir=/host/run/{name}");
-    for volume in pod.volumes.iter_mut().flatten().filter(|volume| volume.name == "run") {
-        volume.host_path.as_mut()?.path = if parent.is_empty() { "/".to_owned() } else { parent.to_owned() };
-    }
-    for mount in clean.volume_mounts.iter_mut().flatten().filter(|mount| mount.name == "run") {
-        mount.mount_path = "/host/run".to_owned();
-    }
-    let wait = Container {
-        name: "done".to_owned(),
-        image: agent.image,
-        image_pull_policy: agent.image_pull_policy,
-        command: Some(vec!["/usr/bin/overlane".to_owned(), "hold".to_owned()]),
-        ..Container::default()
-    };
-    pod.init_containers = Some(vec![clean]);
-    pod.containers = vec![wait];
-    let mut set = DaemonSet { spec: Some(spec), ..DaemonSet::default() };
-    set.metadata.name = Some(CLEANUP.to_owned());
-    Some(set)
-}
-
 /// What controllers wrote on Nodes goes; `spec.podCIDRs` cannot be taken back.
 async fn forget_conditions(client: &Client) -> Result<()> {
     let nodes: Api<Node> = Api::all(client.clone());
@@ -278,31 +303,4 @@ async fn forget_conditions(client: &Client) -> Result<()> {
         patched.with_context(|| format!("take the conditions of node {name} away"))?;
     }
     Ok(())
-}
-
-#[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "tests")]
-mod tests {
-    //! Must catch: a cleanup that runs with other directories than the agents did, or needs an account that is gone.
-
-    use super::*;
-
-    #[test]
-    fn the_cleanup_is_made_from_the_agents() {
-        let mut values = Values::default();
-        values.agent.run_dir = "/var/run/ovl".to_owned();
-        let objects = overlane_install::objects(&values, "kube-system").unwrap();
-        let agents = objects.iter().find(|object| object["kind"] == "DaemonSet").unwrap();
-        let agents: DaemonSet = serde_json::from_value(agents.clone()).unwrap();
-        let made = serde_json::to_value(cleanup(agents, true).unwrap()).unwrap();
-        let pod = &made["spec"]["template"]["spec"];
-        let init = &pod["initContainers"][0];
-        let args: Vec<&str> = init["args"].as_array().unwrap().iter().map(|arg| arg.as_str().unwrap()).collect();
-        assert!(args.ends_with(&["--uninstall", "--force"]), "{args:?}");
-        assert!(args.contains(&"--run-dir=/host/run/ovl") && !args.contains(&"--run-dir=/var/run/ovl"), "{args:?}");
-        assert_eq!(pod["volumes"][0]["hostPath"]["path"], "/var/run");
-        assert_eq!(init["volumeMounts"][0]["mountPath"], "/host/run");
-        assert!(init.get("livenessProbe").is_none() && pod.get("serviceAccountName").is_none());
-        assert_eq!(init["securityContext"]["capabilities"]["add"][0], "NET_ADMIN");
-    }
 }
