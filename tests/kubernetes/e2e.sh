@@ -21,7 +21,7 @@ focus=("$@")
   'EndpointSlice should create Endpoints and EndpointSlices for Pods matching a Service'
   '\[Feature:IPv6DualStack\].* should create pod, add ipv6 and ipv4 ip to pod ips'
 )
-skip=$(sed -nE 's/^([^#\t]+)\t.*/\1|/p' "$here/known-failures.txt" | tr -d '\n')${SKIP:-\[Disruptive\]|\[Serial\]}
+skip="$(sed -nE 's/^([^#\t]+)\t.*/\1|/p' "$here/known-failures.txt" | tr -d '\n')${SKIP:-\[Disruptive\]|\[Serial\]}"
 pattern=$(printf '%s|' "${focus[@]}")
 "$cluster" exec cp "$base/bin/e2e.test" --provider=local --kubeconfig="$("$cluster" kubeconfig)" --num-nodes=2 \
   --report-dir="$report" --allowed-not-ready-nodes=0 --non-blocking-taints=node-role.kubernetes.io/control-plane \
