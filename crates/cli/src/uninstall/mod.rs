@@ -14,7 +14,7 @@ use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client, ResourceExt};
-use overlane_api::crd::NAMESPACE;
+use overlane_api::crd::{NAMESPACE, NodeState};
 use overlane_core::blocks::{SERVED, Trouble};
 use overlane_install::values::Values;
 use overlane_install::{AGENT, CONTROLLER};
@@ -43,8 +43,9 @@ struct There {
     agents: Option<DaemonSet>,
     /// What an uninstall that was cut off has left: it says how to go on.
     begun: Option<DaemonSet>,
-    /// Our kinds are there: agents that somebody else took away (`helm uninstall`) have cleaned no node up.
-    kinds: bool,
+    /// Agents have spoken, in objects that are still there: those that somebody else took away (`helm uninstall`) have
+    /// cleaned no node up.
+    spoken: bool,
 }
 
 async fn uninstall(args: &UninstallArgs) -> Result<ExitCode> {
@@ -53,9 +54,9 @@ async fn uninstall(args: &UninstallArgs) -> Result<ExitCode> {
     let there = There {
         agents: find(&client, AGENT).await?,
         begun: find(&client, CLEANUP).await?,
-        kinds: is_any_there(&client, &overlane_install::definitions()?).await?,
+        spoken: has_spoken(&client).await?,
     };
-    let on_network = if there.agents.is_some() || there.kinds { pods_on_network(&client).await? } else { Vec::new() };
+    let on_network = if there.agents.is_some() || there.spoken { pods_on_network(&client).await? } else { Vec::new() };
     if there.begun.is_none() && !on_network.is_empty() && !args.force {
         out::print(&refusal(&on_network))?;
         return Ok(ExitCode::FAILURE);
@@ -98,6 +99,16 @@ fn helm_release(agents: &DaemonSet) -> Option<(String, String)> {
     Some((annotation("meta.helm.sh/release-name")?, annotation("meta.helm.sh/release-namespace")?))
 }
 
+async fn has_spoken(client: &Client) -> Result<bool> {
+    let states: Api<NodeState> = Api::all(client.clone());
+    match states.list(&ListParams::default().limit(1)).await {
+        Ok(listed) => Ok(!listed.items.is_empty()),
+        // The kind itself is unknown.
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(false),
+        Err(error) => Err(error).context("look for NodeStates"),
+    }
+}
+
 async fn is_any_there(client: &Client, objects: &[serde_json::Value]) -> Result<bool> {
     for object in objects {
         if objects::get(client, object).await?.is_some() {
@@ -117,7 +128,7 @@ async fn begin_cleanup(client: &Client, there: There, args: &UninstallArgs, unti
             Some(forced) => forced,
             None => return Ok(Some(namespace)),
         },
-        (None, None) if there.kinds => {
+        (None, None) if there.spoken => {
             let values = install::values_of(args.values.as_deref(), args.image.as_deref())?;
             let image = values.image.name();
             eprintln!("the agents were taken away already: nodes are cleaned up by {image}; --image names another");
