@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{AddrParseError, IpAddr};
 
 use overlane_core::cidr::{Cidr, CidrError};
-use overlane_core::cluster::{ClusterSpec, NodeCidrs, Outbound, Routing};
+use overlane_core::cluster::{ClusterSpec, NodeCidrs, Outbound, Routing, Vxlan};
 use overlane_core::family::Family;
 use overlane_core::ipam::Block;
 use overlane_core::masq::MasqFragment;
@@ -93,6 +93,7 @@ pub fn cluster_spec(spec: &crd::ClusterNetworkSpec) -> ClusterSpec {
             crd::Routing::Vxlan => Routing::Vxlan,
             crd::Routing::Auto => Routing::Auto,
         },
+        vxlan: Vxlan { port: spec.vxlan.port, vni: spec.vxlan.vni },
         node_cidrs: match spec.node_cidrs {
             crd::NodeCidrs::Allocate => NodeCidrs::Allocate,
             crd::NodeCidrs::Adopt => NodeCidrs::Adopt,
@@ -104,6 +105,16 @@ pub fn cluster_spec(spec: &crd::ClusterNetworkSpec) -> ClusterSpec {
             crd::OutboundType::UserDefinedRouting => Outbound::UserDefinedRouting,
             crd::OutboundType::None => Outbound::None,
         },
+    }
+}
+
+/// `core`'s routing in the words of the custom resource.
+#[must_use]
+pub const fn routing(routing: Routing) -> crd::Routing {
+    match routing {
+        Routing::Native => crd::Routing::Native,
+        Routing::Vxlan => crd::Routing::Vxlan,
+        Routing::Auto => crd::Routing::Auto,
     }
 }
 
@@ -130,17 +141,26 @@ pub fn blocks(status: &crd::NodeNetworkConfigStatus) -> Result<Vec<Block>, Conve
 /// The first entry that means nothing or contradicts another.
 pub fn node_ips(status: &crd::NodeNetworkConfigStatus) -> Result<BTreeMap<Family, IpAddr>, ConvertError> {
     let mut node_ips = BTreeMap::new();
+    let address = |field: &str, given: &str| -> Result<IpAddr, ConvertError> {
+        let fault = |cause| ConvertError::Address { field: field.to_owned(), given: given.to_owned(), cause };
+        given.parse().map_err(fault)
+    };
+    for (index, text) in status.node_ips.iter().enumerate() {
+        let field = format!("status.nodeIPs[{index}]");
+        let given = address(&field, text)?;
+        let known = *node_ips.entry(Family::of(&given)).or_insert(given);
+        if known != given {
+            let expected = NodeAddressRule::Same(known);
+            return Err(ConvertError::NodeAddress { field, given, expected });
+        }
+    }
     for (index, container) in status.network_containers.iter().enumerate() {
         let family = block(index, container)?.family();
         if container.node_ip.is_empty() {
             continue;
         }
         let field = || format!("status.networkContainers[{index}].nodeIP");
-        let given: IpAddr = container.node_ip.parse().map_err(|cause| ConvertError::Address {
-            field: field(),
-            given: container.node_ip.clone(),
-            cause,
-        })?;
+        let given = address(&field(), &container.node_ip)?;
         if Family::of(&given) != family {
             let expected = NodeAddressRule::Family(family);
             return Err(ConvertError::NodeAddress { field: field(), given, expected });

@@ -57,6 +57,8 @@ pub struct ClusterNetworkSpec {
     pub max_pods: u32,
     /// How pod packets cross nodes.
     pub routing: Routing,
+    /// The tunnel's numbers, where `routing` uses one.
+    pub vxlan: Vxlan,
     /// Who chooses the nodes' blocks: Overlane (`allocate`) or whoever writes `node.spec.podCIDRs` (`adopt`).
     #[serde(rename = "nodeCIDRs")]
     pub node_cidrs: NodeCidrs,
@@ -76,6 +78,7 @@ impl Default for ClusterNetworkSpec {
             node_mask_size: NodeMaskSize::default(),
             max_pods: 250,
             routing: Routing::default(),
+            vxlan: Vxlan::default(),
             node_cidrs: NodeCidrs::default(),
             masquerade: true,
             outbound_type: OutboundType::default(),
@@ -110,6 +113,23 @@ pub enum Routing {
     Vxlan,
     /// Native where a probe shows that the fabric lets pod addresses through, else VXLAN.
     Auto,
+}
+
+/// The numbers of a VXLAN. Nodes drop what comes with others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Vxlan {
+    /// The UDP port that nodes listen on.
+    pub port: u16,
+    /// The network's identifier, 24 bits.
+    pub vni: u32,
+}
+
+impl Default for Vxlan {
+    fn default() -> Self {
+        let overlane_core::cluster::Vxlan { port, vni } = overlane_core::cluster::Vxlan::default();
+        Self { port, vni }
+    }
 }
 
 /// Who chooses the nodes' blocks.
@@ -239,6 +259,9 @@ pub struct NodeNetworkConfigSpec {
 pub struct NodeNetworkConfigStatus {
     /// One entry a block, paired blocks beside each other, in the cluster's order of families.
     pub network_containers: Vec<NetworkContainer>,
+    /// The node's addresses, one a family, whatever families its blocks are of.
+    #[serde(rename = "nodeIPs", skip_serializing_if = "Vec::is_empty")]
+    pub node_ips: Vec<String>,
     /// MAC address of the node's primary interface, where its agent has told it: what packets from its pods bear on
     /// the nodes' own segment.
     #[serde(rename = "underlayMAC", skip_serializing_if = "String::is_empty")]

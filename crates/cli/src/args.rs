@@ -167,6 +167,27 @@ impl From<Api> for ApiKind {
     }
 }
 
+/// How pod packets cross nodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum RoutingArg {
+    /// Bare, by a route a node
+    Native,
+    /// In VXLAN
+    Vxlan,
+    /// Bare where the fabric lets them through, else in VXLAN
+    Auto,
+}
+
+impl From<RoutingArg> for overlane_core::cluster::Routing {
+    fn from(arg: RoutingArg) -> Self {
+        match arg {
+            RoutingArg::Native => Self::Native,
+            RoutingArg::Vxlan => Self::Vxlan,
+            RoutingArg::Auto => Self::Auto,
+        }
+    }
+}
+
 /// `overlane lab up`.
 #[derive(Debug, Args)]
 pub struct UpArgs {
@@ -188,6 +209,9 @@ pub struct UpArgs {
     /// Most pods a node, 10 to 250 [default: 250]
     #[arg(long, value_name = "N")]
     pub max_pods: Option<u32>,
+    /// How pod packets cross nodes [default: native]
+    #[arg(long, value_enum, value_name = "MODE")]
+    pub routing: Option<RoutingArg>,
     /// MTU of a new VNet [default: 1500]
     #[arg(long, value_name = "BYTES")]
     pub mtu: Option<u32>,

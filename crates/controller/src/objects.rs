@@ -85,7 +85,8 @@ pub fn config(object: &NodeNetworkConfig) -> ConfigView {
     let empty = Content::default();
     let content = object.status.as_ref().map_or(Some(empty), |status| {
         let containers = status.network_containers.iter().map(container).collect::<Option<Vec<_>>>()?;
-        Some(Content { containers, mac: status.underlay_mac.clone() })
+        let node_ips = status.node_ips.iter().map(|text| text.parse().ok()).collect::<Option<Vec<_>>>()?;
+        Some(Content { containers, node_ips, mac: status.underlay_mac.clone() })
     });
     ConfigView {
         node: object.metadata.name.clone().unwrap_or_default(),
@@ -189,7 +190,7 @@ mod tests {
         let object = |entry: &NetworkContainer| {
             let mut object = NodeNetworkConfig::new("a", NodeNetworkConfigSpec::default());
             let network_containers = vec![entry.clone()];
-            object.status = Some(NodeNetworkConfigStatus { network_containers, underlay_mac: String::new() });
+            object.status = Some(NodeNetworkConfigStatus { network_containers, ..NodeNetworkConfigStatus::default() });
             config(&object)
         };
         assert_eq!(object(&entry).blocks().count(), 1);

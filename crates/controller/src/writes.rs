@@ -65,7 +65,9 @@ pub fn rebind(node: &str, node_uid: &str, object: &ObjectRef) -> Value {
 pub fn announce(content: &Content, object: &ObjectRef) -> Value {
     let containers: Vec<_> = content.containers.iter().map(objects::network_container).collect();
     let mac = if content.mac.is_empty() { Value::Null } else { Value::from(content.mac.as_str()) };
-    json!({ "metadata": precise(object), "status": { "networkContainers": containers, "underlayMAC": mac } })
+    let node_ips: Vec<String> = content.node_ips.iter().map(ToString::to_string).collect();
+    let status = json!({ "networkContainers": containers, "nodeIPs": node_ips, "underlayMAC": mac });
+    json!({ "metadata": precise(object), "status": status })
 }
 
 /// `spec.podCIDRs`, which the API lets nobody change once they are set, and the mark that it was us.

@@ -75,6 +75,8 @@ pub struct Owner {
 pub struct Content {
     /// One entry a block; paired blocks beside each other, in the cluster's order of families.
     pub containers: Vec<Container>,
+    /// The node's addresses, the first of each family.
+    pub node_ips: Vec<IpAddr>,
     /// MAC address of the node's primary interface; empty where no agent has told it.
     pub mac: String,
 }

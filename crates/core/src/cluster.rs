@@ -27,6 +27,25 @@ pub enum Routing {
     Auto,
 }
 
+/// The numbers of a VXLAN (RFC 7348).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Vxlan {
+    /// The UDP port that nodes listen on.
+    pub port: u16,
+    /// The network's identifier: 1 to [`MAX_VNI`].
+    pub vni: u32,
+}
+
+/// The largest VXLAN network identifier: 24 bits (RFC 7348, section 5).
+pub const MAX_VNI: u32 = 0x00ff_ffff;
+
+impl Default for Vxlan {
+    /// The port that IANA gave to VXLAN, and a VNI that is nobody's default.
+    fn default() -> Self {
+        Self { port: 4789, vni: 28_534 }
+    }
+}
+
 /// Who chooses the nodes' blocks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum NodeCidrs {
@@ -71,6 +90,8 @@ pub struct ClusterSpec {
     pub max_pods: u32,
     /// How pod packets cross nodes.
     pub routing: Routing,
+    /// The tunnel's numbers, where one is used.
+    pub vxlan: Vxlan,
     /// Who chooses the nodes' blocks.
     pub node_cidrs: NodeCidrs,
     /// Whether packets that leave the pod CIDRs take the node's address.
@@ -91,6 +112,7 @@ impl Default for ClusterSpec {
             node_mask_v6: 80,
             max_pods: MAX_MAX_PODS,
             routing: Routing::Native,
+            vxlan: Vxlan::default(),
             node_cidrs: NodeCidrs::Allocate,
             masquerade: true,
             outbound: Outbound::LoadBalancer,
@@ -161,6 +183,7 @@ pub struct ClusterPlan {
     services: Vec<Cidr>,
     max_pods: u32,
     routing: Routing,
+    vxlan: Vxlan,
     node_cidrs: NodeCidrs,
     masquerade: bool,
     outbound: Outbound,
@@ -206,6 +229,12 @@ impl ClusterPlan {
     #[must_use]
     pub const fn routing(&self) -> Routing {
         self.routing
+    }
+
+    /// The tunnel's numbers.
+    #[must_use]
+    pub const fn vxlan(&self) -> Vxlan {
+        self.vxlan
     }
 
     /// Who chooses the nodes' blocks.

@@ -6,14 +6,16 @@
 mod build;
 mod conflict;
 mod note;
+mod tunnel;
 
 pub use note::Note;
+pub use tunnel::{Carrier, TunnelPeer, TunnelPlan, TunnelSender, vtep_mac};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use crate::cidr::Cidr;
-use crate::cluster::Routing;
+use crate::cluster::{Routing, Vxlan};
 use crate::family::Family;
 use crate::masq::MasqConfig;
 use crate::ports::{PortMapping, Protocol};
@@ -56,6 +58,10 @@ pub struct NodeInput {
     pub pod_cidrs: Vec<Cidr>,
     /// How pod packets cross nodes.
     pub routing: Routing,
+    /// How they may come besides, while the routing changes.
+    pub accept: BTreeSet<Carrier>,
+    /// The tunnel's numbers.
+    pub vxlan: Vxlan,
     /// This node's address of each family.
     pub node_ips: BTreeMap<Family, IpAddr>,
     /// This node's blocks.
@@ -75,6 +81,13 @@ pub struct NodeInput {
 pub enum RouteAction {
     /// On to the node that has this address, of the destination's family.
     Via(IpAddr),
+    /// In the tunnel, to the node that has the address `to`, from this node's `from`: of either family.
+    Tunnel {
+        /// This node's address.
+        from: IpAddr,
+        /// The other node's.
+        to: IpAddr,
+    },
     /// To a pod of this node, by its link.
     Local {
         /// The host's side of the pod's link.
@@ -193,8 +206,10 @@ pub struct NodePlan {
     pub ports: BTreeSet<PortMember>,
     /// Other nodes of the cluster: what may reach pods of this one. (This node's own packets are never forwarded.)
     pub nodes: BTreeSet<NodeMember>,
-    /// What may come from other nodes' pods.
+    /// What may come from other nodes' pods, bare.
     pub peers: BTreeSet<PeerMember>,
+    /// The tunnel; `None` where none is used.
+    pub tunnel: Option<TunnelPlan>,
     /// Masquerade; `None` where it is off.
     pub masquerade: Option<MasqPlan>,
     /// Addresses of Services: some proxies give them to the node as its own, which makes no port of theirs a pod's.

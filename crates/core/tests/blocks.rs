@@ -295,7 +295,7 @@ fn what_is_announced_is_not_given_to_another() {
     let mut world = world(&[V4], &[]);
     let block: Cidr = "10.244.0.0/24".parse().unwrap();
     let container = Container { block, pool: None, node_ip: None };
-    let content = Some(Content { containers: vec![container], mac: String::new() });
+    let content = Some(Content { containers: vec![container], ..Content::default() });
     world.upsert_config(
         ConfigView { node: "other".into(), node_uid: "u".into(), object: object("c"), content },
         Source::News,

@@ -16,8 +16,8 @@ pub const POD_LINK_PREFIX: &str = "ovlp";
 pub const SHAPER_LINK_PREFIX: &str = "ovlb";
 /// The kind of such a link.
 pub const SHAPER_KIND: &str = "ifb";
-/// The tunnel device begins so (reserved).
-pub const TUNNEL_LINK_PREFIX: &str = "ovlx";
+/// The link that leads to other nodes' pods in the tunnel; of kind `vxlan`.
+pub const TUNNEL_LINK: &str = "ovlx0";
 /// Every pod link's host end has this address, so that a pod's permanent neighbour never changes.
 pub const HOST_MAC: Mac = [0x02, 0x6f, 0x76, 0x6c, 0x00, 0x01];
 /// The nftables table (family `inet`).
@@ -104,6 +104,12 @@ pub fn pod_alias(namespace: &str, pod: &str, container_id: &str) -> String {
     }
     alias.truncate(end);
     alias
+}
+
+/// Whether a link of this name and kind is the tunnel's.
+#[must_use]
+pub fn is_tunnel(name: &str, kind: Option<&str>) -> bool {
+    name == TUNNEL_LINK && kind == Some("vxlan")
 }
 
 /// Whether a link's name is one that [`pod_link_name`] makes.

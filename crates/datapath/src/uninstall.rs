@@ -46,6 +46,11 @@ pub fn remove_all(removal: &Removal<'_>) -> Removed {
         }
         Err(error) => removed.failed(error),
     }
+    match node::end_tunnel() {
+        Ok(true) => removed.done.push(format!("link {}", owned::TUNNEL_LINK)),
+        Ok(false) => {}
+        Err(error) => removed.failed(error),
+    }
     match nft::remove() {
         Ok(true) => removed.done.push(format!("nft table inet {}", owned::NFT_TABLE)),
         Ok(false) => {}
@@ -67,10 +72,13 @@ pub fn leftovers() -> Result<Vec<String>, NetlinkError> {
     let (links, limits): (Vec<_>, Vec<_>) =
         pod_links(&mut socket)?.into_iter().partition(|link| owned::is_pod_link(&link.name));
     let routes = node::observed_routes(&mut socket)?.len();
+    let tunnel = link::found(socket.request(link::get(owned::TUNNEL_LINK)))?
+        .is_some_and(|link| owned::is_tunnel(&link.name, link.kind.as_deref()));
     let mut found = Vec::new();
     for (links, what) in [(links, "pod links"), (limits, "links that limit pods")] {
         found.extend((!links.is_empty()).then(|| format!("{} {what}", links.len())));
     }
+    found.extend(tunnel.then(|| format!("link {}", owned::TUNNEL_LINK)));
     found.extend((routes > 0).then(|| format!("{routes} routes")));
     found.extend(nft::is_there()?.then(|| format!("nft table inet {}", owned::NFT_TABLE)));
     Ok(found)

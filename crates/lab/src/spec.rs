@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 use overlane_api::convert;
 use overlane_api::crd::{self, ClusterNetwork, ClusterNetworkSpec};
 use overlane_core::cidr::Cidr;
-use overlane_core::cluster::{self, ClusterPlan, ClusterSpec, Finding};
+use overlane_core::cluster::{self, ClusterPlan, ClusterSpec, Finding, Routing};
 use overlane_core::family::Family;
 use serde_json::Value;
 
@@ -36,6 +36,8 @@ pub struct UpRequest {
     pub service_cidrs: Vec<String>,
     /// Most pods a node.
     pub max_pods: Option<u32>,
+    /// How pod packets cross nodes.
+    pub routing: Option<Routing>,
     /// MTU of a new VNet's links, in bytes.
     pub mtu: Option<u32>,
     /// Files and directories of manifests.
@@ -113,13 +115,15 @@ fn cluster_network(request: &UpRequest, given: Option<Value>) -> Result<(Value, 
     let typed = !request.pod_cidrs.is_empty()
         || !request.service_cidrs.is_empty()
         || !request.ip_families.is_empty()
-        || request.max_pods.is_some();
+        || request.max_pods.is_some()
+        || request.routing.is_some();
     let Some(object) = given else {
         let spec = ClusterSpec {
             ip_families: request.ip_families.clone(),
             pod_cidrs: request.pod_cidrs.clone(),
             service_cidrs: request.service_cidrs.clone(),
             max_pods: request.max_pods.unwrap_or(ClusterSpec::default().max_pods),
+            routing: request.routing.unwrap_or_default(),
             ..ClusterSpec::default()
         };
         let plan = judge(&spec)?;
@@ -129,7 +133,7 @@ fn cluster_network(request: &UpRequest, given: Option<Value>) -> Result<(Value, 
     if typed {
         return Err(LabError::Argument {
             argument: "-f".to_owned(),
-            reason: "holds a ClusterNetwork, so --ip-families, --pod-cidrs, --service-cidrs and --max-pods have no say"
+            reason: "holds a ClusterNetwork, so --ip-families, --pod-cidrs, --service-cidrs, --max-pods and --routing have no say"
                 .to_owned(),
         }
         .into());
@@ -172,6 +176,7 @@ fn to_resource(plan: &ClusterPlan) -> ClusterNetworkSpec {
         pod_cidrs: plan.pod_cidrs().map(|cidr| cidr.to_string()).collect(),
         service_cidrs: plan.services().iter().map(Cidr::to_string).collect(),
         max_pods: plan.max_pods(),
+        routing: convert::routing(plan.routing()),
         masquerade: plan.masquerade(),
         ..ClusterNetworkSpec::default()
     }

@@ -182,6 +182,7 @@ impl Wire {
         let found = self.socket.request(request).ok()?;
         match found.iter().find_map(Route::read)?.hop {
             Hop::Gateway { gateway, .. } => Some(gateway),
+            Hop::Tunnel { to, .. } => Some(to),
             _ => None,
         }
     }

@@ -1,4 +1,4 @@
-//! Packets made by hand: ICMP echoes and router advertisements.
+//! Packets made by hand: ICMP echoes, router advertisements, what goes into a VXLAN.
 
 use std::io::Read;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -79,4 +79,42 @@ pub fn advertise_router(ns: &Ns, ifname: &str, lifetime: u16) {
         let all_nodes = std::net::SocketAddrV6::new(Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1), 0, 0, index);
         socket.send_to(&packet, &SocketAddr::V6(all_nodes).into()).expect("send a router advertisement");
     });
+}
+
+/// An IP packet with a UDP datagram in it, checksums and all.
+pub fn udp(from: SocketAddr, to: SocketAddr, payload: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(8 + payload.len()).expect("a short payload").to_be_bytes();
+    let mut datagram = [from.port().to_be_bytes(), to.port().to_be_bytes(), length, [0, 0]].concat();
+    datagram.extend(payload);
+    match (from.ip(), to.ip()) {
+        (IpAddr::V4(from), IpAddr::V4(to)) => {
+            let total = u16::try_from(20 + datagram.len()).expect("a short packet").to_be_bytes();
+            // A checksum of zero is none (RFC 768).
+            let mut packet = vec![0x45, 0, total[0], total[1], 0, 1, 0, 0, 64, 17, 0, 0];
+            packet.extend(from.octets());
+            packet.extend(to.octets());
+            let sum = checksum(&packet).to_be_bytes();
+            packet[10..12].copy_from_slice(&sum);
+            packet.extend(datagram);
+            packet
+        }
+        (IpAddr::V6(from), IpAddr::V6(to)) => {
+            let pseudo = [&from.octets()[..], &to.octets(), &[0, 0], &length, &[0, 0, 0, 17], &datagram].concat();
+            let sum = checksum(&pseudo).to_be_bytes();
+            datagram[6..8].copy_from_slice(&sum);
+            let mut packet = vec![0x60, 0, 0, 0, length[0], length[1], 17, 64];
+            packet.extend(from.octets());
+            packet.extend(to.octets());
+            packet.extend(datagram);
+            packet
+        }
+        _ => panic!("{from} and {to} are of two families"),
+    }
+}
+
+/// What a VXLAN packet carries behind its UDP header (RFC 7348, section 5).
+pub fn vxlan(vni: u32, to: [u8; 6], from: [u8; 6], packet: &[u8]) -> Vec<u8> {
+    let kind: [u8; 2] = if packet[0] >> 4 == 4 { [0x08, 0x00] } else { [0x86, 0xdd] };
+    let [_, a, b, c] = vni.to_be_bytes();
+    [&[0x08, 0, 0, 0, a, b, c, 0][..], &to, &from, &kind, packet].concat()
 }

@@ -54,14 +54,14 @@ pub fn witnessed(routes: &BTreeSet<Route>, view: &View, own: &BTreeSet<Cidr>) ->
     let mut peers = Vec::new();
     for route in routes {
         let block = route.destination;
-        let Hop::Gateway { gateway, .. } = route.hop else { continue };
+        let (Hop::Gateway { gateway: node_ip, .. } | Hop::Tunnel { to: node_ip, .. }) = route.hop else { continue };
         if named.contains(&block) || own.iter().any(|own| own.overlaps(&block)) {
             continue;
         }
         peers.push(Peer {
             name: format!("(route to {block})"),
             blocks: vec![block],
-            node_ips: BTreeMap::from([(block.family(), gateway)]),
+            node_ips: BTreeMap::from([(Family::of(&node_ip), node_ip)]),
             mac: None,
         });
     }
@@ -81,6 +81,8 @@ pub fn node_input(
     NodeInput {
         pod_cidrs: cluster.pod_cidrs().collect(),
         routing: cluster.routing(),
+        accept: BTreeSet::new(),
+        vxlan: cluster.vxlan(),
         node_ips: node_ips.clone(),
         own_blocks: own_blocks(view, Some(cluster), leases).into_iter().collect(),
         peers,

@@ -109,30 +109,46 @@ impl Reconciler {
         if let Err(error) = result {
             outcome.failed("set the node's sysctls", &error);
         }
+        let mtu = self.mtu(&plan);
+        let tunnel = self.keep_tunnel(&plan, mtu, outcome);
         let written = self.apply_nft(&plan, &leases, outcome);
         self.cut_off(&plan, &leases, outcome);
-        self.apply_routes(&plan, outcome);
-        let env = Env {
-            mtu: self.underlays.values().map(|underlay| underlay.mtu).min().unwrap_or_default(),
-            // An address that no link has cannot be a route's source.
-            node_ips: self.underlays.iter().map(|(family, underlay)| (*family, underlay.node_ip)).collect(),
-            families: cluster.families().to_vec(),
-            cut: self.cut.clone(),
-        };
+        // Routes that lead into a tunnel stay while it cannot be looked at.
+        if tunnel.is_some() || plan.tunnel.is_none() {
+            self.apply_routes(&plan, tunnel, outcome);
+        }
+        if plan.tunnel.is_none() {
+            self.end_tunnel(outcome);
+        }
+        let mut node_ips =
+            plan.tunnel.as_ref().filter(|_| tunnel.is_some()).map(|t| t.addresses.clone()).unwrap_or_default();
+        // An address that no link has cannot be a route's source.
+        node_ips.extend(self.underlays.iter().map(|(family, underlay)| (*family, underlay.node_ip)));
+        let env = Env { mtu, node_ips, families: cluster.families().to_vec(), cut: self.cut.clone() };
+        let tunnel_missing = plan.tunnel.is_some() && tunnel.is_none();
         // An audit must know which pods are to stay off the network.
-        node.gate.set(env, self.closed(view, &blocks, written));
+        node.gate.set(env, self.closed(view, &blocks, written, tunnel_missing));
         if audit && written {
             audit::run(&node, outcome_failed(outcome));
         }
         own
     }
 
-    fn closed(&self, view: &View, blocks: &[overlane_core::ipam::Block], written: bool) -> Option<String> {
+    fn closed(
+        &self,
+        view: &View,
+        blocks: &[overlane_core::ipam::Block],
+        written: bool,
+        tunnel_missing: bool,
+    ) -> Option<String> {
         if self.underlays.is_empty() {
             return Some("no interface has an address that the node is known by".to_owned());
         }
         if !written {
             return Some("the packet filter's table could not be written".to_owned());
+        }
+        if tunnel_missing {
+            return Some("the tunnel to other nodes could not be made".to_owned());
         }
         if blocks.is_empty() {
             let contested =
@@ -255,11 +271,45 @@ impl Reconciler {
         self.node.wirer.repair_host(&pod_spec(lease, &self.node.gate.env())).map_err(|error| error.to_string())
     }
 
-    fn apply_routes(&mut self, plan: &NodePlan, outcome: &mut Outcome) {
+    /// Of pods' links, and of the tunnel's: what fits into the nodes' packets in whatever they are carried.
+    fn mtu(&self, plan: &NodePlan) -> u32 {
+        let underlay = self.underlays.values().map(|underlay| underlay.mtu).min().unwrap_or_default();
+        underlay.saturating_sub(plan.tunnel.as_ref().map_or(0, |tunnel| tunnel.overhead))
+    }
+
+    /// The index of the tunnel's link, if one is planned and there.
+    fn keep_tunnel(&self, plan: &NodePlan, mtu: u32, outcome: &mut Outcome) -> Option<u32> {
+        let tunnel = plan.tunnel.as_ref().filter(|_| !self.underlays.is_empty())?;
+        match node::keep_tunnel(tunnel, mtu) {
+            Ok(kept) => {
+                if kept.changes > 0 {
+                    tracing::debug!(changes = kept.changes, "tunnel");
+                }
+                for refused in &kept.failed {
+                    outcome.failed("write the tunnel", refused);
+                }
+                Some(kept.index)
+            }
+            Err(error) => {
+                outcome.failed("make the tunnel", &error);
+                None
+            }
+        }
+    }
+
+    fn end_tunnel(&self, outcome: &mut Outcome) {
+        match node::end_tunnel() {
+            Ok(true) => tracing::info!("the tunnel is not used any more: removed"),
+            Ok(false) => {}
+            Err(error) => outcome.failed("remove the tunnel", &error),
+        }
+    }
+
+    fn apply_routes(&mut self, plan: &NodePlan, tunnel: Option<u32>, outcome: &mut Outcome) {
         // At the start pods are held back by the gate; later their routes come and go with ADD and DEL, and audits look
         // at them pod by pod.
         let pods = if self.routes.is_some() { PodRoutes::LeftAlone } else { PodRoutes::Planned };
-        let applied = match node::apply(plan, &self.underlays, pods) {
+        let applied = match node::apply(plan, &self.underlays, tunnel, pods) {
             Ok(applied) => applied,
             Err(error) => return outcome.failed("read routes", &error),
         };

@@ -23,6 +23,7 @@ pub fn run(name: &LabName, args: &UpArgs) -> Result<ExitCode> {
         pod_cidrs: args.pod_cidrs.clone(),
         service_cidrs: args.service_cidrs.clone(),
         max_pods: args.max_pods,
+        routing: args.routing.map(Into::into),
         mtu: args.mtu,
         manifests: args.filename.clone(),
         agent_args: args.agent_arg.clone(),

@@ -45,5 +45,6 @@ pub(super) fn of(given: &Given<'_>, slots: &[Slot]) -> Content {
     let told = given.word().map(|state| state.mac.as_str());
     let before = given.config.filter(|_| given.config_is_of_node()).and_then(|config| config.content.as_ref());
     let mac = told.or(before.map(|content| content.mac.as_str())).unwrap_or_default().to_owned();
-    Content { containers, mac }
+    let node_ips = Family::ALL.into_iter().filter_map(|family| first_of(&given.node.addresses, family)).collect();
+    Content { containers, node_ips, mac }
 }

@@ -5,7 +5,7 @@
 
 use super::ranges::{check_overlaps, check_pod_range, check_service_range};
 use super::{
-    ClusterPlan, ClusterSpec, Finding, MAX_MAX_PODS, MIN_MAX_PODS, NodeCidrs, Outbound, Pool, Routing,
+    ClusterPlan, ClusterSpec, Finding, MAX_MAX_PODS, MAX_VNI, MIN_MAX_PODS, NodeCidrs, Outbound, Pool, Routing, Vxlan,
     default_pod_cidr, default_service_cidr,
 };
 use crate::cidr::{Cidr, CidrError};
@@ -66,6 +66,7 @@ pub(super) fn judge(spec: &ClusterSpec) -> Result<ClusterPlan, Vec<Finding>> {
     check_overlaps(&services, &pods, &mut findings);
     check_masks(spec, &families, &pods, &mut findings);
     check_max_pods(spec, &families, &mut findings);
+    check_vxlan(spec, &mut findings);
     check_supported(spec, &mut findings);
     if !findings.0.is_empty() {
         return Err(findings.0);
@@ -76,6 +77,7 @@ pub(super) fn judge(spec: &ClusterSpec) -> Result<ClusterPlan, Vec<Finding>> {
         families,
         max_pods: spec.max_pods,
         routing: spec.routing,
+        vxlan: spec.vxlan,
         node_cidrs: spec.node_cidrs,
         masquerade: spec.masquerade,
         outbound: spec.outbound,
@@ -269,16 +271,31 @@ fn check_max_pods(spec: &ClusterSpec, families: &[Family], findings: &mut Findin
     }
 }
 
+fn check_vxlan(spec: &ClusterSpec, findings: &mut Findings) {
+    let Vxlan { port, vni } = spec.vxlan;
+    if port == 0 {
+        findings.add("vxlan-port", "vxlan.port", "0 is no port", "take 4789, or another that nothing else listens on");
+    }
+    if vni == 0 || vni > MAX_VNI {
+        let reason = format!("{vni} is not between 1 and {MAX_VNI}");
+        findings.add(
+            "vxlan-vni",
+            "vxlan.vni",
+            reason,
+            "take a number of 24 bits that no other tunnel of the nodes has",
+        );
+    }
+}
+
 /// What a later version will do is refused by this one, rather than taken and not done.
 fn check_supported(spec: &ClusterSpec, findings: &mut Findings) {
     let routing = match spec.routing {
-        Routing::Native => None,
-        Routing::Vxlan => Some("vxlan"),
+        Routing::Native | Routing::Vxlan => None,
         Routing::Auto => Some("auto"),
     };
     if let Some(routing) = routing {
         let reason = format!("{routing} is not there yet in this version");
-        findings.add("routing-supported", "routing", reason, "take native");
+        findings.add("routing-supported", "routing", reason, "take native or vxlan");
     }
     let outbound = match spec.outbound {
         Outbound::LoadBalancer => None,

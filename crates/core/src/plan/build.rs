@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use super::conflict::disputed;
+use super::tunnel::{self, Carrier};
 use super::{
     EndpointSpec, MasqConfig, MasqPlan, NodeInput, NodeMember, NodePlan, Note, Peer, PeerMember, PodMember, PortMember,
     RouteAction, RouteSpec,
@@ -23,15 +24,22 @@ pub(super) fn build(input: &NodeInput) -> NodePlan {
     let endpoints = endpoints(input, &nodes, &mut notes);
     let pod_space = pod_space(input, &own, &peers, &endpoints);
     let routed = routed(input, &peers, &mut notes);
+    let bare = tunnel::accepted(input).contains(&Carrier::Native);
+    let sends = |block: &Cidr, peer: &Peer| bare && peer.node_ips.contains_key(&block.family());
     let masquerade = input.masquerade.as_ref().map(|config| masquerade(config, input, &own, &pod_space));
     NodePlan {
         routes: routes(&pod_space, &own, &routed, &endpoints),
         pods: pods(&endpoints),
         delegated: delegated(&endpoints),
         ports: endpoints.iter().flat_map(|endpoint| PortMember::of(&endpoint.ports, &endpoint.addresses)).collect(),
-        peers: routed.iter().map(|(block, (peer, _))| PeerMember { block: *block, mac: peer.mac }).collect(),
+        peers: peers
+            .iter()
+            .filter(|(block, peer)| sends(block, peer))
+            .map(|(block, peer)| PeerMember { block: *block, mac: peer.mac })
+            .collect(),
+        tunnel: tunnel::plan(input, &own, &peers),
         node_ips: input.node_ips.clone(),
-        nodes: others(input),
+        nodes: if bare { others(input) } else { BTreeSet::new() },
         pod_space,
         masquerade,
         service_space: outermost(input.service_cidrs.iter().copied()),
@@ -56,7 +64,8 @@ fn others(input: &NodeInput) -> BTreeSet<NodeMember> {
 fn own_blocks(input: &NodeInput, nodes: &BTreeSet<IpAddr>, notes: &mut BTreeSet<Note>) -> BTreeSet<Cidr> {
     let mut own = BTreeSet::new();
     for block in &input.own_blocks {
-        if !input.node_ips.contains_key(&block.family()) {
+        // In the tunnel an address of either family will do.
+        if input.routing != Routing::Vxlan && !input.node_ips.contains_key(&block.family()) {
             notes.insert(Note::NodeWithoutAddress { block: *block });
         }
         if placed(None, block, input, nodes, notes) {
@@ -150,24 +159,27 @@ fn pod_space(
     outermost(input.pod_cidrs.iter().chain(own).chain(peers.keys()).copied().chain(hosts))
 }
 
-/// The blocks that get a route, with the node behind each and its address.
-fn routed<'a>(
-    input: &NodeInput,
-    peers: &BTreeMap<Cidr, &'a Peer>,
-    notes: &mut BTreeSet<Note>,
-) -> BTreeMap<Cidr, (&'a Peer, IpAddr)> {
-    if input.routing != Routing::Native {
-        notes.insert(Note::RoutingNotThere { routing: input.routing });
-        return BTreeMap::new();
-    }
+/// The blocks that get a route, and where it leads.
+fn routed(input: &NodeInput, peers: &BTreeMap<Cidr, &Peer>, notes: &mut BTreeSet<Note>) -> BTreeMap<Cidr, RouteAction> {
     let mut routed = BTreeMap::new();
     for (block, peer) in peers {
-        match peer.node_ips.get(&block.family()) {
-            Some(address) => {
-                routed.insert(*block, (*peer, *address));
+        let action = match input.routing {
+            Routing::Native => peer.node_ips.get(&block.family()).map(|address| RouteAction::Via(*address)),
+            Routing::Vxlan => {
+                tunnel::between(&input.node_ips, &peer.node_ips).map(|(from, to)| RouteAction::Tunnel { from, to })
+            }
+            Routing::Auto => {
+                notes.insert(Note::RoutingNotThere { routing: input.routing });
+                return BTreeMap::new();
+            }
+        };
+        match action {
+            Some(action) => _ = routed.insert(*block, action),
+            None if input.routing == Routing::Native => {
+                notes.insert(Note::PeerWithoutAddress { peer: peer.name.clone(), block: *block });
             }
             None => {
-                notes.insert(Note::PeerWithoutAddress { peer: peer.name.clone(), block: *block });
+                notes.insert(Note::PeerOutOfReach { peer: peer.name.clone(), block: *block });
             }
         }
     }
@@ -177,15 +189,13 @@ fn routed<'a>(
 fn routes(
     pod_space: &BTreeSet<Cidr>,
     own: &BTreeSet<Cidr>,
-    routed: &BTreeMap<Cidr, (&Peer, IpAddr)>,
+    routed: &BTreeMap<Cidr, RouteAction>,
     endpoints: &[&EndpointSpec],
 ) -> BTreeSet<RouteSpec> {
     // Nothing that is meant for a pod leaves by the default route, and what is meant for a free address of this node
     // does not go round between it and the router.
     let nowhere = pod_space.union(own).map(|cidr| RouteSpec { destination: *cidr, action: RouteAction::Unreachable });
-    let away = routed
-        .iter()
-        .map(|(block, (_, address))| RouteSpec { destination: *block, action: RouteAction::Via(*address) });
+    let away = routed.iter().map(|(block, action)| RouteSpec { destination: *block, action: action.clone() });
     let here = endpoints.iter().filter(|endpoint| !endpoint.foreign_link).flat_map(|endpoint| {
         endpoint.addresses.iter().map(|address| RouteSpec {
             destination: Cidr::host_range(*address),

@@ -16,6 +16,14 @@ pub enum Note {
         /// Its block.
         block: Cidr,
     },
+    /// A peer has no address of a family that this node has one of; nothing carries packets between them.
+    #[error("block {block} of node {peer} gets no route: the node has no address of a family that this node has")]
+    PeerOutOfReach {
+        /// The peer.
+        peer: String,
+        /// Its block.
+        block: Cidr,
+    },
     /// Two peers have overlapping blocks; neither is routed, since nothing here tells whose it is.
     #[error("block {block} of node {peer} and block {other_block} of node {other} overlap; neither is routed")]
     PeersOverlap {

@@ -5,6 +5,7 @@
 
 mod property;
 mod trust;
+mod tunnel;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -77,6 +78,7 @@ fn dual() -> NodeInput {
         ],
         endpoints: vec![endpoint("l1", &["10.244.0.1", "fd12:3456:789a::1"])],
         masquerade: Some(MasqConfig::default()),
+        ..NodeInput::default()
     }
 }
 
@@ -138,6 +140,7 @@ fn a_dual_stack_node() {
             except: space,
             node_ips: ips(&["10.224.0.4", "fd10:224::4"]),
         }),
+        tunnel: None,
         notes: BTreeSet::new(),
     };
     assert_eq!(plan, expected);
@@ -218,13 +221,11 @@ fn masquerade_leaves_alone_what_the_configuration_says() {
 
 #[test]
 fn a_routing_that_is_not_there_routes_nothing_away() {
-    for routing in [Routing::Vxlan, Routing::Auto] {
-        let plan = plan(&NodeInput { routing, ..dual() });
-        assert_eq!(plan.notes, BTreeSet::from([Note::RoutingNotThere { routing }]));
-        assert!(plan.peers.is_empty());
-        assert!(!plan.routes.iter().any(|route| matches!(route.action, RouteAction::Via(_))));
-        assert!(plan.routes.contains(&local("10.244.0.1", "l1")), "pods of one node still meet");
-    }
+    let routing = Routing::Auto;
+    let plan = plan(&NodeInput { routing, ..dual() });
+    assert_eq!(plan.notes, BTreeSet::from([Note::RoutingNotThere { routing }]));
+    assert!(!plan.routes.iter().any(|route| matches!(route.action, RouteAction::Via(_) | RouteAction::Tunnel { .. })));
+    assert!(plan.routes.contains(&local("10.244.0.1", "l1")), "pods of one node still meet");
 }
 
 #[test]

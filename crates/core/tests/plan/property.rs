@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use overlane_core::cluster::Routing;
 use overlane_core::family::Family;
-use overlane_core::plan::{NodeInput, NodePlan, Peer, RouteAction, RouteSpec, diff, plan};
+use overlane_core::plan::{NodeInput, NodePlan, Peer, RouteAction, RouteSpec, diff, plan, vtep_mac};
 use proptest::prelude::*;
 
 use super::{cidr, endpoint, ip, ips};
@@ -27,26 +28,30 @@ fn any_input() -> impl Strategy<Value = NodeInput> {
     let peer = (proptest::collection::vec(block(), 0..3), any::<bool>());
     let own = proptest::collection::vec(block(), 0..2);
     let pods = proptest::collection::btree_set((0_u8..4, any::<u8>()), 0..6);
-    (proptest::collection::vec(peer, 0..5), own, pods).prop_map(|(peers, own_blocks, pods)| NodeInput {
-        service_cidrs: Vec::new(),
-        pod_cidrs: vec![cidr("10.244.0.0/16")],
-        node_ips: ips(&["10.224.0.1"]),
-        own_blocks,
-        peers: (2..)
-            .zip(peers)
-            .map(|(number, (blocks, known))| Peer {
-                name: format!("n{number}"),
-                blocks,
-                node_ips: if known { ips(&[&format!("10.224.0.{number}")]) } else { BTreeMap::new() },
-                mac: None,
-            })
-            .collect(),
-        endpoints: (0..)
-            .zip(pods)
-            .map(|(number, (third, last))| endpoint(&format!("l{number}"), &[&format!("10.244.{third}.{last}")]))
-            .collect(),
-        masquerade: None,
-        ..NodeInput::default()
+    let routing = prop_oneof![Just(Routing::Native), Just(Routing::Vxlan)];
+    (proptest::collection::vec(peer, 0..5), own, pods, routing).prop_map(|(peers, own_blocks, pods, routing)| {
+        NodeInput {
+            routing,
+            service_cidrs: Vec::new(),
+            pod_cidrs: vec![cidr("10.244.0.0/16")],
+            node_ips: ips(&["10.224.0.1"]),
+            own_blocks,
+            peers: (2..)
+                .zip(peers)
+                .map(|(number, (blocks, known))| Peer {
+                    name: format!("n{number}"),
+                    blocks,
+                    node_ips: if known { ips(&[&format!("10.224.0.{number}")]) } else { BTreeMap::new() },
+                    mac: None,
+                })
+                .collect(),
+            endpoints: (0..)
+                .zip(pods)
+                .map(|(number, (third, last))| endpoint(&format!("l{number}"), &[&format!("10.244.{third}.{last}")]))
+                .collect(),
+            masquerade: None,
+            ..NodeInput::default()
+        }
     })
 }
 
@@ -73,6 +78,16 @@ proptest! {
                     prop_assert!(!ours && claimants.len() == 1);
                     prop_assert_eq!(claimants[0].node_ips.get(&Family::V4), Some(node));
                     prop_assert!(plan.peers.iter().any(|member| member.block.contains(to)));
+                }
+                RouteAction::Tunnel { from, to: node } => {
+                    prop_assert!(!ours && claimants.len() == 1);
+                    prop_assert_eq!(claimants[0].node_ips.get(&Family::V4), Some(node));
+                    prop_assert_eq!(input.node_ips.get(&Family::V4), Some(from));
+                    let tunnel = plan.tunnel.as_ref().expect("a tunnel");
+                    let mac = vtep_mac(&claimants[0].node_ips).expect("an endpoint");
+                    prop_assert!(tunnel.peers.iter().any(|peer| peer.block.contains(to) && peer.mac == mac));
+                    prop_assert!(tunnel.senders.iter().any(|sender| sender.address == *node && sender.mac == mac));
+                    prop_assert!(plan.peers.is_empty());
                 }
                 RouteAction::Unreachable => {
                     prop_assert!(pod.is_none() || !(ours || claimants.is_empty()));

@@ -91,7 +91,7 @@ fn all_findings_at_once_in_the_fields_order() {
         service_cidrs: owned(&["10.0.0.0/12"]),
         node_mask_v4: 30,
         max_pods: 5,
-        routing: Routing::Vxlan,
+        routing: Routing::Auto,
         outbound: Outbound::None,
         ..ClusterSpec::default()
     };

@@ -1,6 +1,6 @@
 //! Every rule about numbers and choices.
 
-use overlane_core::cluster::{ClusterSpec, NodeCidrs, Outbound, Routing};
+use overlane_core::cluster::{ClusterSpec, NodeCidrs, Outbound, Routing, Vxlan};
 
 use super::{broken, owned, spec};
 
@@ -45,7 +45,12 @@ fn every_rule_about_numbers() {
         (ClusterSpec { node_mask_v4: 99, node_cidrs: NodeCidrs::Adopt, ..v4() }, vec![]),
         (ClusterSpec { node_cidrs: NodeCidrs::Adopt, pod_cidrs: owned(&["10.244.0.0/28"]), ..v4() }, vec![]),
         // What this version has not.
-        (ClusterSpec { routing: Routing::Vxlan, ..v4() }, vec![("routing", "routing-supported")]),
+        (ClusterSpec { routing: Routing::Vxlan, ..v4() }, vec![]),
+        (
+            ClusterSpec { vxlan: Vxlan { port: 0, vni: 0 }, ..v4() },
+            vec![("vxlan.port", "vxlan-port"), ("vxlan.vni", "vxlan-vni")],
+        ),
+        (ClusterSpec { vxlan: Vxlan { port: 1, vni: 1 << 24 }, ..v4() }, vec![("vxlan.vni", "vxlan-vni")]),
         (ClusterSpec { routing: Routing::Auto, ..v4() }, vec![("routing", "routing-supported")]),
         (ClusterSpec { outbound: Outbound::NatGateway, ..v4() }, vec![("outboundType", "outbound-supported")]),
         (ClusterSpec { outbound: Outbound::UserDefinedRouting, ..v4() }, vec![("outboundType", "outbound-supported")]),

@@ -49,7 +49,8 @@ impl Applied {
     }
 }
 
-/// Makes our routes agree with the plan, in the calling thread's namespace: what is ours and not planned
+/// Makes our routes agree with the plan, in the calling thread's namespace (`tunnel` is the index of the tunnel's link, if
+/// there is one): what is ours and not planned
 /// goes, what is planned and absent comes. A second call changes nothing.
 ///
 /// # Errors
@@ -57,6 +58,7 @@ impl Applied {
 pub fn apply(
     plan: &NodePlan,
     underlays: &BTreeMap<Family, Underlay>,
+    tunnel: Option<u32>,
     pods: PodRoutes,
 ) -> Result<Applied, NetlinkError> {
     let mut socket = Socket::route()?;
@@ -64,7 +66,7 @@ pub fn apply(
         pods == PodRoutes::Planned && plan.routes.iter().any(|r| matches!(r.action, RouteAction::Local { .. }));
     let links = if needs_links { pod_links(&mut socket)? } else { BTreeMap::new() };
     let grounds = underlays.iter().map(|(family, underlay)| (*family, underlay.ground())).collect();
-    let rendered = render(plan, &grounds, &links);
+    let rendered = render(plan, &grounds, tunnel, &links);
 
     let mut observed = observed_routes(&mut socket)?;
     let mut desired = rendered.routes;
@@ -132,7 +134,10 @@ pub fn routed() -> Result<Routed, NetlinkError> {
     let has = |family: &Family| routes.iter().any(|route| route.destination.family() == *family);
     let gateways: BTreeSet<u32> = routes
         .iter()
-        .filter_map(|route| if let Hop::Gateway { index, .. } = route.hop { Some(index) } else { None })
+        .filter_map(|route| match route.hop {
+            Hop::Gateway { index, .. } | Hop::Tunnel { index, .. } => Some(index),
+            _ => None,
+        })
         .collect();
     let links = socket.dump(link::list(None))?;
     let underlays = links.iter().filter_map(Link::read).filter(|link| gateways.contains(&link.index));

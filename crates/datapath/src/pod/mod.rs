@@ -17,6 +17,7 @@ use overlane_core::rate::Bandwidth;
 
 pub use check::Fault;
 pub use nsid::{interface_name, is_alive, netnsid_assign, netnsid_of};
+pub(crate) use requests::has_ipv6;
 pub use wirer::Wirer;
 
 use crate::mac::Mac;

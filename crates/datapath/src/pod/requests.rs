@@ -57,7 +57,7 @@ pub(super) fn pod(spec: &PodSpec, index: u32) -> Vec<Request> {
 }
 
 /// Whether the kernel runs with IPv6 at all (not so after `ipv6.disable=1`).
-pub(super) fn has_ipv6() -> bool {
+pub(crate) fn has_ipv6() -> bool {
     static HAS: LazyLock<bool> = LazyLock::new(|| std::path::Path::new("/proc/sys/net/ipv6").exists());
     *HAS
 }

@@ -6,9 +6,13 @@ use std::net::IpAddr;
 
 use overlane_core::cidr::Cidr;
 use overlane_core::family::Family;
-use overlane_core::plan::{NodePlan, PodElement, PodMember, PortMember};
+use overlane_core::plan::{NodePlan, PodElement, PodMember, PortMember, TunnelPeer, TunnelSender};
 
 use crate::mac::{self, Mac};
+
+/// The Ethernet source inside of a VXLAN packet, from the outer UDP header on: behind that (8 bytes), VXLAN's own (8) and
+/// the Ethernet destination (6).
+pub const INNER_SOURCE: &str = "@th,176,48";
 
 /// One element of one set.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -33,6 +37,12 @@ pub enum Element {
     Hairpin(IpAddr),
     /// What may come from links of other plugins.
     Delegated(IpAddr),
+    /// What may come out of the tunnel: addresses of this block, from that endpoint.
+    Tunnel(TunnelPeer),
+    /// Who may send in the tunnel.
+    Vtep(TunnelSender),
+    /// What another node's own packets bear in the tunnel, and the node's address, which pods see.
+    NodeName(IpAddr, IpAddr),
 }
 
 /// A set. Its name is what [`std::fmt::Display`] gives.
@@ -60,6 +70,14 @@ pub enum Set {
     Hairpin(Family),
     /// Pods behind other plugins' links.
     Delegated(Family),
+    /// Peers in the tunnel with blocks of this length: first address of the block, the endpoint's Ethernet address.
+    Tunnel(Family, u8),
+    /// Outer source address, its Ethernet address, and the Ethernet source inside.
+    Vtep(Family),
+    /// The same where the outer Ethernet address is not known.
+    VtepAnyMac(Family),
+    /// Nodes in the tunnel: what their packets bear, with the node's address.
+    NodeName(Family),
 }
 
 impl Set {
@@ -72,7 +90,10 @@ impl Set {
                 format!("type {}; flags interval", address(f))
             }
             Self::NodeAnyMac(f) | Self::Delegated(f) => format!("type {}", address(f)),
-            Self::Node(f) | Self::Peer(f, _) => format!("type {} . ether_addr", address(f)),
+            Self::Node(f) | Self::Peer(f, _) | Self::Tunnel(f, _) => format!("type {} . ether_addr", address(f)),
+            Self::Vtep(f) => format!("typeof {} . ether saddr . {INNER_SOURCE}", source(f)),
+            Self::VtepAnyMac(f) => format!("typeof {} . {INNER_SOURCE}", source(f)),
+            Self::NodeName(f) => format!("type {0} : {0}", address(f)),
             Self::Pod(f) => format!("type ifname . ether_addr . {}", address(f)),
             Self::Port(f) => format!("type {0} . inet_proto . inet_service : {0} . inet_service", address(f)),
             Self::PortAny(f) => format!("type inet_proto . inet_service : {} . inet_service", address(f)),
@@ -83,7 +104,7 @@ impl Set {
     /// Whether its elements lead to something: nft calls it a map.
     #[must_use]
     pub const fn is_map(self) -> bool {
-        matches!(self, Self::Port(_) | Self::PortAny(_))
+        matches!(self, Self::Port(_) | Self::PortAny(_) | Self::NodeName(_))
     }
 }
 
@@ -101,6 +122,10 @@ impl fmt::Display for Set {
             Self::PortAny(family) => write!(f, "port{}_any", digit(family)),
             Self::Hairpin(family) => write!(f, "hairpin{}", digit(family)),
             Self::Delegated(family) => write!(f, "delegated{}", digit(family)),
+            Self::Tunnel(family, prefix_len) => write!(f, "tunnel{}_{prefix_len}", digit(family)),
+            Self::Vtep(family) => write!(f, "vtep{}_mac", digit(family)),
+            Self::VtepAnyMac(family) => write!(f, "vtep{}_any", digit(family)),
+            Self::NodeName(family) => write!(f, "map_node{}", digit(family)),
         }
     }
 }
@@ -129,6 +154,14 @@ pub struct RawElement {
     pub data: Key,
 }
 
+/// A packet's source, as nft has it.
+fn source(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "ip saddr",
+        Family::V6 => "ip6 saddr",
+    }
+}
+
 /// `4` or `6`, the last part of most sets' names.
 pub(super) fn digit(family: Family) -> char {
     match family {
@@ -152,6 +185,11 @@ pub fn of_plan(plan: &NodePlan) -> BTreeSet<Element> {
         Some(mac) => Element::Peer(peer.block, mac),
         None => Element::PeerAnyMac(peer.block),
     }));
+    if let Some(tunnel) = &plan.tunnel {
+        all.extend(tunnel.peers.iter().copied().map(Element::Tunnel));
+        all.extend(tunnel.senders.iter().copied().map(Element::Vtep));
+        all.extend(tunnel.nodes.iter().map(|(inside, address)| Element::NodeName(*inside, *address)));
+    }
     if let Some(masquerade) = &plan.masquerade {
         all.extend(disjoint(&masquerade.sources).map(Element::MasqueradeSource));
         all.extend(disjoint(&masquerade.except).map(Element::MasqueradeExcept));
@@ -187,6 +225,10 @@ impl Element {
             Self::Port(port) => Set::PortAny(Family::of(&port.address)),
             Self::Hairpin(address) => Set::Hairpin(Family::of(address)),
             Self::Delegated(address) => Set::Delegated(Family::of(address)),
+            Self::Tunnel(peer) => Set::Tunnel(peer.block.family(), peer.block.prefix_len()),
+            Self::Vtep(sender) if sender.underlay.is_some() => Set::Vtep(Family::of(&sender.address)),
+            Self::Vtep(sender) => Set::VtepAnyMac(Family::of(&sender.address)),
+            Self::NodeName(inside, _) => Set::NodeName(Family::of(inside)),
         }
     }
 
@@ -215,6 +257,13 @@ impl Element {
                 format!("{bound}{protocol} . {host_port} : {address} . {pod_port}")
             }
             Self::Hairpin(address) => format!("{address} . {address}"),
+            Self::Tunnel(peer) => format!("{} . {}", peer.address(), mac::text(peer.mac)),
+            Self::Vtep(TunnelSender { address, underlay, mac }) => {
+                let underlay = underlay.map(|mac| format!("{} . ", mac::text(mac))).unwrap_or_default();
+                // A part of a packet that has no name for nft is a number to it.
+                format!("{address} . {underlay}0x{}", mac::text(*mac).replace(':', ""))
+            }
+            Self::NodeName(inside, address) => format!("{inside} : {address}"),
         }
     }
 
@@ -237,6 +286,15 @@ impl Element {
                 return vec![RawElement { set, key, start: true, data }];
             }
             Self::Hairpin(address) => Key::EMPTY.address(*address).address(*address),
+            Self::Tunnel(peer) => Key::EMPTY.address(peer.address()).part(&peer.mac),
+            Self::Vtep(TunnelSender { address, underlay, mac }) => {
+                let key = Key::EMPTY.address(*address);
+                underlay.map_or(key, |underlay| key.part(&underlay)).part(mac)
+            }
+            Self::NodeName(inside, address) => {
+                let (key, data) = (Key::EMPTY.address(*inside), Key::EMPTY.address(*address));
+                return vec![RawElement { set, key, start: true, data }];
+            }
         };
         vec![RawElement { set, key, start: true, data: Key::EMPTY }]
     }

@@ -3,12 +3,14 @@
 //! What a packet between pods of two nodes costs once its flow is established, on each node: one or two comparisons,
 //! one set look-up (it is who it says it is), one test of its flow's state. All else is behind those.
 
+mod tunnel;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use overlane_core::cidr::Cidr;
 use overlane_core::family::Family;
-use overlane_core::plan::{MasqPlan, NodePlan};
+use overlane_core::plan::{MasqPlan, NodePlan, TunnelPlan};
 
 use super::element::{Element, Set, digit};
 use crate::owned::{NFT_PRIORITY_OFFSET, NFT_TABLE, POD_LINK_PREFIX};
@@ -63,8 +65,24 @@ impl Structure {
                 sets.extend([Set::MasqueradeSource(family), Set::MasqueradeExcept(family)]);
             }
         }
-        let mut chains =
-            vec![pre(&plan.pod_space), from_pod(), from_underlay(&masks, primary), forward(), to_pod(&plan.pod_space)];
+        if let Some(tunnel) = &plan.tunnel {
+            sets.extend(tunnel.peers.iter().map(|peer| Set::Tunnel(peer.block.family(), peer.block.prefix_len())));
+            sets.extend(
+                Family::ALL
+                    .into_iter()
+                    .flat_map(|family| [Set::Vtep(family), Set::VtepAnyMac(family), Set::NodeName(family)]),
+            );
+        }
+        let mut chains = vec![
+            pre(plan),
+            from_pod(),
+            from_underlay(&masks, primary),
+            forward(plan.tunnel.as_ref()),
+            to_pod(&plan.pod_space),
+        ];
+        if let Some(tunnel) = &plan.tunnel {
+            chains.extend(tunnel::chains(tunnel, plan));
+        }
         // Where later features go; empty until then.
         chains.extend(["policy_established", "policy_in", "policy_out", "services"].map(|name| Chain {
             name,
@@ -120,8 +138,8 @@ impl Structure {
         }
         let names: BTreeSet<String> = self.sets.iter().map(Set::to_string).collect();
         for set in existing.sets.difference(&names) {
-            // What nft calls a map is deleted by that word; only ports are.
-            let kind = if set.starts_with("port") { "map" } else { "set" };
+            // What nft calls a map is deleted by that word.
+            let kind = if set.starts_with("port") || set.starts_with("map_") { "map" } else { "set" };
             let _ = writeln!(text, "delete {kind} inet {NFT_TABLE} {set}");
         }
         for counter in existing.counters.iter().filter(|name| !COUNTERS.contains(&name.as_str())) {
@@ -229,10 +247,13 @@ fn source_in(cidrs: &BTreeSet<Cidr>) -> impl Iterator<Item = String> + '_ {
     })
 }
 
-fn pre(space: &BTreeSet<Cidr>) -> Chain {
+fn pre(plan: &NodePlan) -> Chain {
     let mut rules = vec![format!("{} goto from_pod comment \"source check: pods of this node\"", from_any_pod())];
+    if let Some(tunnel) = &plan.tunnel {
+        rules.extend(tunnel::before(tunnel, plan));
+    }
     rules.extend(
-        source_in(space)
+        source_in(&plan.pod_space)
             .map(|source| format!("{source} goto from_underlay comment \"source check: pods of other nodes\"")),
     );
     Chain { name: "pre", hook: hook("filter", "prerouting", "raw"), rules }
@@ -251,13 +272,10 @@ fn from_pod() -> Chain {
 fn from_underlay(masks: &BTreeSet<(Family, u8)>, primary: &BTreeMap<Family, String>) -> Chain {
     let mut rules = Vec::new();
     for (family, prefix_len) in masks {
-        let source = match mask(*family, *prefix_len) {
-            Some(mask) => format!("{} saddr & {mask}", protocol(*family)),
-            None => format!("{} saddr", protocol(*family)),
-        };
-        let set = Set::Peer(*family, *prefix_len);
         rules.push(format!(
-            "{source} . ether saddr @{set} return comment \"source check: a peer's block and ethernet address\""
+            "{} . ether saddr @{} return comment \"source check: a peer's block and ethernet address\"",
+            block_of_source(*family, *prefix_len),
+            Set::Peer(*family, *prefix_len)
         ));
     }
     for family in Family::ALL {
@@ -285,6 +303,14 @@ fn from_underlay(masks: &BTreeSet<(Family, u8)>, primary: &BTreeMap<Family, Stri
     Chain { name: "from_underlay", hook: None, rules }
 }
 
+/// The first address of the block, of this length, that a packet's source is in.
+fn block_of_source(family: Family, prefix_len: u8) -> String {
+    match mask(family, prefix_len) {
+        Some(mask) => format!("{} saddr & {mask}", protocol(family)),
+        None => format!("{} saddr", protocol(family)),
+    }
+}
+
 /// The mask of a length as an address; `None` if it covers everything.
 fn mask(family: Family, prefix_len: u8) -> Option<String> {
     if prefix_len >= family.bits() {
@@ -298,12 +324,13 @@ fn mask(family: Family, prefix_len: u8) -> Option<String> {
 
 /// The first rule decides for nearly every packet. It also takes foreign flows through this node, which end there as
 /// they came: to return is not to accept for others.
-fn forward() -> Chain {
-    let rules = vec![
+fn forward(tunnel: Option<&TunnelPlan>) -> Chain {
+    let mut rules = vec![
         "ct state established,related goto policy_established comment \"no way in: answers\"".to_owned(),
         format!("{} jump policy_out comment \"policy: what pods send\"", from_any_pod()),
         format!("oifname \"{POD_LINK_PREFIX}*\" goto to_pod comment \"no way in: what reaches pods\""),
     ];
+    rules.extend(tunnel.map(|_| tunnel::forwarded()));
     Chain { name: "forward", hook: hook("filter", "forward", "filter"), rules }
 }
 

@@ -41,9 +41,14 @@ pub struct Rendered {
     pub without_link: Vec<String>,
 }
 
-/// Renders; `links` are the indexes of the pod links that are there.
+/// Renders; `links` are the indexes of the pod links that are there, `tunnel` is that of the tunnel's.
 #[must_use]
-pub fn render(plan: &NodePlan, grounds: &BTreeMap<Family, Ground>, links: &BTreeMap<String, u32>) -> Rendered {
+pub fn render(
+    plan: &NodePlan,
+    grounds: &BTreeMap<Family, Ground>,
+    tunnel: Option<u32>,
+    links: &BTreeMap<String, u32>,
+) -> Rendered {
     let mut rendered = Rendered::default();
     for RouteSpec { destination, action } in &plan.routes {
         let family = destination.family();
@@ -55,7 +60,8 @@ pub fn render(plan: &NodePlan, grounds: &BTreeMap<Family, Ground>, links: &BTree
             prefsrc,
             metric,
         };
-        let prefsrc = plan.node_ips.get(&family).copied();
+        let in_tunnel = plan.tunnel.as_ref().and_then(|tunnel| tunnel.addresses.get(&family)).copied();
+        let prefsrc = plan.node_ips.get(&family).copied().or(in_tunnel);
         match action {
             RouteAction::Unreachable => {
                 rendered.routes.insert(route(Hop::Unreachable, None, owned::METRIC_UNREACHABLE));
@@ -66,6 +72,12 @@ pub fn render(plan: &NodePlan, grounds: &BTreeMap<Family, Ground>, links: &BTree
                 }
                 None => rendered.without_link.push(link.clone()),
             },
+            RouteAction::Tunnel { from, to } => {
+                let Some((index, plan)) = tunnel.zip(plan.tunnel.as_ref()) else { continue };
+                let (gateway, vni) = (destination.network(), plan.vxlan.vni);
+                let hop = Hop::Tunnel { index, gateway, vni, from: *from, to: *to };
+                rendered.routes.insert(route(hop, in_tunnel, owned::METRIC));
+            }
             RouteAction::Via(gateway) => {
                 match grounds.get(&family).filter(|g| g.on_link.iter().any(|net| net.contains(*gateway))) {
                     Some(ground) => {
@@ -103,7 +115,7 @@ mod tests {
         };
         let ground = Ground { index: 2, on_link: vec!["10.224.0.0/16".parse().unwrap()] };
         let links = BTreeMap::from([("ovlpa".to_owned(), 9)]);
-        let rendered = render(&plan, &BTreeMap::from([(Family::V4, ground)]), &links);
+        let rendered = render(&plan, &BTreeMap::from([(Family::V4, ground)]), None, &links);
 
         let lines: Vec<_> =
             rendered.routes.iter().map(|r| (r.destination.to_string(), r.hop, r.prefsrc, r.metric)).collect();

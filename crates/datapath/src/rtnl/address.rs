@@ -70,6 +70,17 @@ pub fn add_alone(index: u32, ifname: &str, address: IpAddr) -> Request {
         .u32(IFA_FLAGS, IFA_F_NODAD | IFA_F_NOPREFIXROUTE)
 }
 
+/// Takes an address from a link.
+#[must_use]
+pub fn delete(index: u32, ifname: &str, address: &LinkAddress) -> Request {
+    let LinkAddress { address: ip, prefix_len, .. } = address;
+    let mut header = [family_of(ip), *prefix_len, 0, 0, 0, 0, 0, 0];
+    header[4..8].copy_from_slice(&index.to_ne_bytes());
+    Request::new(libc::RTM_DELADDR, 0, format!("delete address {ip}/{prefix_len} of link {ifname}"))
+        .body(&header)
+        .ip(IFA_LOCAL, *ip)
+}
+
 /// Asks for all addresses (a dump).
 #[must_use]
 pub fn list() -> Request {

@@ -25,6 +25,10 @@ const IFLA_TARGET_NETNSID: u16 = 46;
 const IFLA_INFO_KIND: u16 = 1;
 const IFLA_INFO_DATA: u16 = 2;
 const VETH_INFO_PEER: u16 = 1;
+const IFLA_VXLAN_LEARNING: u16 = 7;
+const IFLA_VXLAN_PORT: u16 = 15;
+const IFLA_VXLAN_UDP_ZERO_CSUM6_RX: u16 = 20;
+const IFLA_VXLAN_COLLECT_METADATA: u16 = 25;
 const IFLA_INET6_ADDR_GEN_MODE: u16 = 8;
 const IN6_ADDR_GEN_MODE_NONE: u8 = 1;
 const RTEXT_FILTER_SKIP_STATS: u32 = 8;
@@ -58,6 +62,8 @@ pub struct Link {
     pub peer_nsid: Option<i32>,
     /// How IPv6 link-local addresses are made: 1 is "not at all".
     pub addr_gen_mode: Option<u8>,
+    /// Of a VXLAN whose routes say where packets go (`external`): its UDP port.
+    pub external_vxlan: Option<u16>,
 }
 
 impl Link {
@@ -76,7 +82,12 @@ impl Link {
                 IFLA_MASTER => link.master = u32_of(value),
                 IFLA_LINK => link.peer_index = u32_of(value),
                 IFLA_LINK_NETNSID => link.peer_nsid = u32_of(value).map(u32::cast_signed),
-                IFLA_LINKINFO => link.kind = find(value, IFLA_INFO_KIND).map(text),
+                IFLA_LINKINFO => {
+                    link.kind = find(value, IFLA_INFO_KIND).map(text);
+                    if link.kind.as_deref() == Some(VXLAN_KIND) {
+                        link.external_vxlan = find(value, IFLA_INFO_DATA).and_then(external_vxlan);
+                    }
+                }
                 IFLA_AF_SPEC => {
                     link.addr_gen_mode = find(value, AF_INET6)
                         .and_then(|v6| find(v6, IFLA_INET6_ADDR_GEN_MODE))
@@ -93,6 +104,15 @@ impl Link {
     pub fn is_up(&self) -> bool {
         self.flags & UP != 0
     }
+}
+
+/// The kind of a VXLAN link.
+pub const VXLAN_KIND: &str = "vxlan";
+
+fn external_vxlan(data: &[u8]) -> Option<u16> {
+    let is_external = find(data, IFLA_VXLAN_COLLECT_METADATA).is_some_and(|value| value.first() == Some(&1));
+    let port = find(data, IFLA_VXLAN_PORT)?.try_into().map(u16::from_be_bytes).ok()?;
+    is_external.then_some(port)
 }
 
 /// One end of a veth pair to be made.
@@ -147,6 +167,26 @@ pub fn add_ifb(name: &str) -> Request {
         .body(&header(0, 0, 0))
         .text(IFLA_IFNAME, name)
         .nest(IFLA_LINKINFO, |r| r.text(IFLA_INFO_KIND, "ifb"))
+}
+
+/// Makes a VXLAN link whose routes say where packets go (`external`), down at first: it learns nothing and floods
+/// nothing. Outer IPv6 packets are taken without checksum too, as RFC 6935 allows: some senders' hardware makes none.
+#[must_use]
+pub fn add_vxlan(name: &str, port: u16, mac: Mac, mtu: u32) -> Request {
+    let flags = libc::NLM_F_CREATE | libc::NLM_F_EXCL;
+    Request::new(libc::RTM_NEWLINK, flags, format!("add vxlan {name} on UDP port {port}"))
+        .body(&header(0, 0, 0))
+        .text(IFLA_IFNAME, name)
+        .attr(IFLA_ADDRESS, &mac)
+        .u32(IFLA_MTU, mtu)
+        .nest(IFLA_LINKINFO, |r| {
+            r.text(IFLA_INFO_KIND, VXLAN_KIND).nest(IFLA_INFO_DATA, |r| {
+                r.u8(IFLA_VXLAN_COLLECT_METADATA, 1)
+                    .u8(IFLA_VXLAN_LEARNING, 0)
+                    .attr(IFLA_VXLAN_PORT, &port.to_be_bytes())
+                    .u8(IFLA_VXLAN_UDP_ZERO_CSUM6_RX, 1)
+            })
+        })
 }
 
 /// Sets a link up, by index.

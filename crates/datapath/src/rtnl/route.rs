@@ -6,7 +6,7 @@ use nix::libc;
 use overlane_core::cidr::Cidr;
 
 use super::number;
-use crate::netlink::{Message, Request, attrs, ip_of, u32_of};
+use crate::netlink::{Message, Request, attrs, ip_of, u16_of, u32_of};
 use crate::owned;
 
 const RTA_DST: u16 = 1;
@@ -17,6 +17,17 @@ const RTA_PREFSRC: u16 = 7;
 const RTA_MULTIPATH: u16 = 9;
 const RTA_TABLE: u16 = 15;
 const RTA_VIA: u16 = 18;
+const RTA_ENCAP_TYPE: u16 = 21;
+const RTA_ENCAP: u16 = 22;
+const LWTUNNEL_ENCAP_IP: u16 = 2;
+const LWTUNNEL_ENCAP_IP6: u16 = 4;
+/// The same numbers in both families: identifier, destination, source, flags.
+const LWTUNNEL_IP_ID: u16 = 1;
+const LWTUNNEL_IP_DST: u16 = 2;
+const LWTUNNEL_IP_SRC: u16 = 3;
+const LWTUNNEL_IP_FLAGS: u16 = 6;
+/// The outer UDP checksum is filled in.
+const TUNNEL_CSUM: u16 = 1;
 const RTN_UNICAST: u8 = 1;
 const RTN_LOCAL: u8 = 2;
 const RTN_UNREACHABLE: u8 = 7;
@@ -41,6 +52,19 @@ pub enum Hop {
         index: u32,
         /// The gateway is taken to be on the link whatever the routes say.
         onlink: bool,
+    },
+    /// Into a tunnel link, with the outer addresses (lightweight encapsulation).
+    Tunnel {
+        /// The tunnel link.
+        index: u32,
+        /// The far endpoint, as a neighbour on that link.
+        gateway: IpAddr,
+        /// The tunnel's identifier.
+        vni: u32,
+        /// The outer source.
+        from: IpAddr,
+        /// The outer destination.
+        to: IpAddr,
     },
     /// Answered with "unreachable".
     Unreachable,
@@ -79,6 +103,8 @@ impl Route {
         let hop = match (kind, route.gateway, route.oif) {
             (RTN_UNREACHABLE, ..) => Hop::Unreachable,
             _ if route.other || kind != RTN_UNICAST => Hop::Other,
+            (_, Some(gateway), Some(index)) if route.encap_type != 0 => route.tunnel(index, gateway),
+            _ if route.encap_type != 0 => Hop::Other,
             (_, Some(gateway), Some(index)) => Hop::Gateway { gateway, index, onlink: flags & RTNH_F_ONLINK != 0 },
             (_, None, Some(index)) => Hop::Link { index },
             _ => Hop::Other,
@@ -96,7 +122,7 @@ impl Route {
     fn put(&self, request: Request, scope: u8) -> Request {
         let (kind, flags) = match self.hop {
             Hop::Unreachable | Hop::Other => (RTN_UNREACHABLE, 0),
-            Hop::Gateway { onlink: true, .. } => (RTN_UNICAST, RTNH_F_ONLINK),
+            Hop::Gateway { onlink: true, .. } | Hop::Tunnel { .. } => (RTN_UNICAST, RTNH_F_ONLINK),
             Hop::Gateway { .. } | Hop::Link { .. } => (RTN_UNICAST, 0),
         };
         let family = number(self.destination.family());
@@ -107,11 +133,14 @@ impl Route {
             .u32(RTA_TABLE, self.table)
             .ip(RTA_DST, self.destination.network())
             .u32(RTA_PRIORITY, self.metric);
-        if let Hop::Gateway { gateway, .. } = self.hop {
+        if let Hop::Gateway { gateway, .. } | Hop::Tunnel { gateway, .. } = self.hop {
             request = request.ip(RTA_GATEWAY, gateway);
         }
-        if let Hop::Gateway { index, .. } | Hop::Link { index } = self.hop {
+        if let Hop::Gateway { index, .. } | Hop::Link { index } | Hop::Tunnel { index, .. } = self.hop {
             request = request.u32(RTA_OIF, index);
+        }
+        if let Hop::Tunnel { vni, from, to, .. } = self.hop {
+            request = encap(request, vni, from, to);
         }
         match self.prefsrc {
             Some(prefsrc) => request.ip(RTA_PREFSRC, prefsrc),
@@ -125,6 +154,9 @@ impl Route {
             Hop::Link { index } => format!("route {destination} dev #{index} table {table}"),
             Hop::Gateway { gateway, index, .. } => {
                 format!("route {destination} via {gateway} dev #{index} table {table}")
+            }
+            Hop::Tunnel { to, index, .. } => {
+                format!("route {destination} in the tunnel to {to} dev #{index} table {table}")
             }
             Hop::Unreachable | Hop::Other => format!("route unreachable {destination} table {table}"),
         }
@@ -165,6 +197,18 @@ impl Route {
     }
 }
 
+/// The outer header of packets of a route. Over IPv4 the outer checksum is left out, as RFC 7348 (section 5) has it;
+/// over IPv6 it is there (RFC 8200, section 8.1).
+fn encap(request: Request, vni: u32, from: IpAddr, to: IpAddr) -> Request {
+    let v6 = to.is_ipv6();
+    let kind = if v6 { LWTUNNEL_ENCAP_IP6 } else { LWTUNNEL_ENCAP_IP };
+    let request = request.attr(RTA_ENCAP_TYPE, &kind.to_ne_bytes());
+    request.nest(RTA_ENCAP, |r| {
+        let r = r.attr(LWTUNNEL_IP_ID, &u64::from(vni).to_be_bytes()).ip(LWTUNNEL_IP_DST, to).ip(LWTUNNEL_IP_SRC, from);
+        if v6 { r.attr(LWTUNNEL_IP_FLAGS, &TUNNEL_CSUM.to_be_bytes()) } else { r }
+    })
+}
+
 #[derive(Default)]
 struct Raw {
     table: u32,
@@ -173,7 +217,35 @@ struct Raw {
     oif: Option<u32>,
     prefsrc: Option<IpAddr>,
     metric: u32,
+    encap_type: u16,
+    encap: Encap,
     other: bool,
+}
+
+#[derive(Default)]
+struct Encap {
+    vni: Option<u32>,
+    from: Option<IpAddr>,
+    to: Option<IpAddr>,
+    flags: u16,
+}
+
+impl Encap {
+    fn read(value: &[u8]) -> Self {
+        let mut encap = Self::default();
+        for (attr, value) in attrs(value) {
+            match attr {
+                LWTUNNEL_IP_ID => {
+                    encap.vni = value.try_into().ok().map(u64::from_be_bytes).and_then(|id| id.try_into().ok());
+                }
+                LWTUNNEL_IP_DST => encap.to = ip_of(value),
+                LWTUNNEL_IP_SRC => encap.from = ip_of(value),
+                LWTUNNEL_IP_FLAGS => encap.flags = value.try_into().map(u16::from_be_bytes).unwrap_or_default(),
+                _ => {}
+            }
+        }
+        encap
+    }
 }
 
 impl Raw {
@@ -185,9 +257,24 @@ impl Raw {
             RTA_PREFSRC => self.prefsrc = ip_of(value),
             RTA_PRIORITY => self.metric = u32_of(value).unwrap_or(0),
             RTA_TABLE => self.table = u32_of(value).unwrap_or(self.table),
+            RTA_ENCAP_TYPE => self.encap_type = u16_of(value).unwrap_or(u16::MAX),
+            RTA_ENCAP => self.encap = Encap::read(value),
             RTA_MULTIPATH | RTA_VIA => self.other = true,
             _ => {}
         }
+    }
+}
+
+impl Raw {
+    /// A route into a tunnel as [`encap`] makes it; another's is something that we never make.
+    fn tunnel(&self, index: u32, gateway: IpAddr) -> Hop {
+        let Encap { vni: Some(vni), from: Some(from), to: Some(to), flags } = self.encap else { return Hop::Other };
+        let kind = if to.is_ipv6() { LWTUNNEL_ENCAP_IP6 } else { LWTUNNEL_ENCAP_IP };
+        let checksum = flags & TUNNEL_CSUM != 0;
+        if self.encap_type != kind || checksum != to.is_ipv6() {
+            return Hop::Other;
+        }
+        Hop::Tunnel { index, gateway, vni, from, to }
     }
 }
 

@@ -311,7 +311,13 @@ impl Node {
         let (plan, primary) = (self.plan(), self.primary());
         self.ns.run(|| {
             let table = self.table.apply(&plan, &primary).unwrap();
-            let routes = node::apply(&plan, &self.underlays, PodRoutes::LeftAlone).unwrap();
+            let mtu = self.underlays.values().map(|underlay| underlay.mtu).min().unwrap();
+            let tunnel = plan.tunnel.as_ref().map(|tunnel| {
+                let kept = node::keep_tunnel(tunnel, mtu - tunnel.overhead).unwrap();
+                assert_eq!(kept.failed, []);
+                kept.index
+            });
+            let routes = node::apply(&plan, &self.underlays, tunnel, PodRoutes::LeftAlone).unwrap();
             assert_eq!(routes.failed, []);
             (table, routes)
         })

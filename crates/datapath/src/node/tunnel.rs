@@ -1,0 +1,165 @@
+//! The tunnel's link, with its addresses and neighbours, made to agree with the plan.
+//!
+//! Routes say where its packets go, permanent neighbours what they bear inside: it learns nothing and floods nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use nix::errno::Errno;
+use overlane_core::plan::TunnelPlan;
+
+use crate::mac::Mac;
+use crate::netlink::{NetlinkError, Refused, Request, Socket};
+use crate::owned::{self, TUNNEL_LINK};
+use crate::pod::has_ipv6;
+use crate::rtnl::address::{self, LinkAddress};
+use crate::rtnl::link::{self, Link};
+use crate::rtnl::neighbour::{self, Neighbour};
+
+/// Why there is no tunnel.
+#[derive(Debug, thiserror::Error)]
+pub enum TunnelError {
+    /// A link of that name is somebody else's.
+    #[error("link {TUNNEL_LINK} is a {kind}, which is not ours to replace: rename or delete it", kind = kind.as_deref().unwrap_or("physical device"))]
+    NotOurs {
+        /// Its kind; none of hardware.
+        kind: Option<String>,
+    },
+    /// Another tunnel of this machine has the port.
+    #[error(
+        "UDP port {port} is another VXLAN's on this node: give the ClusterNetwork another vxlan.port, or end that one"
+    )]
+    PortTaken {
+        /// The port.
+        port: u16,
+    },
+    /// The kernel could not be read, or refused the link.
+    #[error(transparent)]
+    Netlink(#[from] NetlinkError),
+}
+
+/// What [`keep_tunnel`] did.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct KeptTunnel {
+    /// The link's index.
+    pub index: u32,
+    /// Addresses and neighbours written or removed, the link among them.
+    pub changes: usize,
+    /// What the kernel refused; the rest was done.
+    pub failed: Vec<Refused>,
+}
+
+/// Makes the tunnel's link agree with the plan, in the calling thread's namespace; `mtu` is the link's, in bytes. A
+/// second call changes nothing. What leads into the tunnel is the routes' business.
+///
+/// # Errors
+/// See [`TunnelError`].
+pub fn keep_tunnel(plan: &TunnelPlan, mtu: u32) -> Result<KeptTunnel, TunnelError> {
+    let mut socket = Socket::route()?;
+    let (found, made) = link(&mut socket, plan, mtu)?;
+    let mut requests = Vec::new();
+    if found.mac != Some(plan.mac) || found.mtu != mtu {
+        requests.push(link::set_mac_and_mtu(found.index, TUNNEL_LINK, plan.mac, mtu));
+    }
+    if found.addr_gen_mode.is_some_and(|mode| mode != 1) {
+        requests.push(link::set_identity(found.index, TUNNEL_LINK, None, has_ipv6()));
+    }
+    // Before it is up: neighbours of a link that is down go.
+    if !found.is_up() {
+        requests.push(link::set_up(found.index, TUNNEL_LINK));
+    }
+    let mut kept = KeptTunnel { index: found.index, changes: usize::from(made), failed: Vec::new() };
+    kept.apply(&mut socket, requests)?;
+    if kept.failed.iter().any(|refused| matches!(refused.errno, Errno::EADDRINUSE | Errno::EEXIST)) {
+        return Err(TunnelError::PortTaken { port: plan.vxlan.port });
+    }
+    let mut requests = addresses(&mut socket, found.index, plan)?;
+    requests.extend(neighbours(&mut socket, found.index, plan)?);
+    kept.apply(&mut socket, requests)?;
+    Ok(kept)
+}
+
+impl KeptTunnel {
+    fn apply(&mut self, socket: &mut Socket, requests: Vec<Request>) -> Result<(), NetlinkError> {
+        for answer in socket.batch(requests)? {
+            match answer {
+                Ok(()) => self.changes += 1,
+                Err(refused) => self.failed.push(refused),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The link as it is, and whether it was just made.
+fn link(socket: &mut Socket, plan: &TunnelPlan, mtu: u32) -> Result<(Link, bool), TunnelError> {
+    if let Some(found) = tunnel_link(socket)? {
+        if found.external_vxlan == Some(plan.vxlan.port) {
+            return Ok((found, false));
+        }
+        socket.request(link::delete(found.index, TUNNEL_LINK))?;
+    }
+    match socket.request(link::add_vxlan(TUNNEL_LINK, plan.vxlan.port, plan.mac, mtu)) {
+        Ok(_) => {}
+        Err(error) if error.errno() == Some(Errno::EEXIST) => {
+            return Err(TunnelError::PortTaken { port: plan.vxlan.port });
+        }
+        Err(error) => return Err(error.into()),
+    }
+    let made = link::found(socket.request(link::get(TUNNEL_LINK)))?;
+    let gone = || NetlinkError::Malformed { what: format!("link {TUNNEL_LINK}, just made, is not there").into() };
+    Ok((made.ok_or_else(gone)?, true))
+}
+
+/// The tunnel's link, if there is one; a link of its name and another kind is an error.
+fn tunnel_link(socket: &mut Socket) -> Result<Option<Link>, TunnelError> {
+    let found = link::found(socket.request(link::get(TUNNEL_LINK)))?;
+    match found {
+        Some(found) if !owned::is_tunnel(&found.name, found.kind.as_deref()) => {
+            Err(TunnelError::NotOurs { kind: found.kind })
+        }
+        other => Ok(other),
+    }
+}
+
+fn addresses(socket: &mut Socket, index: u32, plan: &TunnelPlan) -> Result<Vec<Request>, NetlinkError> {
+    let wanted: BTreeSet<IpAddr> = plan.addresses.values().copied().collect();
+    let listed = socket.dump(address::list())?;
+    let present: Vec<LinkAddress> =
+        listed.iter().filter_map(LinkAddress::read).filter(|found| found.index == index).collect();
+    let is_link_local = |address: &IpAddr| matches!(address, IpAddr::V6(ip) if ip.is_unicast_link_local());
+    let mut requests: Vec<Request> = present
+        .iter()
+        .filter(|found| !wanted.contains(&found.address) && !is_link_local(&found.address))
+        .map(|found| address::delete(index, TUNNEL_LINK, found))
+        .collect();
+    let missing = wanted.iter().filter(|address| !present.iter().any(|found| found.address == **address));
+    requests.extend(missing.map(|address| address::add_alone(index, TUNNEL_LINK, *address)));
+    Ok(requests)
+}
+
+fn neighbours(socket: &mut Socket, index: u32, plan: &TunnelPlan) -> Result<Vec<Request>, NetlinkError> {
+    let wanted: BTreeMap<IpAddr, Mac> = plan.peers.iter().map(|peer| (peer.address(), peer.mac)).collect();
+    let listed = socket.dump(neighbour::list(index))?;
+    let found = listed.iter().filter_map(Neighbour::read).filter(|n| n.index == index && n.is_permanent());
+    let present: BTreeMap<IpAddr, Option<Mac>> = found.map(|n| (n.address, n.mac)).collect();
+    let gone = present.keys().filter(|address| !wanted.contains_key(address));
+    let mut requests: Vec<Request> = gone.map(|address| neighbour::delete(index, TUNNEL_LINK, *address)).collect();
+    let missing = wanted.iter().filter(|(address, mac)| present.get(address) != Some(&Some(**mac)));
+    requests.extend(missing.map(|(address, mac)| neighbour::set_permanent(index, TUNNEL_LINK, *address, *mac)));
+    Ok(requests)
+}
+
+/// Deletes the tunnel's link, and with it its addresses, neighbours and routes. Whether there was one.
+///
+/// # Errors
+/// The kernel could not be read, or refused.
+pub fn end_tunnel() -> Result<bool, NetlinkError> {
+    let mut socket = Socket::route()?;
+    let found = link::found(socket.request(link::get(TUNNEL_LINK)))?;
+    let Some(found) = found.filter(|found| owned::is_tunnel(&found.name, found.kind.as_deref())) else {
+        return Ok(false);
+    };
+    socket.request(link::delete(found.index, TUNNEL_LINK))?;
+    Ok(true)
+}
