@@ -119,7 +119,7 @@ async fn collect(args: &SysdumpArgs, progress: &Progress) -> Result<Dump> {
         let place = place.map(|place| if place.is_empty() { namespace.as_str() } else { place });
         dump.add(format!("objects/{}.json", kind.to_lowercase()), list(&client, version, kind, place).await);
     }
-    dump.add("objects/pods.json", cleaned(&ours));
+    dump.add("objects/pods.json", Ok(cleaned(&ours)));
     dump.add("objects/masquerade.json", masquerade(&client).await);
     dump.add("events.json", events(&client, &namespace).await);
     let chosen = chosen(ours, &troubled, args.max_nodes);
@@ -169,10 +169,10 @@ fn closed(mut text: Vec<u8>) -> Vec<u8> {
     text
 }
 
-fn cleaned<T: serde::Serialize>(objects: &[T]) -> Result<Vec<u8>> {
-    let mut value = serde_json::to_value(objects)?;
-    value.as_array_mut().into_iter().flatten().for_each(clean);
-    Ok(serde_json::to_vec_pretty(&value)?)
+fn cleaned<T: serde::Serialize>(objects: &[T]) -> Vec<u8> {
+    let mut text = Vec::new();
+    objects.iter().for_each(|object| add_cleaned(&mut text, object));
+    closed(text)
 }
 
 /// Takes away what says nothing, and what might be secret.
@@ -207,7 +207,7 @@ async fn masquerade(client: &Client) -> Result<Vec<u8>> {
         .into_iter()
         .filter(|map| map.name_any().contains("ip-masq-agent") || map.labels().contains_key("overlane.io/config"))
         .collect();
-    cleaned(&ours)
+    Ok(cleaned(&ours))
 }
 
 /// Events about nodes, the network, and pods of ours.

@@ -99,7 +99,7 @@ impl Cluster {
         Ns::open(Path::new("/run/netns").join(format!("{}-{node}", self.name)), node)
     }
 
-    /// Addresses of the leases that an agent holds for interfaces of its own making, and in what state each is.
+    /// Addresses of the leases that an agent holds, and in what state each is; none while it does not answer.
     pub fn leases(&self, node: &str) -> BTreeMap<IpAddr, String> {
         let at = "127.0.0.1:9470".parse().expect("an address");
         let reply = http::ask(&self.node_ns(node), at, "GET", "/debug/state", None);

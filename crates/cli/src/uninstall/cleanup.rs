@@ -1,7 +1,7 @@
 //! The DaemonSet that cleans nodes up: the agents' own, with their program run once for that.
 
 use anyhow::{Context as _, Result};
-use k8s_openapi::api::apps::v1::DaemonSet;
+use k8s_openapi::api::apps::v1::{DaemonSet, DaemonSetSpec};
 use k8s_openapi::api::core::v1::Container;
 use overlane_install::values::Values;
 
@@ -30,9 +30,13 @@ pub fn forced(begun: &DaemonSet) -> Option<DaemonSet> {
         return None;
     }
     args.push(FORCE.to_owned());
+    Some(named(spec))
+}
+
+fn named(spec: DaemonSetSpec) -> DaemonSet {
     let mut set = DaemonSet { spec: Some(spec), ..DaemonSet::default() };
     set.metadata.name = Some(CLEANUP.to_owned());
-    Some(set)
+    set
 }
 
 /// Their program cleans up before a container that only waits.
@@ -74,9 +78,7 @@ fn made(agents: DaemonSet, force: bool) -> Option<DaemonSet> {
     };
     pod.init_containers = Some(vec![clean]);
     pod.containers = vec![wait];
-    let mut set = DaemonSet { spec: Some(spec), ..DaemonSet::default() };
-    set.metadata.name = Some(CLEANUP.to_owned());
-    Some(set)
+    Some(named(spec))
 }
 
 #[cfg(test)]

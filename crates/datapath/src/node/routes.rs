@@ -50,8 +50,7 @@ impl Applied {
 }
 
 /// Makes our routes agree with the plan, in the calling thread's namespace (`tunnel` is the index of the tunnel's link, if
-/// there is one): what is ours and not planned
-/// goes, what is planned and absent comes. A second call changes nothing.
+/// there is one): what is ours and not planned goes, what is planned and absent comes. A second call changes nothing.
 ///
 /// # Errors
 /// The kernel could not be read. What it refused to write is in the answer.

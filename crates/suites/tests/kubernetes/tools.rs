@@ -87,7 +87,7 @@ fn k_a_support_bundle_is_small_and_has_no_secrets() {
 fn l_kubectl_takes_manifests_and_the_plugin() {
     let cluster = cluster();
     for what in ["crds", "objects"] {
-        let printed = cluster.on("cp", &[exec::bin("overlane").to_str().unwrap(), "install", "--print", what]).must();
+        let printed = cluster.overlane_alone(&["install", "--print", what]).must();
         let words = ["kubectl", "apply", "--server-side", "--force-conflicts", "--dry-run=server", "-f", "-"];
         let applied = cluster.script(&words, printed.stdout.as_bytes()).must();
         assert!(applied.stdout.lines().count() >= 4, "{applied}");
@@ -132,9 +132,8 @@ fn l_the_chart_is_what_the_command_line_installs() {
         let path = file.to_str().unwrap();
         let words = ["helm", "template", "overlane", chart, "-n", "elsewhere", "--include-crds", "-f", path];
         let by_chart = objects(&cluster.on("cp", &words).must().stdout);
-        let overlane = exec::bin("overlane");
-        let words = [overlane.to_str().unwrap(), "install", "--print", "-n", "elsewhere", "-f", path];
-        let by_cli = objects(&cluster.on("cp", &words).must().stdout);
+        let words = ["install", "--print", "-n", "elsewhere", "-f", path];
+        let by_cli = objects(&cluster.overlane_alone(&words).must().stdout);
         std::fs::remove_file(&file).unwrap();
         assert_eq!(by_chart.len(), by_cli.len(), "{values}");
         for (one, other) in by_chart.iter().zip(&by_cli) {

@@ -62,9 +62,11 @@ fn to_tunnel(plan: &NodePlan) -> Chain {
 /// Outer packets for this node, wherever they come from: a pod may send to the port as well.
 fn vtep_in(tunnel: &TunnelPlan) -> Chain {
     let port = tunnel.vxlan.port;
-    let mut rules = vec![format!("udp dport != {port} return comment \"tunnel: other packets\"")];
-    // Without UDP the rule before does not match.
-    rules.insert(0, "meta l4proto != udp return comment \"tunnel: other packets\"".to_owned());
+    let mut rules = vec![
+        // The rule on the port matches no packet that is not UDP.
+        "meta l4proto != udp return comment \"tunnel: other packets\"".to_owned(),
+        format!("udp dport != {port} return comment \"tunnel: other packets\""),
+    ];
     for family in Family::ALL {
         let ip = protocol(family);
         for (more, set) in [("ether saddr . ", Set::Vtep(family)), ("", Set::VtepAnyMac(family))] {
