@@ -250,7 +250,6 @@ cgroupDriver: cgroupfs
 cgroupsPerQOS: false
 enforceNodeAllocatable: []
 failSwapOn: false
-localStorageCapacityIsolation: false
 containerRuntimeEndpoint: unix:///run/containerd/containerd.sock
 volumePluginDir: /var/lib/kubelet/plugins
 staticPodPath: /etc/kubernetes/manifests

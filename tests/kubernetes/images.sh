@@ -60,18 +60,21 @@ for applet in $("$root/bin/busybox" --list); do
   [ -e "$root/bin/$applet" ] || ln -s busybox "$root/bin/$applet"
 done
 # busybox's shell would run its own nc, and the specs know OpenBSD's flags only.
-rm -f "$root"/bin/{sh,nc,nslookup}
+# Its wget is linked statically and falls over the C library's name lookup now and then.
+rm -f "$root"/bin/{sh,nc,nslookup,wget}
 with_libraries "$root" dash bin/dash
 ln -s dash "$root/bin/sh"
 with_libraries "$root" bash bin/bash
 with_libraries "$root" nc.openbsd bin/nc
-for program in curl dig nslookup getent; do with_libraries "$root" "$program" "usr/bin/$program"; done
+for program in curl wget dig nslookup getent; do with_libraries "$root" "$program" "usr/bin/$program"; done
 # What getent and curl load when they look a name up.
 for library in libnss_dns.so.2 libnss_files.so.2 libresolv.so.2; do
   found=$(ldconfig -p | awk -v l="$library" '$1 == l {print $NF; exit}')
   [ -z "$found" ] || { mkdir -p "$root$(dirname "$found")"; cp -L "$found" "$root$found"; }
 done
 echo 'hosts: files dns' >"$root/etc/nsswitch.conf"
+# The specs count on one try, as busybox's has it.
+echo 'tries = 1' >"$root/etc/wgetrc"
 printf 'root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n' >"$root/etc/passwd"
 printf 'root:x:0:\nnogroup:x:65534:\n' >"$root/etc/group"
 e2e=registry.k8s.io/e2e-test-images
