@@ -7,7 +7,7 @@ use std::time::Duration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Client};
-use overlane_api::convert::mac_text;
+use overlane_api::convert::{mac_text, routing_words};
 use overlane_api::crd::{NodeState, NodeStateSpec};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -86,6 +86,7 @@ async fn write(api: &Api<NodeState>, name: &str, present: bool, spec: NodeStateS
             "bootID": spec.boot_id,
             "heldBlocks": spec.held_blocks,
             "underlayMAC": spec.underlay_mac,
+            "routing": spec.routing,
             "agentVersion": spec.agent_version,
             "conditions": spec.conditions,
         }});
@@ -117,6 +118,7 @@ fn wanted(node: &Node) -> Option<NodeStateSpec> {
         boot_id: node.boot_id.clone(),
         held_blocks: held.into_iter().collect(),
         underlay_mac: status.underlay_mac.as_ref().map(mac_text).unwrap_or_default(),
+        routing: status.routing.as_ref().map(routing_words),
         agent_version: env!("CARGO_PKG_VERSION").to_owned(),
         conditions: vec![ready, degraded],
     })

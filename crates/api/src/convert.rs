@@ -1,10 +1,10 @@
 //! From the words of custom resources and ConfigMaps to `core`'s types. Nothing is judged here that `core` judges.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{AddrParseError, IpAddr};
 
 use overlane_core::cidr::{Cidr, CidrError};
-use overlane_core::cluster::{ClusterSpec, NodeCidrs, Outbound, Routing, Vxlan};
+use overlane_core::cluster::{Carrier, ClusterSpec, NodeCidrs, Outbound, Routing, RoutingState, Vxlan};
 use overlane_core::family::Family;
 use overlane_core::ipam::Block;
 use overlane_core::masq::MasqFragment;
@@ -88,11 +88,7 @@ pub fn cluster_spec(spec: &crd::ClusterNetworkSpec) -> ClusterSpec {
         node_mask_v4: spec.node_mask_size.ipv4,
         node_mask_v6: spec.node_mask_size.ipv6,
         max_pods: spec.max_pods,
-        routing: match spec.routing {
-            crd::Routing::Native => Routing::Native,
-            crd::Routing::Vxlan => Routing::Vxlan,
-            crd::Routing::Auto => Routing::Auto,
-        },
+        routing: core_routing(spec.routing),
         vxlan: Vxlan { port: spec.vxlan.port, vni: spec.vxlan.vni },
         node_cidrs: match spec.node_cidrs {
             crd::NodeCidrs::Allocate => NodeCidrs::Allocate,
@@ -116,6 +112,46 @@ pub const fn routing(routing: Routing) -> crd::Routing {
         Routing::Vxlan => crd::Routing::Vxlan,
         Routing::Auto => crd::Routing::Auto,
     }
+}
+
+const fn core_routing(routing: crd::Routing) -> Routing {
+    match routing {
+        crd::Routing::Native => Routing::Native,
+        crd::Routing::Vxlan => Routing::Vxlan,
+        crd::Routing::Auto => Routing::Auto,
+    }
+}
+
+/// What pod packets are taken in, from the words of the custom resource.
+#[must_use]
+pub fn carriers(carriers: &[crd::Carrier]) -> BTreeSet<Carrier> {
+    let one = |carrier: &crd::Carrier| match carrier {
+        crd::Carrier::Native => Carrier::Native,
+        crd::Carrier::Vxlan => Carrier::Vxlan,
+    };
+    carriers.iter().map(one).collect()
+}
+
+/// The same in the words of the custom resource.
+#[must_use]
+pub fn carrier_words(carriers: &BTreeSet<Carrier>) -> Vec<crd::Carrier> {
+    let word = |carrier: &Carrier| match carrier {
+        Carrier::Native => crd::Carrier::Native,
+        Carrier::Vxlan => crd::Carrier::Vxlan,
+    };
+    carriers.iter().map(word).collect()
+}
+
+/// What a node says of its routing.
+#[must_use]
+pub fn routing_state(state: &crd::RoutingState) -> RoutingState {
+    RoutingState { sends: core_routing(state.sends), accepts: carriers(&state.accepts) }
+}
+
+/// The same in the words of the custom resource.
+#[must_use]
+pub fn routing_words(state: &RoutingState) -> crd::RoutingState {
+    crd::RoutingState { sends: routing(state.sends), accepts: carrier_words(&state.accepts) }
 }
 
 /// The blocks that a NodeNetworkConfig gives, in its order. Entries beside each other that differ in family go

@@ -115,6 +115,26 @@ pub enum Routing {
     Auto,
 }
 
+/// What pod packets cross nodes in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Carrier {
+    /// Nothing: they are bare.
+    Native,
+    /// VXLAN.
+    Vxlan,
+}
+
+/// How pod packets cross nodes at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct RoutingState {
+    /// How they are sent.
+    pub sends: Routing,
+    /// In what they are taken: what is sent, and more while that changes.
+    pub accepts: Vec<Carrier>,
+}
+
 /// The numbers of a VXLAN. Nodes drop what comes with others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
@@ -165,11 +185,13 @@ pub struct ClusterNetworkStatus {
     /// The generation that the conditions speak of.
     pub observed_generation: i64,
     /// `Ready`: the plan is valid and blocks are left. `BlocksExhausted`: they are not. `ForeignAllocator`: somebody
-    /// else writes `node.spec.podCIDRs`.
+    /// else writes `node.spec.podCIDRs`. `RoutingChanging`: nodes go from one routing to another.
     pub conditions: Vec<Condition>,
     /// The spec that is in force: the last one that was neither invalid nor refused. Agents follow it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub applied: Option<ClusterNetworkSpec>,
+    /// In what nodes take pod packets: what `applied.routing` sends, and more while that changes.
+    pub accepts: Vec<Carrier>,
 }
 
 /// A node's claim to a block. Named after the block, so that the API server refuses a second claim.
@@ -312,6 +334,9 @@ pub struct NodeStateSpec {
     /// MAC address of the node's primary interface.
     #[serde(rename = "underlayMAC", skip_serializing_if = "String::is_empty")]
     pub underlay_mac: String,
+    /// How pod packets cross nodes as far as this one is concerned.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub routing: Option<RoutingState>,
     /// Version of the agent.
     pub agent_version: String,
     /// `Ready`: an ADD would be served. `Degraded`: it would, but something is wrong.

@@ -3,10 +3,12 @@
 //! A spec that breaks a rule, or that would leave nodes' blocks outside its pod CIDRs, does not come in force; the last
 //! one that did goes on. It is kept in the object's status, so that a restart does not lose it.
 
+use std::collections::BTreeSet;
+
 use overlane_api::convert;
-use overlane_api::crd::{CLUSTER_NETWORK, ClusterNetwork, ClusterNetworkSpec};
-use overlane_core::blocks::{Allocator, admit};
-use overlane_core::cluster::{ClusterPlan, Finding, validate};
+use overlane_api::crd::{CLUSTER_NETWORK, Carrier, ClusterNetwork, ClusterNetworkSpec};
+use overlane_core::blocks::{Allocator, StateView, admit};
+use overlane_core::cluster::{ClusterPlan, Finding, RoutingState, Step, validate};
 
 /// What was found out about the spec.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +27,9 @@ pub struct Gate {
     object: Option<ClusterNetwork>,
     judgement: Option<Judgement>,
     in_force: Option<(ClusterNetworkSpec, ClusterPlan)>,
+    routing: Option<RoutingState>,
+    /// Nodes that a change of routing waits for.
+    behind: BTreeSet<String>,
     stale: bool,
     /// Whether it was said that there is none.
     told: bool,
@@ -37,7 +42,9 @@ impl Gate {
             tracing::warn!(name = ?object.metadata.name, "a ClusterNetwork that is not named `{CLUSTER_NETWORK}` is ignored");
             return;
         }
-        let applied = |object: &ClusterNetwork| object.status.as_ref().and_then(|status| status.applied.clone());
+        let applied = |object: &ClusterNetwork| {
+            object.status.as_ref().and_then(|status| Some((status.applied.clone()?, status.accepts.clone())))
+        };
         let same = self.object.as_ref().is_some_and(|old| {
             old.spec == object.spec && old.metadata.uid == object.metadata.uid && applied(old) == applied(&object)
         });
@@ -92,12 +99,18 @@ impl Gate {
             return false;
         }
         self.stale = false;
-        let (judgement, plan) = match judge(&object.spec, alloc) {
-            Ok(plan) => (Judgement::InForce, Some((object.spec.clone(), plan))),
-            Err(judgement) => (judgement, None),
-        };
         let applied = object.status.as_ref().and_then(|status| status.applied.as_ref());
         let kept = applied.filter(|_| self.in_force.is_none() || !leads);
+        if let Some(spec) = kept {
+            self.routing = object.status.as_ref().map(|status| said(spec, &status.accepts));
+        }
+        let (judgement, plan) = match judge(&object.spec, alloc) {
+            Ok(plan) => {
+                let routing = self.routing.get_or_insert_with(|| RoutingState::settled(plan.routing()));
+                (Judgement::InForce, with_routing(&object.spec, routing))
+            }
+            Err(judgement) => (judgement, None),
+        };
         let plan = plan.or_else(|| kept.and_then(|spec| Some((spec.clone(), judge(spec, alloc).ok()?))));
         if self.judgement.as_ref() != Some(&judgement) {
             tell(&judgement);
@@ -108,6 +121,55 @@ impl Gate {
         self.in_force = Some(plan);
         changed
     }
+
+    /// Goes on with a change of routing: of the leader, where every node does what is in force. Gives whether another
+    /// plan came in force.
+    pub fn step<'a>(&mut self, nodes: impl IntoIterator<Item = &'a StateView>) -> bool {
+        let (Some(object), Some(Judgement::InForce), Some(routing)) = (&self.object, &self.judgement, &self.routing)
+        else {
+            return false;
+        };
+        let wanted = convert::cluster_spec(&object.spec).routing;
+        let says = nodes.into_iter().map(|state| (state.node.as_str(), state.routing.as_ref()));
+        self.behind.clear();
+        match routing.step(wanted, says) {
+            Step::Settled => false,
+            Step::Wait(behind) => {
+                self.behind = behind;
+                false
+            }
+            Step::Go(next) => {
+                tracing::info!(sends = ?next.sends, accepts = ?next.accepts, "the nodes' routing");
+                let plan = with_routing(&object.spec, &next);
+                self.routing = Some(next);
+                self.in_force = plan.or_else(|| self.in_force.take());
+                true
+            }
+        }
+    }
+
+    /// How pod packets cross nodes, by what is in force.
+    pub const fn routing(&self) -> Option<&RoutingState> {
+        self.routing.as_ref()
+    }
+
+    /// Nodes that a change of routing waits for.
+    pub const fn behind(&self) -> &BTreeSet<String> {
+        &self.behind
+    }
+}
+
+/// What a status says of the routing; one of an older version says less.
+fn said(applied: &ClusterNetworkSpec, accepts: &[Carrier]) -> RoutingState {
+    let sends = convert::cluster_spec(applied).routing;
+    RoutingState { sends, accepts: convert::carriers(accepts).union(&sends.carriers()).copied().collect() }
+}
+
+/// The spec as far as it is in force, and its plan: a routing comes in force step by step.
+fn with_routing(asked: &ClusterNetworkSpec, routing: &RoutingState) -> Option<(ClusterNetworkSpec, ClusterPlan)> {
+    let spec = ClusterNetworkSpec { routing: convert::routing(routing.sends), ..asked.clone() };
+    let plan = validate(&convert::cluster_spec(&spec)).ok()?;
+    Some((spec, plan))
 }
 
 fn judge(spec: &ClusterNetworkSpec, alloc: &Allocator) -> Result<ClusterPlan, Judgement> {

@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
-use overlane_api::crd::{ClusterNetwork, ClusterNetworkStatus};
+use overlane_api::convert;
+use overlane_api::crd::{self, ClusterNetworkStatus};
 use overlane_core::blocks::{PoolUse, Trouble};
+use overlane_core::cluster::RoutingState;
 
 use crate::cluster::{Gate, Judgement};
 use crate::objects;
@@ -45,7 +47,9 @@ pub fn report(gate: &Gate, troubles: &BTreeMap<String, Trouble>, usage: &[PoolUs
         }
         None => ("ForeignAllocator", false, "NoneSeen", "nobody else writes spec.podCIDRs".to_owned()),
     });
-    let bad = |kind: &str, status: bool| (kind == "Ready") != status;
+    wanted.extend(changing(gate));
+    // That the routing changes is nobody's fault.
+    let bad = |kind: &str, status: bool| kind != "RoutingChanging" && (kind == "Ready") != status;
     let mut warnings = Vec::new();
     let mut conditions = Vec::new();
     for (kind, status, reason, message) in wanted {
@@ -64,7 +68,9 @@ pub fn report(gate: &Gate, troubles: &BTreeMap<String, Trouble>, usage: &[PoolUs
     }
     let others = before.conditions.iter().filter(|old| conditions.iter().all(|new| new.type_ != old.type_));
     let conditions: Vec<Condition> = conditions.iter().chain(others).cloned().collect();
-    let status = ClusterNetworkStatus { observed_generation: generation, conditions, applied: gate.applied().cloned() };
+    let accepts = gate.routing().map(|routing| convert::carrier_words(&routing.accepts)).unwrap_or_default();
+    let applied = gate.applied().cloned();
+    let status = ClusterNetworkStatus { observed_generation: generation, conditions, applied, accepts };
     let urgent = without_words(&status) != without_words(&before);
     (status != before).then_some(Report { status, warnings, urgent })
 }
@@ -75,11 +81,6 @@ fn without_words(status: &ClusterNetworkStatus) -> ClusterNetworkStatus {
     let counts = |condition: &&mut Condition| condition.reason != "Invalid" && condition.reason != "Refused";
     bare.conditions.iter_mut().filter(counts).for_each(|condition| condition.message.clear());
     bare
-}
-
-/// What the object is known to be after the status was written.
-pub fn with_status(object: &ClusterNetwork, status: ClusterNetworkStatus) -> ClusterNetwork {
-    ClusterNetwork { status: Some(status), ..object.clone() }
 }
 
 type Wanted = (&'static str, bool, &'static str, String);
@@ -100,6 +101,33 @@ fn ready(judgement: &Judgement, gate: &Gate, exhausted: Option<&str>) -> Wanted 
     }
 }
 
+/// Where the cluster is on its way from one routing to another.
+fn changing(gate: &Gate) -> Option<Wanted> {
+    let (asked, routing) = (gate.object()?.spec.routing, gate.routing()?);
+    let words = |routing: crd::Routing| format!("{routing:?}").to_lowercase();
+    let sends = convert::routing(routing.sends);
+    if sends == asked && *routing == RoutingState::settled(routing.sends) {
+        return Some((
+            "RoutingChanging",
+            false,
+            "Settled",
+            format!("all nodes send and take as {} says", words(sends)),
+        ));
+    }
+    let to = if sends == asked {
+        format!(
+            "all nodes are to send as {} says; what they sent before they take until the last one does",
+            words(sends)
+        )
+    } else {
+        format!("on the way from {} to {}", words(sends), words(asked))
+    };
+    let behind = listed(gate.behind().iter().map(String::as_str));
+    let waits = behind.map(|nodes| format!("; waiting for {nodes}")).unwrap_or_default();
+    let reason = if waits.is_empty() { "InSteps" } else { "WaitingForNodes" };
+    Some(("RoutingChanging", true, reason, format!("{to}{waits}")))
+}
+
 fn exhausted(troubles: &BTreeMap<String, Trouble>, usage: &[PoolUse]) -> Option<String> {
     let nodes = named(troubles, |trouble| matches!(trouble, Trouble::NoBlockAvailable { .. }))?;
     let pools: Vec<String> = usage
@@ -115,8 +143,12 @@ fn exhausted(troubles: &BTreeMap<String, Trouble>, usage: &[PoolUse]) -> Option<
 }
 
 fn named(troubles: &BTreeMap<String, Trouble>, which: impl Fn(&Trouble) -> bool) -> Option<String> {
-    let nodes: Vec<&str> =
-        troubles.iter().filter(|(_, trouble)| which(trouble)).map(|(name, _)| name.as_str()).collect();
+    listed(troubles.iter().filter(|(_, trouble)| which(trouble)).map(|(name, _)| name.as_str()))
+}
+
+/// The first few names and how many more there are; `None` where there are none.
+fn listed<'a>(names: impl Iterator<Item = &'a str>) -> Option<String> {
+    let nodes: Vec<&str> = names.collect();
     let (first, rest) = nodes.split_at_checked(NAMED).unwrap_or((&nodes, &[]));
     let more = if rest.is_empty() { String::new() } else { format!(" and {} more", rest.len()) };
     (!nodes.is_empty()).then(|| format!("{}{more}", first.join(", ")))

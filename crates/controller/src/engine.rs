@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client};
-use overlane_api::crd::{CLUSTER_NETWORK, ClusterNetwork, ClusterNetworkStatus};
+use overlane_api::crd::{CLUSTER_NETWORK, ClusterNetwork};
 use overlane_core::blocks::{Action, Settings, Trouble, World};
 use overlane_core::cidr::Cidr;
 use serde_json::json;
@@ -57,7 +57,7 @@ pub struct Engine {
     /// Of each job, its node and the blocks that are reserved for it.
     under_way: HashMap<Id, (String, Vec<Cidr>)>,
     /// The write of the ClusterNetwork's status, if one is under way.
-    report: JoinSet<Option<ClusterNetworkStatus>>,
+    report: JoinSet<Option<ClusterNetwork>>,
     /// When it was last written, how often it has failed since, and when it may be tried again.
     told_ms: u64,
     tell_failures: u32,
@@ -257,6 +257,10 @@ impl Engine {
             (self.tell_failures, self.tell_at_ms) = (0, 0);
             self.wake_waiting();
         }
+        if due && self.leads && self.gate.step(self.world.speaking()) {
+            self.world.set_plan(self.gate.plan().cloned());
+            (self.tell_failures, self.tell_at_ms) = (0, 0);
+        }
         if due {
             self.report_ms = now;
             self.show();
@@ -377,34 +381,45 @@ impl Engine {
         }
         let Some(object) = self.gate.object() else { return };
         let uid = object.metadata.uid.clone().unwrap_or_default();
+        // What a leader of a moment ago still has under way must not take a step of the routing back.
+        let version = object.metadata.resource_version.clone();
         let (client, events, metrics) = (self.client.clone(), self.events.clone(), self.metrics.clone());
         self.report.spawn(async move {
             let api: Api<ClusterNetwork> = Api::all(client);
             // A list in a merge patch replaces the list, and a field that is left out is left alone.
-            let patch = json!({ "metadata": { "uid": uid }, "status": report.status });
+            let patch = json!({ "metadata": { "uid": uid, "resourceVersion": version }, "status": report.status });
             metrics.write("patch-clusternetwork-status");
             let patched = api.patch_status(CLUSTER_NETWORK, &PatchParams::default(), &Patch::Merge(patch)).await;
-            if let Err(error) = patched {
-                tracing::warn!(%error, "the ClusterNetwork's status could not be written");
-                return None;
-            }
+            let written = match patched {
+                Ok(written) => written,
+                Err(kube::Error::Api(status)) if status.code == 409 => {
+                    tracing::debug!("the ClusterNetwork has changed; its status is written anew");
+                    return None;
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "the ClusterNetwork's status could not be written");
+                    return None;
+                }
+            };
             for (reason, message) in &report.warnings {
                 tracing::warn!(reason, "{message}");
                 events.warn(Subject::cluster(CLUSTER_NETWORK, &uid), reason, message).await;
             }
-            Some(report.status)
+            Some(written)
         });
     }
 
-    fn reported(&mut self, status: Result<Option<ClusterNetworkStatus>, JoinError>) {
+    fn reported(&mut self, written: Result<Option<ClusterNetwork>, JoinError>) {
         let now = now_ms();
-        let (Ok(Some(status)), Some(object)) = (status, self.gate.object()) else {
+        let Ok(Some(written)) = written else {
             let pause = REPORT_MS.checked_shl(self.tell_failures).unwrap_or(STATUS_PAUSE_MS).min(STATUS_PAUSE_MS);
             self.tell_failures = (self.tell_failures + 1).min(16);
             self.tell_at_ms = now.saturating_add(pause);
             return;
         };
         (self.told_ms, self.tell_failures) = (now, 0);
-        self.gate.upsert(cluster_status::with_status(object, status));
+        if self.gate.object().is_some() {
+            self.gate.upsert(written);
+        }
     }
 }

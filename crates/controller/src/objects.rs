@@ -3,6 +3,7 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta, Time};
 use k8s_openapi::jiff::Timestamp;
+use overlane_api::convert;
 use overlane_api::crd::{Machine, NetworkContainer, NodeBlock, NodeNetworkConfig, NodeState, block_name};
 use overlane_core::blocks::{Claim, ConfigView, Container, Content, MachineId, StateView};
 use overlane_core::cidr::Cidr;
@@ -127,6 +128,7 @@ pub fn state(object: &NodeState) -> StateView {
         held: object.spec.held_blocks.iter().filter_map(|text| text.parse().ok()).collect(),
         mac: object.spec.underlay_mac.clone(),
         ready: object.spec.conditions.iter().any(is_ready),
+        routing: object.spec.routing.as_ref().map(convert::routing_state),
         obsolete_since_ms: None,
     }
 }

@@ -4,8 +4,11 @@
 //! once. The rules live in `rules` and `ranges`, each with its number's
 //! source.
 
+mod change;
 mod ranges;
 mod rules;
+
+pub use change::{Carrier, RoutingState, Step};
 
 use crate::cidr::Cidr;
 use crate::family::Family;

@@ -9,13 +9,13 @@ mod note;
 mod tunnel;
 
 pub use note::Note;
-pub use tunnel::{Carrier, TunnelPeer, TunnelPlan, TunnelSender, vtep_mac};
+pub use tunnel::{TunnelPeer, TunnelPlan, TunnelSender, vtep_mac};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use crate::cidr::Cidr;
-use crate::cluster::{Routing, Vxlan};
+use crate::cluster::{Carrier, Routing, Vxlan};
 use crate::family::Family;
 use crate::masq::MasqConfig;
 use crate::ports::{PortMapping, Protocol};

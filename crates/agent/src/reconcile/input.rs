@@ -81,7 +81,7 @@ pub fn node_input(
     NodeInput {
         pod_cidrs: cluster.pod_cidrs().collect(),
         routing: cluster.routing(),
-        accept: BTreeSet::new(),
+        accept: view.accepts.clone(),
         vxlan: cluster.vxlan(),
         node_ips: node_ips.clone(),
         own_blocks: own_blocks(view, Some(cluster), leases).into_iter().collect(),

@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
+use overlane_core::cluster::RoutingState;
 use overlane_core::family::Family;
 use overlane_datapath::events::Event;
 use overlane_datapath::node::{Segment, Underlay};
@@ -66,6 +67,8 @@ pub struct Reconciler {
     store_fault: Option<String>,
     /// The routes, but for pods', as the last pass left them; `None` before the first.
     routes: Option<BTreeSet<Route>>,
+    /// How pod packets cross nodes, as the last pass that all went well of made it.
+    routing: Option<RoutingState>,
     runtime_side: RuntimeSide,
     audited: Option<Instant>,
     audit_at: Instant,
@@ -88,6 +91,7 @@ impl Reconciler {
             cut: BTreeMap::new(),
             store_fault,
             routes: None,
+            routing: None,
             runtime_side: RuntimeSide::default(),
             audited: None,
             audit_at,

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::slice::from_ref;
 
-use overlane_core::cluster::ClusterPlan;
+use overlane_core::cluster::{ClusterPlan, RoutingState};
 use overlane_core::family::Family;
 use overlane_core::ipam::{Lease, LeaseKind, LeaseState};
 use overlane_core::plan::{Mac, NodePlan, Note, plan};
@@ -68,6 +68,7 @@ impl Reconciler {
             problems: outcome.problems,
             segment: self.segment,
             underlay_mac: self.mac(),
+            routing: self.routing.clone(),
             held,
         });
         // A configuration without its plugin would make the node look ready, and fail every pod.
@@ -128,6 +129,10 @@ impl Reconciler {
         let tunnel_missing = plan.tunnel.is_some() && tunnel.is_none();
         // An audit must know which pods are to stay off the network.
         node.gate.set(env, self.closed(view, &blocks, written, tunnel_missing));
+        if !outcome.again {
+            let accepts = view.accepts.union(&cluster.routing().carriers()).copied().collect();
+            self.routing = Some(RoutingState { sends: cluster.routing(), accepts });
+        }
         if audit && written {
             audit::run(&node, outcome_failed(outcome));
         }

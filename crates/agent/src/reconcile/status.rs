@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use overlane_core::cidr::Cidr;
+use overlane_core::cluster::RoutingState;
 use overlane_core::plan::Mac;
 use overlane_datapath::node::Segment;
 
@@ -67,6 +68,8 @@ pub struct Status {
     pub segment: Segment,
     /// MAC of the primary interface.
     pub underlay_mac: Option<Mac>,
+    /// How pod packets cross nodes as the kernel has it; `None` while it never had it whole.
+    pub routing: Option<RoutingState>,
     /// Blocks that are this node's, or that its pods hold addresses of.
     pub held: BTreeSet<Cidr>,
 }

@@ -8,8 +8,8 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use anyhow::Context as _;
-use overlane_api::convert::{mac, mac_text};
-use overlane_api::crd::ClusterNetworkSpec;
+use overlane_api::convert::{carrier_words, carriers, mac, mac_text};
+use overlane_api::crd::{Carrier, ClusterNetworkSpec};
 use overlane_core::family::Family;
 use overlane_core::ipam::Block;
 use serde::{Deserialize, Serialize};
@@ -29,6 +29,8 @@ struct Cached {
     boot_id: String,
     #[serde(default)]
     cluster: Option<ClusterNetworkSpec>,
+    #[serde(default)]
+    accepts: Vec<Carrier>,
     #[serde(default)]
     node: Option<NodeFacts>,
     #[serde(default)]
@@ -70,6 +72,7 @@ pub fn encode(fold: &Fold, boot_id: &str) -> anyhow::Result<Vec<u8>> {
         format: FORMAT,
         boot_id: boot_id.to_owned(),
         cluster: fold.cluster.clone(),
+        accepts: carrier_words(&fold.accepts),
         node: fold.node.clone(),
         known: fold.known.iter().map(ToString::to_string).collect(),
         told_ips: fold.told_ips.values().copied().collect(),
@@ -122,7 +125,7 @@ pub fn load(dir: &Path, boot_id: &str, fold: &mut Fold) -> anyhow::Result<bool> 
         return Ok(false);
     }
     if let Some(spec) = cached.cluster {
-        fold.put_in_force(spec);
+        fold.put_in_force(spec, carriers(&cached.accepts));
     }
     fold.node = cached.node;
     fold.known = cached.known.iter().filter_map(|text| text.parse().ok()).collect();

@@ -10,7 +10,7 @@ use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 use overlane_api::crd::{
     CLUSTER_NETWORK, ClusterNetwork, ClusterNetworkSpec, NAMESPACE, NodeBlock, NodeNetworkConfig, NodeState,
-    NodeStateSpec, all_crds,
+    NodeStateSpec, RoutingState, all_crds,
 };
 use overlane_apiserver::ApiServer;
 use overlane_controller::config::Config;
@@ -163,6 +163,7 @@ impl Cluster {
             boot_id: boot.to_owned(),
             held_blocks: held.to_vec(),
             underlay_mac: "02:00:00:00:00:07".to_owned(),
+            routing: None,
             agent_version: "test".to_owned(),
             conditions: vec![ready],
         };
@@ -173,6 +174,13 @@ impl Cluster {
         } else {
             api.create(&PostParams::default(), &NodeState::new(name, spec)).await.unwrap();
         }
+    }
+
+    /// What an agent says of how its packets go.
+    pub async fn say_routing(&self, name: &str, routing: RoutingState) {
+        let api: Api<NodeState> = Api::all(self.client.clone());
+        let patch = Patch::Merge(json!({ "spec": { "routing": routing } }));
+        api.patch(name, &PatchParams::default(), &patch).await.unwrap();
     }
 
     pub async fn blocks(&self) -> BTreeMap<String, NodeBlock> {

@@ -18,4 +18,5 @@ mod leader;
 mod network;
 mod program;
 mod restore;
+mod routing;
 mod several;

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use crate::cidr::Cidr;
+use crate::cluster::RoutingState;
 
 /// What tells one machine from another under the same Node name.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -110,6 +111,8 @@ pub struct StateView {
     pub mac: String,
     /// Whether an ADD would be served.
     pub ready: bool,
+    /// How pod packets cross nodes as far as this one is concerned; `None` where its agent does not say.
+    pub routing: Option<RoutingState>,
     /// Since when it speaks of a machine that is gone; kept by [`super::World`].
     pub obsolete_since_ms: Option<u64>,
 }

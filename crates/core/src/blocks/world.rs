@@ -73,6 +73,11 @@ impl World {
         &self.states
     }
 
+    /// What agents say of machines that are there.
+    pub fn speaking(&self) -> impl Iterator<Item = &StateView> {
+        self.states.values().map(|state| &**state).filter(|state| state.obsolete_since_ms.is_none())
+    }
+
     /// What is announced, by node.
     #[must_use]
     pub const fn configs(&self) -> &BTreeMap<String, Box<ConfigView>> {

@@ -4,13 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use super::conflict::disputed;
-use super::tunnel::{self, Carrier};
+use super::tunnel;
 use super::{
     EndpointSpec, MasqConfig, MasqPlan, NodeInput, NodeMember, NodePlan, Note, Peer, PeerMember, PodMember, PortMember,
     RouteAction, RouteSpec,
 };
 use crate::cidr::{Cidr, outermost};
-use crate::cluster::Routing;
+use crate::cluster::{Carrier, Routing};
 
 /// Destinations on the segment itself, by family: whether they are masqueraded is a setting of its own.
 const LINK_LOCAL_V4: &str = "169.254.0.0/16";

@@ -5,21 +5,12 @@
 //! no pod gets: so the answers come back in the tunnel. The pod's node makes the node's address of it again.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use super::{Mac, NodeInput, Peer};
 use crate::cidr::Cidr;
-use crate::cluster::{Routing, Vxlan};
+use crate::cluster::{Carrier, Vxlan};
 use crate::family::Family;
-
-/// What pod packets cross nodes in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Carrier {
-    /// Nothing: they are bare.
-    Native,
-    /// VXLAN.
-    Vxlan,
-}
 
 /// Bytes that VXLAN adds before an inner IP packet: outer IP, UDP, VXLAN, inner Ethernet (RFC 7348, section 5).
 const OVERHEAD_V4: u32 = 20 + 8 + 8 + 14;
@@ -35,11 +26,22 @@ pub struct TunnelPeer {
 }
 
 impl TunnelPeer {
-    /// What the peer itself uses as source towards pods of other nodes, and the next hop of routes to its block: the
-    /// block's first address.
+    /// What the peer itself uses as source towards pods of other nodes: the block's first address.
     #[must_use]
     pub fn address(&self) -> IpAddr {
         self.block.network()
+    }
+
+    /// The next hop of a route to the block, inside the tunnel. In IPv6 link-local, from the endpoint's MAC: Linux takes
+    /// no other next hop while the block is still routed elsewhere.
+    #[must_use]
+    pub fn next_hop(&self) -> IpAddr {
+        if self.block.family() == Family::V4 {
+            return self.block.network();
+        }
+        let [a, b, c, d, e, f] = self.mac;
+        let word = |high, low| u16::from_be_bytes([high, low]);
+        Ipv6Addr::new(0xfe80, 0, 0, 0, 0x6f6c, word(a, b), word(c, d), word(e, f)).into()
     }
 }
 
@@ -101,12 +103,7 @@ pub(super) fn between(own: &BTreeMap<Family, IpAddr>, peer: &BTreeMap<Family, Ip
 
 /// What may come, by what is sent and what is accepted besides.
 pub(super) fn accepted(input: &NodeInput) -> BTreeSet<Carrier> {
-    let sent: &[Carrier] = match input.routing {
-        Routing::Native => &[Carrier::Native],
-        Routing::Vxlan => &[Carrier::Vxlan],
-        Routing::Auto => &[Carrier::Native, Carrier::Vxlan],
-    };
-    input.accept.iter().chain(sent).copied().collect()
+    input.accept.union(&input.routing.carriers()).copied().collect()
 }
 
 /// The tunnel of a node that has these blocks, to peers with those; `None` where none is used or this node has no

@@ -1,7 +1,8 @@
 //! Must catch: a route into the tunnel that leads to another node than the block's, a node that is believed for a block
 //! that is not its own, bare packets that are taken where all come in the tunnel.
 
-use overlane_core::plan::{Carrier, TunnelPeer, TunnelSender, vtep_mac};
+use overlane_core::cluster::Carrier;
+use overlane_core::plan::{TunnelPeer, TunnelSender, vtep_mac};
 
 use super::*;
 
@@ -114,4 +115,7 @@ fn endpoints_are_told_apart() {
     assert_eq!(v6.len(), 1999);
     assert!(v6.iter().all(|mac| mac[0] & 3 == 2), "locally administered unicast");
     assert_eq!(vtep_mac(&BTreeMap::new()), None);
+    let hop = |block: &str| TunnelPeer { block: cidr(block), mac: B }.next_hop().to_string();
+    assert_eq!(hop("10.244.1.0/24"), "10.244.1.0");
+    assert_eq!(hop("fd12::/80"), "fe80::6f6c:66f:ae0:5");
 }

@@ -139,7 +139,7 @@ fn addresses(socket: &mut Socket, index: u32, plan: &TunnelPlan) -> Result<Vec<R
 }
 
 fn neighbours(socket: &mut Socket, index: u32, plan: &TunnelPlan) -> Result<Vec<Request>, NetlinkError> {
-    let wanted: BTreeMap<IpAddr, Mac> = plan.peers.iter().map(|peer| (peer.address(), peer.mac)).collect();
+    let wanted: BTreeMap<IpAddr, Mac> = plan.peers.iter().map(|peer| (peer.next_hop(), peer.mac)).collect();
     let listed = socket.dump(neighbour::list(index))?;
     let found = listed.iter().filter_map(Neighbour::read).filter(|n| n.index == index && n.is_permanent());
     let present: BTreeMap<IpAddr, Option<Mac>> = found.map(|n| (n.address, n.mac)).collect();

@@ -50,6 +50,9 @@ pub fn render(
     links: &BTreeMap<String, u32>,
 ) -> Rendered {
     let mut rendered = Rendered::default();
+    let next_hops: BTreeMap<Cidr, IpAddr> =
+        plan.tunnel.iter().flat_map(|tunnel| &tunnel.peers).map(|peer| (peer.block, peer.next_hop())).collect();
+    let vni = plan.tunnel.as_ref().map(|tunnel| tunnel.vxlan.vni).unwrap_or_default();
     for RouteSpec { destination, action } in &plan.routes {
         let family = destination.family();
         let route = |hop, prefsrc, metric| Route {
@@ -73,8 +76,7 @@ pub fn render(
                 None => rendered.without_link.push(link.clone()),
             },
             RouteAction::Tunnel { from, to } => {
-                let Some((index, plan)) = tunnel.zip(plan.tunnel.as_ref()) else { continue };
-                let (gateway, vni) = (destination.network(), plan.vxlan.vni);
+                let Some((index, gateway)) = tunnel.zip(next_hops.get(destination).copied()) else { continue };
                 let hop = Hop::Tunnel { index, gateway, vni, from: *from, to: *to };
                 rendered.routes.insert(route(hop, in_tunnel, owned::METRIC));
             }

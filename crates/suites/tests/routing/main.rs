@@ -3,6 +3,7 @@
 //! Must catch: a tunnel that takes packets from whoever knows its port (`tests/mutants/tunnel-open.mutant`).
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
+mod change;
 mod forged;
 mod vxlan;
 
