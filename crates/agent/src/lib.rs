@@ -18,6 +18,7 @@ pub mod node;
 pub mod nodestate;
 pub mod pages;
 pub mod plugin;
+pub mod prober;
 pub mod proof;
 pub mod reaper;
 pub mod reconcile;

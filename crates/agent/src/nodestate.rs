@@ -113,6 +113,10 @@ fn wanted(node: &Node) -> Option<NodeStateSpec> {
         Some((reason, message)) => condition("Degraded", true, reason, message),
         None => condition("Degraded", false, "AsItShouldBe", String::new()),
     };
+    let native = status.fabric.as_ref().map(|fabric| Condition {
+        status: fabric.carries.map_or("Unknown", |carries| if carries { "True" } else { "False" }).to_owned(),
+        ..condition("NativeRouting", true, fabric.reason, fabric.message.clone())
+    });
     let held: BTreeSet<_> = status.held.iter().map(ToString::to_string).collect();
     Some(NodeStateSpec {
         boot_id: node.boot_id.clone(),
@@ -120,7 +124,7 @@ fn wanted(node: &Node) -> Option<NodeStateSpec> {
         underlay_mac: status.underlay_mac.as_ref().map(mac_text).unwrap_or_default(),
         routing: status.routing.as_ref().map(routing_words),
         agent_version: env!("CARGO_PKG_VERSION").to_owned(),
-        conditions: vec![ready, degraded],
+        conditions: [ready, degraded].into_iter().chain(native).collect(),
     })
 }
 

@@ -7,6 +7,7 @@
 //! | `reconciler` | plan to kernel, audits |
 //! | `reaper` | the end of links |
 //! | `kernel` | the kernel's news |
+//! | `fabric` | probes of the fabric |
 
 use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt as _;
@@ -28,6 +29,7 @@ use crate::calls::Calls;
 use crate::config::{Config, Source};
 use crate::node::{Node, Parts};
 use crate::pages::NodePages;
+use crate::prober::{self, Prober};
 use crate::reconcile::{Reconciler, Wake};
 use crate::store::lock::{PATIENCE, RunDirLock};
 use crate::tombstones::Graveyard;
@@ -79,7 +81,10 @@ fn start(config: Config, boot_id: String) -> anyhow::Result<(Arc<Node>, Sender<W
     handover::take(&node);
     let of = Arc::clone(&node);
     vital("reaper", move || reaper::run(&of, &to_reap))?;
-    let reconciler = Reconciler::new(Arc::clone(&node), takeover::fault(&report));
+    let prober = Arc::new(Prober::default());
+    let (of, news) = (Arc::clone(&prober), wake.clone());
+    vital("fabric", move || prober::run(&of, &news))?;
+    let reconciler = Reconciler::new(Arc::clone(&node), prober, takeover::fault(&report));
     vital("reconciler", move || reconciler.run(&wakes))?;
     let (of, news) = (Arc::clone(&node), wake.clone());
     vital("kernel", move || proof::run(&of, watcher, graveyard, &news))?;

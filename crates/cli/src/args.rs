@@ -178,6 +178,27 @@ pub enum RoutingArg {
     Auto,
 }
 
+/// What lies between the nodes of a lab.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum UnderlayArg {
+    /// One segment
+    L2,
+    /// Every node behind a router, whose table leads to nodes and to the blocks of nodes that do not tunnel
+    Routed,
+    /// One segment that drops what bears another source than its sender's own addresses
+    Antispoof,
+}
+
+impl From<UnderlayArg> for overlane_lab::fabric::Underlay {
+    fn from(arg: UnderlayArg) -> Self {
+        match arg {
+            UnderlayArg::L2 => Self::L2,
+            UnderlayArg::Routed => Self::Routed,
+            UnderlayArg::Antispoof => Self::Antispoof,
+        }
+    }
+}
+
 impl From<RoutingArg> for overlane_core::cluster::Routing {
     fn from(arg: RoutingArg) -> Self {
         match arg {
@@ -215,6 +236,12 @@ pub struct UpArgs {
     /// MTU of a new VNet [default: 1500]
     #[arg(long, value_name = "BYTES")]
     pub mtu: Option<u32>,
+    /// What lies between the nodes of a new VNet [default: l2]
+    #[arg(long, value_enum, value_name = "KIND")]
+    pub underlay: Option<UnderlayArg>,
+    /// Of a hundred packets that hosts of a new VNet send, lose so many, 0 to 50
+    #[arg(long, value_name = "PERCENT")]
+    pub loss: Option<u32>,
     /// Manifests to apply: a file, a directory, or - ; may be given again. A ClusterNetwork in them is taken in place of
     /// the flags above
     #[arg(short, long = "filename", value_name = "DIR-OR-FILE")]

@@ -6,9 +6,11 @@
 mod build;
 mod conflict;
 mod note;
+mod probe;
 mod tunnel;
 
 pub use note::Note;
+pub use probe::ProbePlan;
 pub use tunnel::{TunnelPeer, TunnelPlan, TunnelSender, vtep_mac};
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -62,6 +64,10 @@ pub struct NodeInput {
     pub accept: BTreeSet<Carrier>,
     /// The tunnel's numbers.
     pub vxlan: Vxlan,
+    /// Addresses of nodes that are reached by a router alone.
+    pub beyond: BTreeSet<IpAddr>,
+    /// Blocks whose probe passes: the fabric carries bare packets to them and back.
+    pub passing: BTreeSet<Cidr>,
     /// This node's address of each family.
     pub node_ips: BTreeMap<Family, IpAddr>,
     /// This node's blocks.
@@ -79,8 +85,13 @@ pub struct NodeInput {
 /// What happens to packets for a destination.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum RouteAction {
-    /// On to the node that has this address, of the destination's family.
+    /// On to the node that has this address, of the destination's family, on this node's link.
     Via(IpAddr),
+    /// On towards the node that has this address, of the destination's family, by whatever router leads to it: the
+    /// fabric knows the destination.
+    Fabric(IpAddr),
+    /// To this node itself.
+    Here,
     /// In the tunnel, to the node that has the address `to`, from this node's `from`: of either family.
     Tunnel {
         /// This node's address.
@@ -210,6 +221,8 @@ pub struct NodePlan {
     pub peers: BTreeSet<PeerMember>,
     /// The tunnel; `None` where none is used.
     pub tunnel: Option<TunnelPlan>,
+    /// What the fabric is asked.
+    pub probes: ProbePlan,
     /// Masquerade; `None` where it is off.
     pub masquerade: Option<MasqPlan>,
     /// Addresses of Services: some proxies give them to the node as its own, which makes no port of theirs a pod's.

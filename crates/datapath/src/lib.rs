@@ -17,6 +17,8 @@ pub mod rtnl;
 #[cfg(feature = "node")]
 pub mod conntrack;
 #[cfg(feature = "node")]
+pub mod echo;
+#[cfg(feature = "node")]
 pub mod events;
 #[cfg(feature = "node")]
 pub mod foreign;

@@ -11,6 +11,7 @@ pub mod down;
 pub mod echo;
 pub mod error;
 pub mod exec;
+pub mod fabric;
 pub mod files;
 pub mod kubelet;
 pub mod kubernetes;

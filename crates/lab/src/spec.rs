@@ -11,6 +11,7 @@ use overlane_core::family::Family;
 use serde_json::Value;
 
 use crate::error::LabError;
+use crate::fabric::{MOST_LOSS, Underlay};
 use crate::kubernetes::{ApiKind, KubernetesPrograms};
 use crate::manifests::{self, Manifest};
 use crate::names::LabName;
@@ -40,6 +41,10 @@ pub struct UpRequest {
     pub routing: Option<Routing>,
     /// MTU of a new VNet's links, in bytes.
     pub mtu: Option<u32>,
+    /// What lies between the nodes of a new VNet.
+    pub underlay: Option<Underlay>,
+    /// Packets of a hundred that a new VNet loses.
+    pub loss: Option<u32>,
     /// Files and directories of manifests.
     pub manifests: Vec<PathBuf>,
     /// Further arguments of every agent.
@@ -73,6 +78,7 @@ pub fn resolve(request: &UpRequest) -> Result<Plan> {
     within("--controllers", request.controllers.unwrap_or(1), 0, 9)?;
     // Ethernet carries IPv6 from 1280 bytes on (RFC 8200, section 5); a veth takes at most 65535.
     within("--mtu", request.mtu.unwrap_or(1500), 1280, 65_535)?;
+    within("--loss", request.loss.unwrap_or(0), 0, MOST_LOSS)?;
     let kubernetes = match request.api {
         ApiKind::InProcess => None,
         ApiKind::Kubernetes => {
@@ -93,6 +99,8 @@ pub fn resolve(request: &UpRequest) -> Result<Plan> {
         max_pods: plan.max_pods(),
         cluster_network: network,
         mtu: request.mtu,
+        underlay: request.underlay,
+        loss: request.loss,
         agent_args: request.agent_args.clone(),
         controller_args: request.controller_args.clone(),
         controllers: request.controllers.unwrap_or(1),
@@ -252,6 +260,7 @@ mod tests {
         for bad in [
             UpRequest { nodes: 1001, ..request() },
             UpRequest { mtu: Some(1000), ..request() },
+            UpRequest { loss: Some(51), ..request() },
             UpRequest { controllers: Some(10), ..request() },
             UpRequest { name: "No".into(), ..request() },
             UpRequest { vnet: Some("a/b".into()), ..request() },

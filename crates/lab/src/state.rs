@@ -4,17 +4,20 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
+use overlane_core::cidr::Cidr;
 use overlane_core::family::Family;
 use overlane_datapath::mac::{self, Mac};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::error::LabError;
+use crate::fabric::Underlay;
 use crate::files;
 use crate::kubernetes::KubernetesPrograms;
 use crate::names::LabName;
 use crate::paths::{LabPaths, ROOT};
 use crate::process::ProcessId;
+use crate::vnet::VnetWish;
 
 /// Version of the records' format.
 pub const FORMAT: u32 = 1;
@@ -39,6 +42,12 @@ pub struct LabRecord {
     pub max_pods: u32,
     /// MTU of the VNet, where asked for, in bytes.
     pub mtu: Option<u32>,
+    /// What lies between the nodes of the VNet, where asked for.
+    #[serde(default)]
+    pub underlay: Option<Underlay>,
+    /// Packets of a hundred that the VNet loses, where asked for.
+    #[serde(default)]
+    pub loss: Option<u32>,
     /// Further arguments of every agent.
     pub agent_args: Vec<String>,
     /// Further arguments of every controller.
@@ -69,6 +78,22 @@ pub struct ApiRecord {
 }
 
 impl LabRecord {
+    /// Whether pods' packets cross nodes in a tunnel alone, by what `up` was asked for.
+    pub fn tunnels(&self) -> bool {
+        self.cluster_network["spec"]["routing"] == "vxlan"
+    }
+
+    /// Its pod CIDRs, by what `up` was asked for.
+    pub fn pod_cidrs(&self) -> Vec<Cidr> {
+        let listed = self.cluster_network["spec"]["podCIDRs"].as_array();
+        listed.into_iter().flatten().filter_map(|cidr| cidr.as_str()?.parse().ok()).collect()
+    }
+
+    /// What it asks of its VNet.
+    pub fn vnet_wish(&self) -> VnetWish {
+        VnetWish { mtu: self.mtu, underlay: self.underlay, loss: self.loss }
+    }
+
     /// The families as values.
     pub fn families(&self) -> Result<Vec<Family>> {
         self.families.iter().map(|text| text.parse().context("read the lab's families")).collect()

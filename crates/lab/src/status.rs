@@ -15,7 +15,6 @@ use crate::daemon::control::Phase;
 use crate::daemon::supervise::ProgramState;
 use crate::names::{self, Part};
 use crate::netns;
-use crate::vnet;
 use crate::wire::Wire;
 
 /// A lab.
@@ -214,13 +213,6 @@ pub async fn agents_agree(lab: &LabClient, status: &LabStatus) -> bool {
 }
 
 fn routed(blocks: &[Cidr]) -> Result<bool> {
-    let mut wire = Wire::open()?;
-    for block in blocks {
-        let Some(first) = block.host(1) else { continue };
-        let default = vnet::node_address(block.family(), 1);
-        if wire.next_hop(first).is_none_or(|hop| hop == default) {
-            return Ok(false);
-        }
-    }
-    Ok(true)
+    let routed = Wire::open()?.routed_away()?;
+    Ok(blocks.iter().all(|block| routed.contains(block)))
 }

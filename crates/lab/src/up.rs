@@ -11,6 +11,7 @@ use serde::Serialize;
 use crate::client::LabClient;
 use crate::daemon::control::Phase;
 use crate::error::LabError;
+use crate::fabric::Underlay;
 use crate::files::{self, Lock};
 use crate::manifests::Manifest;
 use crate::names::LabName;
@@ -81,6 +82,7 @@ async fn up_locked(plan: &Plan, patience: Duration, keep: bool, told: &mut impl 
     }
     refuse_leftovers(&plan.record)?;
     refuse_foreign_vnet(plan)?;
+    refuse_one_table(plan)?;
     files::make_dir(LabPaths::of(name).dir())?;
     plan.record.save()?;
     let made = make(plan, deadline, told).await;
@@ -120,6 +122,27 @@ fn pod_of(manifest: &Manifest) -> Option<(&str, &str)> {
     let is_pod = object["kind"] == "Pod" && object["apiVersion"] == "v1";
     let namespace = object["metadata"]["namespace"].as_str().unwrap_or("default");
     Some((namespace, object["metadata"]["name"].as_str()?)).filter(|_| is_pod)
+}
+
+/// A routed fabric has one table: it cannot lead to equal pod CIDRs of two clusters, unless one of them tunnels.
+fn refuse_one_table(plan: &Plan) -> Result<()> {
+    let (lab, vnet) = (&plan.record, &plan.record.vnet);
+    let Some(known) = files::read_json::<VnetRecord>(VnetPaths::of(vnet).record()).ok().flatten() else {
+        return Ok(());
+    };
+    if known.fabric.underlay != Underlay::Routed || lab.tunnels() {
+        return Ok(());
+    }
+    for name in known.labs.keys().filter(|name| **name != lab.name) {
+        let Some(other) = LabRecord::find(name)?.filter(|other| !other.tunnels()) else { continue };
+        let theirs = other.pod_cidrs();
+        if let Some(shared) = lab.pod_cidrs().iter().find(|cidr| theirs.iter().any(|other| other.overlaps(cidr))) {
+            bail!(
+                "join VNet {vnet} with pod CIDR {shared}: lab {name} has it too, and the routed fabric between them has one table; take another pod CIDR, or `--routing vxlan` in one of them"
+            );
+        }
+    }
+    Ok(())
 }
 
 /// A lab that did not name a VNet has one of its own, not one that others made under its name.

@@ -12,6 +12,7 @@ use overlane_core::family::Family;
 use overlane_datapath::mac::Mac;
 use serde::{Deserialize, Serialize};
 
+use crate::fabric::{Fabric, ROUTER_LINK_LOCAL, Underlay};
 use crate::files;
 use crate::names::{LabName, Part};
 use crate::netns;
@@ -65,6 +66,17 @@ pub fn internet_address(family: Family) -> IpAddr {
     nth(OUTSIDE_V4, OUTSIDE_V6, family, if family == Family::V4 { 10 } else { 0x10 })
 }
 
+/// What a lab asks of its VNet; one that is there must be so already.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct VnetWish {
+    /// MTU of its links, in bytes.
+    pub mtu: Option<u32>,
+    /// The kind of network.
+    pub underlay: Option<Underlay>,
+    /// Packets of a hundred that it loses.
+    pub loss: Option<u32>,
+}
+
 /// Who is in a VNet, and which host numbers they hold.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -73,14 +85,33 @@ pub struct VnetRecord {
     pub name: LabName,
     /// MTU of its links, in bytes.
     pub mtu: u32,
+    /// What lies between the nodes.
+    #[serde(default)]
+    pub fabric: Fabric,
     /// By lab: host numbers by what holds them (`node-0`, `cp`).
     pub labs: BTreeMap<LabName, BTreeMap<String, u32>>,
 }
 
 impl VnetRecord {
     /// A VNet with nobody in it.
-    pub fn new(name: LabName, mtu: u32) -> Self {
-        Self { name, mtu, labs: BTreeMap::new() }
+    pub fn new(name: LabName, wish: &VnetWish) -> Self {
+        let fabric = Fabric { underlay: wish.underlay.unwrap_or_default(), loss: wish.loss.unwrap_or_default() };
+        Self { name, mtu: wish.mtu.unwrap_or(DEFAULT_MTU), fabric, labs: BTreeMap::new() }
+    }
+
+    /// In what it is not as asked for.
+    fn against(&self, wish: &VnetWish) -> Option<String> {
+        let other = |what: &str, asked: String, is: String| Some(format!("with {what} {asked}: its {what} is {is}"));
+        match wish {
+            VnetWish { mtu: Some(mtu), .. } if *mtu != self.mtu => other("MTU", mtu.to_string(), self.mtu.to_string()),
+            VnetWish { underlay: Some(asked), .. } if *asked != self.fabric.underlay => {
+                other("underlay", asked.to_string(), self.fabric.underlay.to_string())
+            }
+            VnetWish { loss: Some(loss), .. } if *loss != self.fabric.loss => {
+                other("loss", format!("{loss} %"), format!("{} %", self.fabric.loss))
+            }
+            _ => None,
+        }
     }
 
     /// The lowest free host number for `part` of `lab`, or the one that it holds.
@@ -118,16 +149,16 @@ impl Vnet {
     }
 
     /// Locks the VNet for a lab that joins it, and makes it if it is not there.
-    pub fn join(name: &LabName, lab: &LabName, mtu: Option<u32>) -> Result<Self> {
+    pub fn join(name: &LabName, lab: &LabName, wish: &VnetWish) -> Result<Self> {
         let (paths, lock) = lock(name)?;
         let record = match files::read_json::<VnetRecord>(paths.record())? {
             Some(record) => {
-                if let Some(mtu) = mtu.filter(|mtu| *mtu != record.mtu) {
-                    bail!("join VNet {name} with MTU {mtu}: its MTU is {}", record.mtu);
+                if let Some(against) = record.against(wish) {
+                    bail!("join VNet {name} {against}");
                 }
                 record
             }
-            None => VnetRecord::new(name.clone(), mtu.unwrap_or(DEFAULT_MTU)),
+            None => VnetRecord::new(name.clone(), wish),
         };
         let mut vnet = Self { record, paths, _lock: lock };
         vnet.record.labs.entry(lab.clone()).or_default();
@@ -205,7 +236,7 @@ impl Vnet {
             for family in [Family::V4, Family::V6] {
                 wire.address(BRIDGE, node_address(family, 1), node_prefix_len(family))?;
             }
-            Ok(())
+            self.record.fabric.build()
         })?;
         let both = [Family::V4, Family::V6];
         self.attach(&Part::Vm, &self.namespace(&Part::Vm), VM_HOST, &both, None)?;
@@ -253,24 +284,47 @@ impl Vnet {
     }
 
     fn attach_link(&self, path: &std::path::Path, host: u32, families: &[Family], mac: Option<Mac>) -> Result<()> {
+        let Fabric { underlay, .. } = self.record.fabric;
         let mtu = self.record.mtu;
         let namespace = File::open(path).with_context(|| format!("open {}", path.display()))?;
-        let port = format!("h{host}");
+        let port = port(host);
+        let routed = underlay == Underlay::Routed;
+        let addresses: Vec<IpAddr> = families.iter().map(|family| node_address(*family, host)).collect();
         netns::run(&self.namespace(&Part::Router), || {
             let mut wire = Wire::open()?;
             // What a namespace that is about to end still holds would be in the way.
             let _ = wire.remove(&port);
-            wire.veth(&port, Some(BRIDGE), mtu, &Peer { name: "eth0", namespace: &namespace, mac })
+            let bridge = (!routed).then_some(BRIDGE);
+            wire.veth(&port, bridge, mtu, &Peer { name: "eth0", namespace: &namespace, mac })?;
+            if routed {
+                wire.address(&port, ROUTER_LINK_LOCAL, 64)?;
+                addresses.iter().try_for_each(|address| wire.link_route(*address, &port))?;
+            }
+            self.record.fabric.admit(&port, &addresses)
         })?;
         netns::run(path, || {
             let mut wire = Wire::open()?;
             wire.up("lo")?;
-            for family in families {
-                wire.address("eth0", node_address(*family, host), node_prefix_len(*family))?;
+            for (family, address) in families.iter().zip(&addresses) {
+                let prefix_len = if routed { family.bits() } else { node_prefix_len(*family) };
+                wire.address("eth0", *address, prefix_len)?;
             }
             wire.up("eth0")?;
-            families.iter().try_for_each(|family| wire.default_route(node_address(*family, 1)))
+            families.iter().try_for_each(|family| wire.default_route(way_out(underlay, *family)))
         })
+    }
+}
+
+/// The router's end of the link to a host.
+pub fn port(host: u32) -> String {
+    format!("h{host}")
+}
+
+/// The router as hosts of the node subnet see it.
+fn way_out(underlay: Underlay, family: Family) -> IpAddr {
+    match (underlay, family) {
+        (Underlay::Routed, Family::V6) => ROUTER_LINK_LOCAL,
+        _ => node_address(family, 1),
     }
 }
 
@@ -300,7 +354,7 @@ mod tests {
     #[test]
     fn host_numbers_are_given_once_across_labs() {
         let (a, b): (LabName, LabName) = ("a".parse().unwrap(), "b".parse().unwrap());
-        let mut vnet = VnetRecord::new("v".parse().unwrap(), 1500);
+        let mut vnet = VnetRecord::new("v".parse().unwrap(), &VnetWish::default());
         assert_eq!(vnet.take(&a, &Part::Node(0)).unwrap(), FIRST_HOST);
         assert_eq!(vnet.take(&b, &Part::Node(0)).unwrap(), FIRST_HOST + 1);
         assert_eq!(vnet.take(&a, &Part::Node(0)).unwrap(), FIRST_HOST, "what is held stays");

@@ -1,5 +1,6 @@
 //! The few rtnetlink requests that a lab's network is made of, on top of the product's netlink socket.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::net::IpAddr;
 use std::os::fd::AsFd as _;
@@ -11,12 +12,15 @@ use overlane_core::cidr::Cidr;
 use overlane_core::family::Family;
 use overlane_datapath::mac::Mac;
 use overlane_datapath::netlink::{Request, Socket};
+use overlane_datapath::owned;
 use overlane_datapath::rtnl::link::{self, Link, VethEnd};
 use overlane_datapath::rtnl::neighbour;
-use overlane_datapath::rtnl::route::{Hop, Route};
+use overlane_datapath::rtnl::route::{self, Hop, Route};
 
 /// Protocol number of the routes that a check puts into the VM, by which they are found again.
 pub const CHECK_ROUTES: u8 = 112;
+/// Protocol number of the routes to nodes' blocks in a routed fabric.
+const FABRIC_ROUTES: u8 = 113;
 
 const NEW: i32 = libc::NLM_F_CREATE | libc::NLM_F_EXCL;
 const MAIN_TABLE: u32 = 254;
@@ -40,8 +44,6 @@ const IFA_LOCAL: u16 = 2;
 const IFA_BROADCAST: u16 = 4;
 const IFA_FLAGS: u16 = 8;
 const IFA_F_NODAD: u32 = 0x02;
-// linux/rtnetlink.h
-const RTA_DST: u16 = 1;
 
 /// The other end of a veth pair.
 #[derive(Debug)]
@@ -121,23 +123,47 @@ impl Wire {
         })
     }
 
-    /// A default route out of `eth0`.
+    /// A default route out of `eth0`, by a router on that link whatever the routes say.
     pub fn default_route(&mut self, via: IpAddr) -> Result<()> {
         let any = Cidr::around(via, 0)?;
-        let route = route(&any, via, STATIC)?;
-        self.ask(route.set())
+        let hop = Hop::Gateway { gateway: via, index: index("eth0")?, onlink: true };
+        self.ask(route(&any, hop, STATIC).set())
+    }
+
+    /// A route to one address that is on a link.
+    pub fn link_route(&mut self, to: IpAddr, name: &str) -> Result<()> {
+        let hop = Hop::Link { index: index(name)? };
+        self.ask(route(&Cidr::host_range(to), hop, STATIC).set())
     }
 
     /// A route of a check out of `eth0`, in place of one to the same destination.
     pub fn check_route(&mut self, to: &Cidr, via: IpAddr) -> Result<()> {
-        let route = route(to, via, CHECK_ROUTES)?;
-        self.ask(route.set())
+        self.ask(check_route(to, via)?.set())
     }
 
     /// Takes a route of a check away again.
     pub fn remove_check_route(&mut self, to: &Cidr, via: IpAddr) -> Result<()> {
-        let route = route(to, via, CHECK_ROUTES)?;
-        self.ask(route.delete())
+        self.ask(check_route(to, via)?.delete())
+    }
+
+    /// Makes the routes of the fabric out of these links (by index) to be these: destination, link, next hop.
+    pub fn fabric_routes(&mut self, links: &BTreeSet<u32>, wanted: &BTreeSet<(Cidr, u32, IpAddr)>) -> Result<()> {
+        let mut present = BTreeSet::new();
+        for family in Family::ALL {
+            let list = self.socket.dump(route::list(family, MAIN_TABLE, FABRIC_ROUTES, 0))?;
+            present.extend(list.iter().filter_map(Route::read).filter_map(|found| match found.hop {
+                Hop::Gateway { gateway, index, .. } => Some((found.destination, index, gateway)),
+                _ => None,
+            }));
+        }
+        present.retain(|(_, index, _)| links.contains(index));
+        let of = |(to, index, gateway): &(Cidr, u32, IpAddr)| {
+            route(to, Hop::Gateway { gateway: *gateway, index: *index, onlink: true }, FABRIC_ROUTES)
+        };
+        for gone in present.difference(wanted) {
+            self.ask(of(gone).delete())?;
+        }
+        wanted.difference(&present).try_for_each(|new| self.ask(of(new).set()))
     }
 
     /// Tells `eth0` for good which MAC each of these addresses has.
@@ -173,18 +199,15 @@ impl Wire {
         Ok(links.iter().filter_map(Link::read).any(|link| link.kind.as_deref() == Some("bridge")))
     }
 
-    /// The next hop of packets to `address`; none if it is on a link, or cannot be reached.
-    pub fn next_hop(&mut self, address: IpAddr) -> Option<IpAddr> {
-        let bits = Family::of(&address).bits();
-        let request = Request::new(libc::RTM_GETROUTE, 0, format!("look up the way to {address}"))
-            .body(&[family(address), bits, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0])
-            .ip(RTA_DST, address);
-        let found = self.socket.request(request).ok()?;
-        match found.iter().find_map(Route::read)?.hop {
-            Hop::Gateway { gateway, .. } => Some(gateway),
-            Hop::Tunnel { to, .. } => Some(to),
-            _ => None,
+    /// What agents have routed to other nodes, whether bare or in a tunnel.
+    pub fn routed_away(&mut self) -> Result<BTreeSet<Cidr>> {
+        let mut found = BTreeSet::new();
+        for family in Family::ALL {
+            let list = self.socket.dump(route::list(family, owned::ROUTE_TABLE, owned::PROTOCOL, 0))?;
+            let away = |route: &Route| matches!(route.hop, Hop::Gateway { .. } | Hop::Tunnel { .. });
+            found.extend(list.iter().filter_map(Route::read).filter(away).map(|route| route.destination));
         }
+        Ok(found)
     }
 
     fn ask(&mut self, request: Request) -> Result<()> {
@@ -194,9 +217,12 @@ impl Wire {
 }
 
 /// A route out of `eth0`, which every host of a lab has.
-fn route(to: &Cidr, via: IpAddr, protocol: u8) -> Result<Route> {
-    let hop = Hop::Gateway { gateway: via, index: index("eth0")?, onlink: false };
-    Ok(Route { table: MAIN_TABLE, protocol, destination: *to, hop, prefsrc: None, metric: 0 })
+fn check_route(to: &Cidr, via: IpAddr) -> Result<Route> {
+    Ok(route(to, Hop::Gateway { gateway: via, index: index("eth0")?, onlink: false }, CHECK_ROUTES))
+}
+
+fn route(to: &Cidr, hop: Hop, protocol: u8) -> Route {
+    Route { table: MAIN_TABLE, protocol, destination: *to, hop, prefsrc: None, metric: 0 }
 }
 
 fn link_header(index: u32, flags: u32) -> [u8; LINK_HEADER] {

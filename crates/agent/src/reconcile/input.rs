@@ -82,6 +82,8 @@ pub fn node_input(
         pod_cidrs: cluster.pod_cidrs().collect(),
         routing: cluster.routing(),
         accept: view.accepts.clone(),
+        beyond: BTreeSet::new(),
+        passing: BTreeSet::new(),
         vxlan: cluster.vxlan(),
         node_ips: node_ips.clone(),
         own_blocks: own_blocks(view, Some(cluster), leases).into_iter().collect(),

@@ -5,6 +5,7 @@
 //! everything and repairs what drifted.
 
 mod audit;
+mod fabric;
 pub mod input;
 mod pass;
 mod runtime_side;
@@ -24,9 +25,11 @@ use overlane_datapath::node::{Segment, Underlay};
 use overlane_datapath::rtnl::route::Route;
 
 use crate::node::Node;
+use crate::prober::Prober;
 use crate::watch::view::View;
 
 use runtime_side::RuntimeSide;
+use status::Fabric;
 use sysctls::Sysctls;
 
 /// A reason to look.
@@ -36,6 +39,8 @@ pub enum Wake {
     View(Box<View>, Instant),
     /// The kernel changed.
     Kernel(BTreeSet<Event>),
+    /// The fabric answers otherwise than before.
+    Fabric,
 }
 
 /// A burst of the kernel's news ends in one audit, so long after its first word.
@@ -54,6 +59,7 @@ const HEAVY: Duration = Duration::from_millis(250);
 /// Makes the kernel agree.
 pub struct Reconciler {
     node: Arc<Node>,
+    prober: Arc<Prober>,
     view: Option<Box<View>>,
     underlays: BTreeMap<Family, Underlay>,
     /// Whether a node is to be told by the MAC of its frames.
@@ -69,6 +75,8 @@ pub struct Reconciler {
     routes: Option<BTreeSet<Route>>,
     /// How pod packets cross nodes, as the last pass that all went well of made it.
     routing: Option<RoutingState>,
+    /// What the fabric is known to do with bare packets of pods, where it is asked.
+    fabric: Option<Fabric>,
     runtime_side: RuntimeSide,
     audited: Option<Instant>,
     audit_at: Instant,
@@ -78,11 +86,12 @@ pub struct Reconciler {
 
 impl Reconciler {
     /// Has done nothing yet.
-    pub fn new(node: Arc<Node>, store_fault: Option<String>) -> Self {
+    pub fn new(node: Arc<Node>, prober: Arc<Prober>, store_fault: Option<String>) -> Self {
         let sysctls = Sysctls::new(&node.config.run_dir);
         let audit_at = Instant::now() + node.config.audit_interval;
         Self {
             node,
+            prober,
             view: None,
             underlays: BTreeMap::new(),
             segment: Segment::default(),
@@ -92,6 +101,7 @@ impl Reconciler {
             store_fault,
             routes: None,
             routing: None,
+            fabric: None,
             runtime_side: RuntimeSide::default(),
             audited: None,
             audit_at,
@@ -109,6 +119,7 @@ impl Reconciler {
                 return;
             }
             let mut heard = None;
+            let mut answers = false;
             for wake in first.into_iter().chain(wakes.try_iter()) {
                 match wake {
                     Wake::View(view, at) => {
@@ -116,10 +127,11 @@ impl Reconciler {
                         heard.get_or_insert(at);
                     }
                     Wake::Kernel(events) => self.news(&events),
+                    Wake::Fabric => answers = true,
                 }
             }
             let audit = Instant::now() >= self.audit_at;
-            if heard.is_none() && !audit {
+            if heard.is_none() && !answers && !audit {
                 continue;
             }
             let began = Instant::now();

@@ -12,6 +12,7 @@ use overlane_datapath::netlink::Socket;
 use overlane_datapath::nft::Table;
 use overlane_datapath::node::{self, Applied, PodRoutes, Underlay};
 
+use super::fabric;
 use super::input::{node_input, own_blocks, witnessed};
 use super::runtime_side::RuntimeSide;
 use super::status::{Problem, Reason, Status};
@@ -19,6 +20,7 @@ use super::{Reconciler, audit};
 use crate::calls::{added, pod_spec, removed, retiring};
 use crate::conflist;
 use crate::gate::Env;
+use crate::prober::Verdict;
 use crate::watch::view::View;
 
 /// What a pass found out.
@@ -30,6 +32,10 @@ pub(super) struct Outcome {
 }
 
 impl Outcome {
+    pub(super) fn problem(&mut self, reason: Reason, message: String) {
+        self.problems.insert((reason, message));
+    }
+
     pub(super) fn failed(&mut self, what: &str, error: &dyn std::fmt::Display) {
         tracing::warn!(%error, "{what}");
         self.problems.insert((Reason::ApplyFailed, format!("{what}: {error}")));
@@ -69,6 +75,7 @@ impl Reconciler {
             segment: self.segment,
             underlay_mac: self.mac(),
             routing: self.routing.clone(),
+            fabric: self.fabric.clone(),
             held,
         });
         // A configuration without its plugin would make the node look ready, and fail every pod.
@@ -101,8 +108,12 @@ impl Reconciler {
         let witnesses = if view.complete { Vec::new() } else { self.witnesses(view, &own, outcome) };
         let mut input = node_input(view, cluster, &node_ips, &leases, witnesses);
         self.judge_segment(&mut input.peers, audit, outcome);
+        let verdicts = self.prober.verdicts();
+        input.beyond = self.beyond(&input.peers);
+        input.passing = fabric::passing(&verdicts);
         let plan = plan(&input);
         note(&plan, outcome);
+        self.fabric = fabric::judge(&input, &plan, &verdicts, self.prober.fault(), outcome);
 
         let links = self.underlays.values().map(|underlay| underlay.link.clone()).collect();
         let (drifted, result) = self.sysctls.keep(cluster.families(), &links);
@@ -118,6 +129,8 @@ impl Reconciler {
         if tunnel.is_some() || plan.tunnel.is_none() {
             self.apply_routes(&plan, tunnel, outcome);
         }
+        // Asked only once the way is there.
+        self.prober.want(&plan.probes, mtu);
         if plan.tunnel.is_none() {
             self.end_tunnel(outcome);
         }
@@ -321,9 +334,14 @@ impl Reconciler {
         if !applied.added.is_empty() || !applied.removed.is_empty() {
             tracing::debug!(added = applied.added.len(), removed = applied.removed.len(), "routes");
         }
-        for peer in &applied.not_on_link {
-            let text =
-                format!("block {} gets no route: its node {} is not on this node's link", peer.block, peer.node_ip);
+        let verdicts = self.prober.verdicts();
+        let asked = |block| plan.probes.targets.contains_key(block) && verdicts.get(block) != Some(&Verdict::Fails);
+        // Whether a router leads there is known in a moment.
+        for peer in applied.not_on_link.iter().filter(|peer| !asked(&peer.block)) {
+            let text = format!(
+                "block {} gets no route: its node {} is not on this node's link, and no router leads to the block",
+                peer.block, peer.node_ip
+            );
             outcome.problems.insert((Reason::PeerNotOnLink, text));
         }
         for refused in &applied.failed {

@@ -65,7 +65,7 @@ impl Reconciler {
         }
     }
 
-    fn is_on_link(&self, ip: IpAddr) -> bool {
+    pub(super) fn is_on_link(&self, ip: IpAddr) -> bool {
         let underlay = self.underlays.get(&Family::of(&ip));
         underlay.is_some_and(|underlay| underlay.on_link.iter().any(|network| network.contains(ip)))
     }

@@ -28,8 +28,10 @@ pub enum Reason {
     OtherNetworkFirst,
     /// The kubelet may run more pods than there are addresses.
     MaxPodsExceedBlock,
-    /// A peer's node is not on this node's link.
+    /// A peer's node is not on this node's link, and no router is known to lead to its pods.
     PeerNotOnLink,
+    /// The fabric drops bare packets of pods, and nothing else is sent.
+    FabricDropsPodAddresses,
     /// Something of the plan could not be made.
     PlanIncomplete,
     /// A fragment of the masquerade configuration was left out.
@@ -50,6 +52,7 @@ impl Reason {
             Self::OtherNetworkFirst => "OtherNetworkFirst",
             Self::MaxPodsExceedBlock => "MaxPodsExceedBlock",
             Self::PeerNotOnLink => "PeerNotOnLink",
+            Self::FabricDropsPodAddresses => "FabricDropsPodAddresses",
             Self::PlanIncomplete => "PlanIncomplete",
             Self::InvalidMasqueradeConfig => "InvalidMasqueradeConfig",
         }
@@ -58,6 +61,17 @@ impl Reason {
 
 /// A reason and what there is to say about it.
 pub type Problem = (Reason, String);
+
+/// What the fabric does with bare packets of pods: reason and message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fabric {
+    /// Whether it carries them to every block that was asked about; `None` while that is not known.
+    pub carries: Option<bool>,
+    /// One word for it.
+    pub reason: &'static str,
+    /// The same for people.
+    pub message: String,
+}
 
 /// How the node is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -70,6 +84,8 @@ pub struct Status {
     pub underlay_mac: Option<Mac>,
     /// How pod packets cross nodes as the kernel has it; `None` while it never had it whole.
     pub routing: Option<RoutingState>,
+    /// What the fabric does with bare packets of pods; `None` where it is not asked.
+    pub fabric: Option<Fabric>,
     /// Blocks that are this node's, or that its pods hold addresses of.
     pub held: BTreeSet<Cidr>,
 }

@@ -25,6 +25,8 @@ pub fn run(name: &LabName, args: &UpArgs) -> Result<ExitCode> {
         max_pods: args.max_pods,
         routing: args.routing.map(Into::into),
         mtu: args.mtu,
+        underlay: args.underlay.map(Into::into),
+        loss: args.loss,
         manifests: args.filename.clone(),
         agent_args: args.agent_arg.clone(),
         controller_args: args.controller_arg.clone(),

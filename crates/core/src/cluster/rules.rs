@@ -5,7 +5,7 @@
 
 use super::ranges::{check_overlaps, check_pod_range, check_service_range};
 use super::{
-    ClusterPlan, ClusterSpec, Finding, MAX_MAX_PODS, MAX_VNI, MIN_MAX_PODS, NodeCidrs, Outbound, Pool, Routing, Vxlan,
+    ClusterPlan, ClusterSpec, Finding, MAX_MAX_PODS, MAX_VNI, MIN_MAX_PODS, NodeCidrs, Outbound, Pool, Vxlan,
     default_pod_cidr, default_service_cidr,
 };
 use crate::cidr::{Cidr, CidrError};
@@ -289,14 +289,6 @@ fn check_vxlan(spec: &ClusterSpec, findings: &mut Findings) {
 
 /// What a later version will do is refused by this one, rather than taken and not done.
 fn check_supported(spec: &ClusterSpec, findings: &mut Findings) {
-    let routing = match spec.routing {
-        Routing::Native | Routing::Vxlan => None,
-        Routing::Auto => Some("auto"),
-    };
-    if let Some(routing) = routing {
-        let reason = format!("{routing} is not there yet in this version");
-        findings.add("routing-supported", "routing", reason, "take native or vxlan");
-    }
     let outbound = match spec.outbound {
         Outbound::LoadBalancer => None,
         Outbound::NatGateway => Some("natGateway"),

@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use super::conflict::disputed;
-use super::tunnel;
 use super::{
     EndpointSpec, MasqConfig, MasqPlan, NodeInput, NodeMember, NodePlan, Note, Peer, PeerMember, PodMember, PortMember,
     RouteAction, RouteSpec,
 };
+use super::{probe, tunnel};
 use crate::cidr::{Cidr, outermost};
 use crate::cluster::{Carrier, Routing};
 
@@ -24,11 +24,12 @@ pub(super) fn build(input: &NodeInput) -> NodePlan {
     let endpoints = endpoints(input, &nodes, &mut notes);
     let pod_space = pod_space(input, &own, &peers, &endpoints);
     let routed = routed(input, &peers, &mut notes);
+    let (probes, probe_routes) = probe::plan(input, &own, &peers);
     let bare = tunnel::accepted(input).contains(&Carrier::Native);
     let sends = |block: &Cidr, peer: &Peer| bare && peer.node_ips.contains_key(&block.family());
     let masquerade = input.masquerade.as_ref().map(|config| masquerade(config, input, &own, &pod_space));
     NodePlan {
-        routes: routes(&pod_space, &own, &routed, &endpoints),
+        routes: routes(&pod_space, &own, &routed, &endpoints).into_iter().chain(probe_routes).collect(),
         pods: pods(&endpoints),
         delegated: delegated(&endpoints),
         ports: endpoints.iter().flat_map(|endpoint| PortMember::of(&endpoint.ports, &endpoint.addresses)).collect(),
@@ -38,6 +39,7 @@ pub(super) fn build(input: &NodeInput) -> NodePlan {
             .map(|(block, peer)| PeerMember { block: *block, mac: peer.mac })
             .collect(),
         tunnel: tunnel::plan(input, &own, &peers),
+        probes,
         node_ips: input.node_ips.clone(),
         nodes: if bare { others(input) } else { BTreeSet::new() },
         pod_space,
@@ -65,7 +67,7 @@ fn own_blocks(input: &NodeInput, nodes: &BTreeSet<IpAddr>, notes: &mut BTreeSet<
     let mut own = BTreeSet::new();
     for block in &input.own_blocks {
         // In the tunnel an address of either family will do.
-        if input.routing != Routing::Vxlan && !input.node_ips.contains_key(&block.family()) {
+        if input.routing == Routing::Native && !input.node_ips.contains_key(&block.family()) {
             notes.insert(Note::NodeWithoutAddress { block: *block });
         }
         if placed(None, block, input, nodes, notes) {
@@ -163,15 +165,18 @@ fn pod_space(
 fn routed(input: &NodeInput, peers: &BTreeMap<Cidr, &Peer>, notes: &mut BTreeSet<Note>) -> BTreeMap<Cidr, RouteAction> {
     let mut routed = BTreeMap::new();
     for (block, peer) in peers {
+        let passes = input.passing.contains(block);
+        let bare = || {
+            let address = *peer.node_ips.get(&block.family())?;
+            // By a router only where that is known to lead to the block; else the note says what is missing.
+            Some(if passes { probe::bare(input, address) } else { RouteAction::Via(address) })
+        };
+        let tunnel =
+            || tunnel::between(&input.node_ips, &peer.node_ips).map(|(from, to)| RouteAction::Tunnel { from, to });
         let action = match input.routing {
-            Routing::Native => peer.node_ips.get(&block.family()).map(|address| RouteAction::Via(*address)),
-            Routing::Vxlan => {
-                tunnel::between(&input.node_ips, &peer.node_ips).map(|(from, to)| RouteAction::Tunnel { from, to })
-            }
-            Routing::Auto => {
-                notes.insert(Note::RoutingNotThere { routing: input.routing });
-                return BTreeMap::new();
-            }
+            Routing::Native => bare(),
+            Routing::Vxlan => tunnel(),
+            Routing::Auto => bare().filter(|_| passes).or_else(tunnel),
         };
         match action {
             Some(action) => _ = routed.insert(*block, action),

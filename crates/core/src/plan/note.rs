@@ -3,7 +3,6 @@
 use std::net::IpAddr;
 
 use crate::cidr::Cidr;
-use crate::cluster::Routing;
 
 /// Something that could not be planned as it was meant. The rest of the plan holds.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
@@ -80,12 +79,6 @@ pub enum Note {
     NodeWithoutAddress {
         /// The block.
         block: Cidr,
-    },
-    /// The cluster asks for a routing that this version has not.
-    #[error("routing {routing:?} is not there yet; no other node's pods are routed")]
-    RoutingNotThere {
-        /// What was asked for.
-        routing: Routing,
     },
 }
 

@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
+mod probe;
 mod property;
 mod trust;
 mod tunnel;
@@ -15,7 +16,7 @@ use overlane_core::cluster::Routing;
 use overlane_core::family::Family;
 use overlane_core::masq::MasqConfig;
 use overlane_core::plan::{
-    EndpointSpec, MasqPlan, NodeInput, NodeMember, NodePlan, Note, Peer, PeerMember, PodElement, PodMember,
+    EndpointSpec, MasqPlan, NodeInput, NodeMember, NodePlan, Note, Peer, PeerMember, PodElement, PodMember, ProbePlan,
     RouteAction, RouteSpec, plan,
 };
 
@@ -54,6 +55,10 @@ fn endpoint(link: &str, addresses: &[&str]) -> EndpointSpec {
 
 fn via(block: &str, node: &str) -> RouteSpec {
     RouteSpec { destination: cidr(block), action: RouteAction::Via(ip(node)) }
+}
+
+fn here(address: &str) -> RouteSpec {
+    RouteSpec { destination: Cidr::host_range(ip(address)), action: RouteAction::Here }
 }
 
 fn local(address: &str, link: &str) -> RouteSpec {
@@ -115,6 +120,12 @@ fn a_dual_stack_node() {
         via("fd12:3456:789a:0:1::/80", "fd10:224::5"),
         via("10.244.2.0/24", "10.224.0.6"),
         via("fd12:3456:789a:0:2::/80", "fd10:224::6"),
+        here("10.244.0.255"),
+        here("fd12:3456:789a:0:0:ffff:ffff:ffff"),
+        via("10.244.1.255/32", "10.224.0.5"),
+        via("fd12:3456:789a:0:1:ffff:ffff:ffff/128", "fd10:224::5"),
+        via("10.244.2.255/32", "10.224.0.6"),
+        via("fd12:3456:789a:0:2:ffff:ffff:ffff/128", "fd10:224::6"),
     ]);
     let space = cidrs(&["10.244.0.0/16", "fd12:3456:789a::/64"]);
     let nodes = [("10.224.0.5", Some(MAC)), ("fd10:224::5", Some(MAC)), ("10.224.0.6", None), ("fd10:224::6", None)];
@@ -141,6 +152,17 @@ fn a_dual_stack_node() {
             node_ips: ips(&["10.224.0.4", "fd10:224::4"]),
         }),
         tunnel: None,
+        probes: ProbePlan {
+            own: ips(&["10.244.0.255", "fd12:3456:789a:0:0:ffff:ffff:ffff"]),
+            targets: [
+                ("10.244.1.0/24", "10.244.1.255"),
+                ("10.244.2.0/24", "10.244.2.255"),
+                ("fd12:3456:789a:0:1::/80", "fd12:3456:789a:0:1:ffff:ffff:ffff"),
+                ("fd12:3456:789a:0:2::/80", "fd12:3456:789a:0:2:ffff:ffff:ffff"),
+            ]
+            .map(|(block, at)| (cidr(block), ip(at)))
+            .into(),
+        },
         notes: BTreeSet::new(),
     };
     assert_eq!(plan, expected);
@@ -217,15 +239,6 @@ fn masquerade_leaves_alone_what_the_configuration_says() {
     let wide = plan(&NodeInput { masquerade: Some(config(&["10.0.0.0/8"], true, true)), ..dual() });
     assert_eq!(wide.masquerade.unwrap().except, cidrs(&["10.0.0.0/8", "fd12:3456:789a::/64"]));
     assert_eq!(plan(&NodeInput { masquerade: None, ..dual() }).masquerade, None);
-}
-
-#[test]
-fn a_routing_that_is_not_there_routes_nothing_away() {
-    let routing = Routing::Auto;
-    let plan = plan(&NodeInput { routing, ..dual() });
-    assert_eq!(plan.notes, BTreeSet::from([Note::RoutingNotThere { routing }]));
-    assert!(!plan.routes.iter().any(|route| matches!(route.action, RouteAction::Via(_) | RouteAction::Tunnel { .. })));
-    assert!(plan.routes.contains(&local("10.244.0.1", "l1")), "pods of one node still meet");
 }
 
 #[test]

@@ -89,6 +89,11 @@ proptest! {
                     prop_assert!(tunnel.senders.iter().any(|sender| sender.address == *node && sender.mac == mac));
                     prop_assert!(plan.peers.is_empty());
                 }
+                RouteAction::Here => {
+                    prop_assert!(ours && pod.is_none());
+                    prop_assert!(input.own_blocks.iter().any(|block| block.last() == to));
+                }
+                RouteAction::Fabric(_) => prop_assert!(false, "no node is beyond a router"),
                 RouteAction::Unreachable => {
                     prop_assert!(pod.is_none() || !(ours || claimants.is_empty()));
                 }

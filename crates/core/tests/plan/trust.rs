@@ -31,7 +31,7 @@ fn what_two_peers_claim_is_routed_to_neither() {
         assert!(matches!(plan.notes.first().unwrap(), Note::PeersOverlap { .. }));
         let away: Vec<&RouteSpec> =
             plan.routes.iter().filter(|route| matches!(route.action, RouteAction::Via(_))).collect();
-        assert_eq!(away, [&via("10.244.7.0/24", "10.224.0.5")]);
+        assert_eq!(away, [&via("10.244.7.0/24", "10.224.0.5"), &via("10.244.7.255/32", "10.224.0.5")]);
     }
     let mut input = dual();
     input.peers[0].blocks = vec![cidr("10.244.4.0/22"), cidr("10.244.5.0/24")];

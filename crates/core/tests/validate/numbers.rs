@@ -51,7 +51,6 @@ fn every_rule_about_numbers() {
             vec![("vxlan.port", "vxlan-port"), ("vxlan.vni", "vxlan-vni")],
         ),
         (ClusterSpec { vxlan: Vxlan { port: 1, vni: 1 << 24 }, ..v4() }, vec![("vxlan.vni", "vxlan-vni")]),
-        (ClusterSpec { routing: Routing::Auto, ..v4() }, vec![("routing", "routing-supported")]),
         (ClusterSpec { outbound: Outbound::NatGateway, ..v4() }, vec![("outboundType", "outbound-supported")]),
         (ClusterSpec { outbound: Outbound::UserDefinedRouting, ..v4() }, vec![("outboundType", "outbound-supported")]),
         (ClusterSpec { outbound: Outbound::None, ..v4() }, vec![("outboundType", "outbound-supported")]),

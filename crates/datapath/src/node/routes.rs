@@ -1,6 +1,7 @@
 //! Our routes made to agree with the plan.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use nix::errno::Errno;
 use overlane_core::family::Family;
@@ -9,7 +10,7 @@ use overlane_core::plan::{NodePlan, RouteAction, diff};
 use super::Underlay;
 use crate::netlink::{NetlinkError, Refused, Socket};
 use crate::owned;
-use crate::render::routes::{NotOnLink, render};
+use crate::render::routes::{Kernel, NotOnLink, render};
 use crate::rtnl::link::{self, Link};
 use crate::rtnl::none_if_absent;
 use crate::rtnl::route::{self, Hop, Route};
@@ -63,9 +64,13 @@ pub fn apply(
     let mut socket = Socket::route()?;
     let needs_links =
         pods == PodRoutes::Planned && plan.routes.iter().any(|r| matches!(r.action, RouteAction::Local { .. }));
-    let links = if needs_links { pod_links(&mut socket)? } else { BTreeMap::new() };
-    let grounds = underlays.iter().map(|(family, underlay)| (*family, underlay.ground())).collect();
-    let rendered = render(plan, &grounds, tunnel, &links);
+    let kernel = Kernel {
+        grounds: underlays.iter().map(|(family, underlay)| (*family, underlay.ground())).collect(),
+        tunnel,
+        links: if needs_links { pod_links(&mut socket)? } else { BTreeMap::new() },
+        routers: routers(&mut socket, plan)?,
+    };
+    let rendered = render(plan, &kernel);
 
     let mut observed = observed_routes(&mut socket)?;
     let mut desired = rendered.routes;
@@ -102,6 +107,30 @@ pub fn apply(
     }
     desired.retain(|route| !is_pod_route(route));
     Ok(Applied { desired, ..applied })
+}
+
+/// What leads to the nodes that a plan has routers for.
+fn routers(socket: &mut Socket, plan: &NodePlan) -> Result<BTreeMap<IpAddr, (IpAddr, u32)>, NetlinkError> {
+    let nodes: BTreeSet<IpAddr> = plan
+        .routes
+        .iter()
+        .filter_map(|route| if let RouteAction::Fabric(node_ip) = route.action { Some(node_ip) } else { None })
+        .collect();
+    let mut found = BTreeMap::new();
+    for node_ip in nodes {
+        let answer = match socket.request(route::look_up(node_ip)) {
+            Ok(answer) => answer,
+            // Nothing leads there.
+            Err(error) if error.errno().is_some() => continue,
+            Err(error) => return Err(error),
+        };
+        match answer.iter().find_map(Route::read).map(|route| route.hop) {
+            Some(Hop::Gateway { gateway, index, .. }) => _ = found.insert(node_ip, (gateway, index)),
+            Some(Hop::Link { index }) => _ = found.insert(node_ip, (node_ip, index)),
+            _ => {}
+        }
+    }
+    Ok(found)
 }
 
 /// Whether it leads to a pod of this node.

@@ -41,14 +41,23 @@ pub struct Rendered {
     pub without_link: Vec<String>,
 }
 
-/// Renders; `links` are the indexes of the pod links that are there, `tunnel` is that of the tunnel's.
+/// What of the kernel a plan's routes depend on.
+#[derive(Debug, Clone, Default)]
+pub struct Kernel {
+    /// Where the node stands in each family.
+    pub grounds: BTreeMap<Family, Ground>,
+    /// Index of the tunnel's link.
+    pub tunnel: Option<u32>,
+    /// Indexes of the pod links that are there.
+    pub links: BTreeMap<String, u32>,
+    /// Routers that lead to other nodes: gateway and link, by the node's address.
+    pub routers: BTreeMap<IpAddr, (IpAddr, u32)>,
+}
+
+/// Renders.
 #[must_use]
-pub fn render(
-    plan: &NodePlan,
-    grounds: &BTreeMap<Family, Ground>,
-    tunnel: Option<u32>,
-    links: &BTreeMap<String, u32>,
-) -> Rendered {
+pub fn render(plan: &NodePlan, kernel: &Kernel) -> Rendered {
+    let Kernel { grounds, tunnel, links, routers } = kernel;
     let mut rendered = Rendered::default();
     let next_hops: BTreeMap<Cidr, IpAddr> =
         plan.tunnel.iter().flat_map(|tunnel| &tunnel.peers).map(|peer| (peer.block, peer.next_hop())).collect();
@@ -66,6 +75,17 @@ pub fn render(
         let in_tunnel = plan.tunnel.as_ref().and_then(|tunnel| tunnel.addresses.get(&family)).copied();
         let prefsrc = plan.node_ips.get(&family).copied().or(in_tunnel);
         match action {
+            RouteAction::Here => {
+                rendered.routes.insert(route(Hop::Local, None, owned::METRIC));
+            }
+            RouteAction::Fabric(node_ip) => match routers.get(node_ip) {
+                Some((gateway, index)) => {
+                    let hop = Hop::Gateway { gateway: *gateway, index: *index, onlink: true };
+                    rendered.routes.insert(route(hop, prefsrc, owned::METRIC));
+                }
+                None if plan.probes.targets.values().any(|probe| *probe == destination.network()) => {}
+                None => rendered.not_on_link.push(NotOnLink { block: *destination, node_ip: *node_ip }),
+            },
             RouteAction::Unreachable => {
                 rendered.routes.insert(route(Hop::Unreachable, None, owned::METRIC_UNREACHABLE));
             }
@@ -117,7 +137,8 @@ mod tests {
         };
         let ground = Ground { index: 2, on_link: vec!["10.224.0.0/16".parse().unwrap()] };
         let links = BTreeMap::from([("ovlpa".to_owned(), 9)]);
-        let rendered = render(&plan, &BTreeMap::from([(Family::V4, ground)]), None, &links);
+        let grounds = BTreeMap::from([(Family::V4, ground)]);
+        let rendered = render(&plan, &Kernel { grounds, links, ..Kernel::default() });
 
         let lines: Vec<_> =
             rendered.routes.iter().map(|r| (r.destination.to_string(), r.hop, r.prefsrc, r.metric)).collect();

@@ -33,7 +33,10 @@ const RTN_LOCAL: u8 = 2;
 const RTN_UNREACHABLE: u8 = 7;
 const RT_SCOPE_UNIVERSE: u8 = 0;
 const RT_SCOPE_LINK: u8 = 253;
+const RT_SCOPE_HOST: u8 = 254;
 const RTNH_F_ONLINK: u32 = 4;
+/// `LOOPBACK_IFINDEX` of net/flow.h: `lo` of every namespace.
+const LOOPBACK: u32 = 1;
 const HEADER_LEN: usize = 12;
 
 /// What becomes of the packets.
@@ -66,6 +69,8 @@ pub enum Hop {
         /// The outer destination.
         to: IpAddr,
     },
+    /// To this machine itself.
+    Local,
     /// Answered with "unreachable".
     Unreachable,
     /// Something that we never make (several hops, blackhole, ...).
@@ -102,6 +107,7 @@ impl Route {
         let unspecified = if family == 2 { IpAddr::from([0; 4]) } else { IpAddr::from([0; 16]) };
         let hop = match (kind, route.gateway, route.oif) {
             (RTN_UNREACHABLE, ..) => Hop::Unreachable,
+            (RTN_LOCAL, ..) if !route.other => Hop::Local,
             _ if route.other || kind != RTN_UNICAST => Hop::Other,
             (_, Some(gateway), Some(index)) if route.encap_type != 0 => route.tunnel(index, gateway),
             _ if route.encap_type != 0 => Hop::Other,
@@ -122,6 +128,7 @@ impl Route {
     fn put(&self, request: Request, scope: u8) -> Request {
         let (kind, flags) = match self.hop {
             Hop::Unreachable | Hop::Other => (RTN_UNREACHABLE, 0),
+            Hop::Local => (RTN_LOCAL, 0),
             Hop::Gateway { onlink: true, .. } | Hop::Tunnel { .. } => (RTN_UNICAST, RTNH_F_ONLINK),
             Hop::Gateway { .. } | Hop::Link { .. } => (RTN_UNICAST, 0),
         };
@@ -138,6 +145,9 @@ impl Route {
         }
         if let Hop::Gateway { index, .. } | Hop::Link { index } | Hop::Tunnel { index, .. } = self.hop {
             request = request.u32(RTA_OIF, index);
+        }
+        if self.hop == Hop::Local {
+            request = request.u32(RTA_OIF, LOOPBACK);
         }
         if let Hop::Tunnel { vni, from, to, .. } = self.hop {
             request = encap(request, vni, from, to);
@@ -158,6 +168,7 @@ impl Route {
             Hop::Tunnel { to, index, .. } => {
                 format!("route {destination} in the tunnel to {to} dev #{index} table {table}")
             }
+            Hop::Local => format!("route local {destination} table {table}"),
             Hop::Unreachable | Hop::Other => format!("route unreachable {destination} table {table}"),
         }
     }
@@ -184,6 +195,7 @@ impl Route {
         let scope = match self.hop {
             // The kernel wants it so for IPv4 destinations that are on the link; IPv6 has no scopes.
             Hop::Link { .. } => RT_SCOPE_LINK,
+            Hop::Local => RT_SCOPE_HOST,
             _ => RT_SCOPE_UNIVERSE,
         };
         self.put(Request::new(libc::RTM_NEWROUTE, libc::NLM_F_CREATE | how, format!("add {}", self.words())), scope)

@@ -3,6 +3,7 @@
 
 pub mod api;
 pub mod control;
+mod fabric_routes;
 mod nodes;
 mod schedule;
 pub mod supervise;
@@ -122,6 +123,7 @@ pub async fn run(name: &LabName) -> Result<()> {
     });
     tokio::spawn(control::serve(cluster.clone(), listener));
     tokio::spawn(schedule::run(client));
+    tokio::spawn(fabric_routes::run(cluster.clone()));
     match cluster.bring_up().await {
         Ok(()) => {
             LabRecord { complete: true, ..cluster.record.clone() }.save()?;
@@ -138,7 +140,7 @@ pub async fn run(name: &LabName) -> Result<()> {
 
 /// Joins the VNet and puts the control plane's host into it; its host number.
 fn join_vnet(record: &LabRecord, families: &[Family]) -> Result<u32> {
-    let mut vnet = Vnet::join(&record.vnet, &record.name, record.mtu)?;
+    let mut vnet = Vnet::join(&record.vnet, &record.name, &record.vnet_wish())?;
     let host = vnet.take(&record.name, &Part::ControlPlane)?;
     let path = netns::path(&record.name, &Part::ControlPlane);
     if netns::inode(&path).is_none() {

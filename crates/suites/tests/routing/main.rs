@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 mod change;
+mod fabric;
 mod forged;
 mod vxlan;
 

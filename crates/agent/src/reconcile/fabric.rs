@@ -1,0 +1,73 @@
+//! What the probes say of the fabric, for the plan and for people.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use overlane_core::cidr::Cidr;
+use overlane_core::cluster::Routing;
+use overlane_core::plan::{NodeInput, NodePlan, Peer};
+
+use super::Reconciler;
+use super::pass::Outcome;
+use super::status::{Fabric, Reason};
+use crate::prober::Verdict;
+
+/// How many nodes a message names.
+const NAMED: usize = 5;
+const DROPS: &str = "FabricDropsPodAddresses";
+
+/// Blocks that bare packets come to and back from.
+pub(super) fn passing(verdicts: &BTreeMap<Cidr, Verdict>) -> BTreeSet<Cidr> {
+    verdicts.iter().filter(|(_, verdict)| **verdict == Verdict::Passes).map(|(block, _)| *block).collect()
+}
+
+/// What is to be said; in native routing what fails is a problem, since nothing else carries it.
+pub(super) fn judge(
+    input: &NodeInput,
+    plan: &NodePlan,
+    verdicts: &BTreeMap<Cidr, Verdict>,
+    fault: Option<String>,
+    outcome: &mut Outcome,
+) -> Option<Fabric> {
+    let targets = &plan.probes.targets;
+    if targets.is_empty() {
+        return None;
+    }
+    if let Some(fault) = fault {
+        return Some(Fabric { carries: None, reason: "CannotAsk", message: fault });
+    }
+    let of = |wanted: Verdict| {
+        let told = |block: &&Cidr| verdicts.get(*block).copied().unwrap_or(Verdict::Unknown) == wanted;
+        targets.keys().filter(told).collect::<Vec<_>>()
+    };
+    let (failing, unknown) = (of(Verdict::Fails), of(Verdict::Unknown));
+    if failing.is_empty() {
+        let message = format!("{} of {} blocks answer bare packets", targets.len() - unknown.len(), targets.len());
+        let (carries, reason) = if unknown.is_empty() { (Some(true), "Carries") } else { (None, "Asking") };
+        return Some(Fabric { carries, reason, message });
+    }
+    let name = |block: &Cidr| {
+        let peer = input.peers.iter().find(|peer| peer.blocks.contains(block));
+        format!("{block} ({})", peer.map_or("?", |peer| peer.name.as_str()))
+    };
+    let mut names: Vec<String> = failing.iter().take(NAMED).map(|block| name(block)).collect();
+    if failing.len() > NAMED {
+        names.push(format!("and {} more", failing.len() - NAMED));
+    }
+    let what = format!("bare packets of pods to {} are not answered", names.join(", "));
+    if input.routing == Routing::Auto {
+        return Some(Fabric { carries: Some(false), reason: DROPS, message: format!("{what}: they go in VXLAN") });
+    }
+    let fix = "let the fabric pass pod addresses (spoofing protection, route tables), or take routing vxlan or auto";
+    let message = format!("{what}: {fix}");
+    outcome.problem(Reason::FabricDropsPodAddresses, message.clone());
+    Some(Fabric { carries: Some(false), reason: DROPS, message })
+}
+
+impl Reconciler {
+    /// Addresses of nodes that only a router leads to.
+    pub(super) fn beyond(&self, peers: &[Peer]) -> BTreeSet<IpAddr> {
+        let all = peers.iter().flat_map(|peer| peer.node_ips.values().copied());
+        all.filter(|ip| !self.is_on_link(*ip)).collect()
+    }
+}
