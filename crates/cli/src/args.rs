@@ -221,6 +221,9 @@ pub struct UpArgs {
     /// Address families, the primary one first: `ipv4`, `ipv6`, `ipv4,ipv6`, `ipv6,ipv4`
     #[arg(long, value_name = "FAMILY,...", value_delimiter = ',')]
     pub ip_families: Vec<String>,
+    /// Address families of the nodes themselves, where they are not those of the pods
+    #[arg(long, value_name = "FAMILY,...", value_delimiter = ',')]
+    pub node_families: Vec<String>,
     /// Pod CIDRs, one a family [default: 10.244.0.0/16,fd12:3456:789a::/64]
     #[arg(long, visible_alias = "pod-cidr", value_name = "CIDR,...", value_delimiter = ',')]
     pub pod_cidrs: Vec<String>,

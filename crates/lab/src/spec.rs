@@ -31,6 +31,8 @@ pub struct UpRequest {
     pub vnet: Option<String>,
     /// `ipv4`, `ipv6` or both, in either order.
     pub ip_families: Vec<String>,
+    /// The same of the nodes' own addresses; those of the pods without.
+    pub node_families: Vec<String>,
     /// One a family.
     pub pod_cidrs: Vec<String>,
     /// One a family.
@@ -94,7 +96,7 @@ pub fn resolve(request: &UpRequest) -> Result<Plan> {
         format: FORMAT,
         vnet: vnet.unwrap_or_else(|| name.clone()),
         name,
-        families: plan.families().iter().map(Family::to_string).collect(),
+        families: node_families(&request.node_families, &plan)?,
         nodes: request.nodes,
         max_pods: plan.max_pods(),
         cluster_network: network,
@@ -110,6 +112,20 @@ pub fn resolve(request: &UpRequest) -> Result<Plan> {
         complete: false,
     };
     Ok(Plan { record, joins, manifests })
+}
+
+fn node_families(asked: &[String], plan: &ClusterPlan) -> Result<Vec<String>, LabError> {
+    let refused = |reason: String| LabError::Argument { argument: "--node-families".to_owned(), reason };
+    let mut families = Vec::new();
+    for text in asked {
+        let family: Family = text.parse().map_err(|_| refused(format!("`{text}` is neither ipv4 nor ipv6")))?;
+        if families.contains(&family) {
+            return Err(refused(format!("{family} is named twice")));
+        }
+        families.push(family);
+    }
+    let families = if families.is_empty() { plan.families() } else { &families };
+    Ok(families.iter().map(Family::to_string).collect())
 }
 
 fn within(argument: &str, given: u32, least: u32, most: u32) -> Result<(), LabError> {
@@ -261,6 +277,8 @@ mod tests {
             UpRequest { nodes: 1001, ..request() },
             UpRequest { mtu: Some(1000), ..request() },
             UpRequest { loss: Some(51), ..request() },
+            UpRequest { node_families: vec!["ipv5".into()], ..request() },
+            UpRequest { node_families: vec!["ipv4".into(), "IPv4".into()], ..request() },
             UpRequest { controllers: Some(10), ..request() },
             UpRequest { name: "No".into(), ..request() },
             UpRequest { vnet: Some("a/b".into()), ..request() },

@@ -94,7 +94,15 @@ impl LabRecord {
         VnetWish { mtu: self.mtu, underlay: self.underlay, loss: self.loss }
     }
 
-    /// The families as values.
+    /// The families that its pods have.
+    pub fn pod_families(&self) -> Vec<Family> {
+        let listed = self.cluster_network["spec"]["ipFamilies"].as_array();
+        let found: Vec<Family> =
+            listed.into_iter().flatten().filter_map(|family| family.as_str()?.parse().ok()).collect();
+        if found.is_empty() { self.families().unwrap_or_default() } else { found }
+    }
+
+    /// The families of the nodes as values.
     pub fn families(&self) -> Result<Vec<Family>> {
         self.families.iter().map(|text| text.parse().context("read the lab's families")).collect()
     }

@@ -6,6 +6,10 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::ResourceExt as _;
+use kube::api::{Api, ListParams};
+use overlane_api::crd::NodeState;
 use serde::Serialize;
 
 use crate::client::LabClient;
@@ -264,19 +268,35 @@ pub async fn wait_ready(
             return Ok(status);
         }
         if Instant::now() > deadline {
-            bail!("{}", late(&lab.name, &status));
+            bail!("{}", late(&lab.name, &status, &degraded(lab).await));
         }
         // A large lab has better things to do than to be looked at.
         tokio::time::sleep(LOOK_AGAIN.max(began.elapsed() * 3)).await;
     }
 }
 
+/// What agents say is wrong with their nodes.
+async fn degraded(lab: &LabClient) -> Vec<(String, String)> {
+    let Ok(client) = lab.kube() else { return Vec::new() };
+    let states = Api::<NodeState>::all(client).list(&ListParams::default()).await;
+    let mut found = Vec::new();
+    for state in states.map(|list| list.items).unwrap_or_default() {
+        let wrong = |condition: &&Condition| condition.type_ == "Degraded" && condition.status == "True";
+        let told = state.spec.conditions.iter().find(wrong).map(|c| format!("{}: {}", c.reason, c.message));
+        found.extend(told.map(|told| (state.name_any(), told)));
+    }
+    found
+}
+
 /// What keeps a lab from being ready, and where to look.
-fn late(name: &names::LabName, status: &LabStatus) -> String {
+fn late(name: &names::LabName, status: &LabStatus, degraded: &[(String, String)]) -> String {
     let mut text = format!("lab `{name}` is up but not ready:");
     for node in status.nodes.iter().filter(|node| !node.ready || node.blocks.is_empty()) {
         let why = if node.blocks.is_empty() { "it has no block" } else { &node.message };
         text.push_str(&format!("\n  {}: {why}", node.name));
+    }
+    for (node, message) in degraded {
+        text.push_str(&format!("\n  {node}: {message}"));
     }
     for program in status.programs.iter().filter(|program| program.process.is_none()) {
         let end = program.last_end.as_deref().unwrap_or("not started");

@@ -20,6 +20,7 @@ pub fn run(name: &LabName, args: &UpArgs) -> Result<ExitCode> {
         nodes: args.nodes,
         vnet: args.vnet.clone(),
         ip_families: args.ip_families.clone(),
+        node_families: args.node_families.clone(),
         pod_cidrs: args.pod_cidrs.clone(),
         service_cidrs: args.service_cidrs.clone(),
         max_pods: args.max_pods,

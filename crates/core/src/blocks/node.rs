@@ -131,8 +131,11 @@ fn no_address(given: &Given<'_>, want: &mut Want<'_>) {
     if given.plan.routing() != Routing::Native {
         return;
     }
+    // A tunnel carries each family over either.
+    let any = given.plan.routing() != Routing::Native && !given.node.addresses.is_empty();
     let lacks = |family: &crate::family::Family| {
         want.slots.iter().any(|slot| slot.block.family() == *family)
+            && !any
             && super::first_of(&given.node.addresses, *family).is_none()
     };
     let families: Vec<_> = given.plan.families().iter().copied().filter(lacks).collect();

@@ -50,7 +50,9 @@ pub type Told = Arc<dyn Fn(&str, usize, usize) + Send + Sync>;
 /// Checks a lab.
 pub async fn run(lab: &LabClient, told: Told) -> Result<Report> {
     let client = lab.kube()?;
-    let families = lab.record.families()?;
+    let mut families = lab.record.families()?;
+    let more = lab.record.pod_families().into_iter().filter(|family| !families.contains(family));
+    families.extend(more.collect::<Vec<_>>());
     let lab_status = status::of(lab).await?;
     if lab_status.nodes.is_empty() {
         bail!("lab `{}` has no node to check", lab.name);
@@ -75,7 +77,7 @@ async fn check_with(
     pods: &CheckPods,
     told: Told,
 ) -> Result<Report> {
-    let hosts = hosts(lab, status, families)?;
+    let hosts = hosts(lab, status)?;
     let (lab, families) = (lab.clone(), families.to_vec());
     let blocks = blocks(status);
     let ready = pods.ready().await?;
@@ -117,7 +119,7 @@ fn ask(places: &[Place], questions: Vec<Question>, before: usize, total: usize, 
 }
 
 /// Nodes, the VM and the host behind the router.
-fn hosts(lab: &LabClient, status: &LabStatus, families: &[Family]) -> Result<Vec<Place>> {
+fn hosts(lab: &LabClient, status: &LabStatus) -> Result<Vec<Place>> {
     let place = |role, name: &str, path: std::path::PathBuf, addresses: BTreeMap<Family, IpAddr>| Place {
         role,
         name: name.to_owned(),
@@ -135,6 +137,8 @@ fn hosts(lab: &LabClient, status: &LabStatus, families: &[Family]) -> Result<Vec
         let path = netns::path(&lab.name, &Part::Node(number));
         hosts.push(place(Role::Node, &node.name, path, addresses.collect()));
     }
+    // Hosts outside have what the nodes can reach them by.
+    let families = lab.record.families()?;
     let of = |address: fn(Family) -> IpAddr| families.iter().map(|family| (*family, address(*family))).collect();
     let vnet = &lab.record.vnet;
     hosts.push(place(Role::Vm, "vm", netns::path(vnet, &Part::Vm), of(vnet::vm_address)));

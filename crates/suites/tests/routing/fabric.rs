@@ -163,6 +163,35 @@ fn a_fabric_that_loses_packets_is_no_fabric_that_drops_pods() {
 }
 
 #[test]
+fn a_family_that_nodes_do_not_have_goes_in_the_tunnel() {
+    for (pods, nodes) in [("ipv6", "ipv4"), ("ipv4", "ipv6"), ("ipv4,ipv6", "ipv4"), ("ipv6,ipv4", "ipv6")] {
+        for routing in ["vxlan", "auto"] {
+            println!("== {routing}: {pods} over {nodes}");
+            let stage = Stage::new(2, pods, &["--routing", routing, "--node-families", nodes]);
+            until_said(&stage, "Degraded", "False", "AsItShouldBe");
+            let (a, b, c) = (&stage.pods[0], &stage.pods[1], &stage.pods[2]);
+            assert_eq!(c.ips.len(), pods.split(',').count());
+            for to in b.ips.iter().chain(&c.ips) {
+                packet::ping(&a.ns, *to, 56, secs(2)).unwrap();
+            }
+            for to in &c.ips {
+                packet::ping(&stage.nodes[0].ns, *to, 56, secs(2)).unwrap();
+            }
+            stage.check();
+        }
+    }
+}
+
+#[test]
+fn native_routing_says_that_nodes_lack_a_family() {
+    let name = overlane_suites::ns::unique("ovs");
+    let words = ["--nodes", "2", "--ip-families", "ipv6", "--node-families", "ipv4", "--timeout", "8"];
+    let out = overlane_suites::lab::overlane(&[&["lab", "up", "--name", &name], &words[..]].concat());
+    assert!(!out.ok() && out.stderr.contains("PlanIncomplete: "), "{out}");
+    assert!(out.stderr.contains("the node has no address of that family"), "{out}");
+}
+
+#[test]
 fn clusters_with_one_pod_cidr_do_not_share_a_routed_fabric() {
     let vnet = overlane_suites::ns::unique("ovs");
     let first = Lab::up(&["--nodes", "1", "--vnet", &vnet, "--underlay", "routed"]);
