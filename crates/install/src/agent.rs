@@ -7,8 +7,9 @@ use crate::common::{AGENT, image, labels, namespaced, probe};
 use crate::source::{Part, Source};
 
 /// What the agent may do beyond any process of its node, and why. `docs/operations.md` has the same table.
-pub const CAPABILITIES: [(&str, &str); 2] = [
+pub const CAPABILITIES: [(&str, &str); 3] = [
     ("NET_ADMIN", "links, routes, neighbours, packet filter, conntrack entries and network sysctls of the node"),
+    ("NET_RAW", "ICMP echoes that ask whether the fabric carries pods' addresses"),
     ("SYS_ADMIN", "`setns(2)` into the network namespaces of pods, to make their interfaces"),
 ];
 

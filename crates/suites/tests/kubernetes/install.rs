@@ -64,8 +64,8 @@ fn c_agents_have_what_they_need_and_no_more() {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:\t")).unwrap();
     let bits = u64::from_str_radix(effective, 16).unwrap();
-    // CAP_NET_ADMIN is 12, CAP_SYS_ADMIN 21 (include/uapi/linux/capability.h).
-    assert_eq!(bits, 1 << 12 | 1 << 21, "capabilities of the agent: {effective}");
+    // CAP_NET_ADMIN is 12, CAP_NET_RAW 13, CAP_SYS_ADMIN 21 (include/uapi/linux/capability.h).
+    assert_eq!(bits, 1 << 12 | 1 << 13 | 1 << 21, "capabilities of the agent: {effective}");
     let seccomp = status.lines().find_map(|line| line.strip_prefix("Seccomp:\t")).unwrap();
     assert_eq!(seccomp, "2", "a seccomp filter is in force");
 }

@@ -6,6 +6,7 @@
 mod change;
 mod fabric;
 mod forged;
+mod mtu;
 mod vxlan;
 
 use overlane_suites::lab::{NodeHandle, Pod};
