@@ -9,7 +9,7 @@ use overlane_agent::watch::cache;
 use overlane_agent::watch::fold::{Effect, Fold, KEEP_MS};
 use overlane_agent::watch::item::{Change, ClusterWord, Item, NodeConfig, NodeFacts};
 use overlane_api::crd::ClusterNetworkSpec;
-use overlane_core::cluster::Carrier;
+use overlane_core::cluster::{Routing, RoutingState};
 use overlane_core::family::Family;
 use overlane_core::ipam::Block;
 use proptest::prelude::*;
@@ -39,16 +39,13 @@ fn applied(name: &str, config: NodeConfig) -> Item {
 }
 
 fn cluster(asked: ClusterNetworkSpec, in_force: Option<ClusterNetworkSpec>) -> Item {
-    Item::Cluster(Change::Applied((
-        "default".into(),
-        ClusterWord { asked, in_force, accepts: BTreeSet::new(), refused: false },
-    )))
+    Item::Cluster(Change::Applied(("default".into(), ClusterWord { asked, in_force, routing: None, refused: false })))
 }
 
 #[test]
 fn a_new_agent_does_not_take_what_was_refused() {
     let mut fold = Fold::new("n0", 1);
-    let refused = ClusterWord { asked: spec(), in_force: None, accepts: BTreeSet::new(), refused: true };
+    let refused = ClusterWord { asked: spec(), in_force: None, routing: None, refused: true };
     fold.take(Item::Cluster(Change::Applied(("default".into(), refused))), 0);
     assert!(fold.view().cluster.is_none());
     fold.take(cluster(spec(), None), 1);
@@ -193,16 +190,16 @@ fn what_the_controller_has_not_put_in_force_does_not_count() {
 #[test]
 fn what_is_taken_during_a_change_is_remembered() {
     let mut fold = started(&[]);
-    assert!(fold.view().accepts.is_empty());
-    let accepts: BTreeSet<_> = [Carrier::Native, Carrier::Vxlan].into();
-    let word = ClusterWord { asked: spec(), in_force: Some(spec()), accepts: accepts.clone(), refused: false };
+    assert_eq!(fold.view().routing, Some(RoutingState::settled(Routing::Native)));
+    let routing = RoutingState { accepts: Routing::Auto.carriers(), step: 7, ..RoutingState::settled(Routing::Native) };
+    let word = ClusterWord { asked: spec(), in_force: Some(spec()), routing: Some(routing.clone()), refused: false };
     fold.take(Item::Cluster(Change::Applied(("default".into(), word))), 1);
-    assert_eq!(fold.view().accepts, accepts);
+    assert_eq!(fold.view().routing, Some(routing.clone()));
     let dir = tempfile::tempdir().unwrap();
     cache::write(dir.path(), &cache::encode(&fold, "boot").unwrap()).unwrap();
     let mut back = Fold::new("n0", 1);
     assert!(cache::load(dir.path(), "boot", &mut back).unwrap());
-    assert_eq!(back.view().accepts, accepts);
+    assert_eq!(back.view().routing, Some(routing));
 }
 
 #[test]

@@ -89,6 +89,7 @@ pub fn cluster_spec(spec: &crd::ClusterNetworkSpec) -> ClusterSpec {
         node_mask_v6: spec.node_mask_size.ipv6,
         max_pods: spec.max_pods,
         routing: core_routing(spec.routing),
+        native_cidrs: spec.native_cidrs.clone(),
         vxlan: Vxlan { port: spec.vxlan.port, vni: spec.vxlan.vni },
         node_cidrs: match spec.node_cidrs {
             crd::NodeCidrs::Allocate => NodeCidrs::Allocate,
@@ -122,9 +123,7 @@ const fn core_routing(routing: crd::Routing) -> Routing {
     }
 }
 
-/// What pod packets are taken in, from the words of the custom resource.
-#[must_use]
-pub fn carriers(carriers: &[crd::Carrier]) -> BTreeSet<Carrier> {
+fn carriers(carriers: &[crd::Carrier]) -> BTreeSet<Carrier> {
     let one = |carrier: &crd::Carrier| match carrier {
         crd::Carrier::Native => Carrier::Native,
         crd::Carrier::Vxlan => Carrier::Vxlan,
@@ -132,9 +131,7 @@ pub fn carriers(carriers: &[crd::Carrier]) -> BTreeSet<Carrier> {
     carriers.iter().map(one).collect()
 }
 
-/// The same in the words of the custom resource.
-#[must_use]
-pub fn carrier_words(carriers: &BTreeSet<Carrier>) -> Vec<crd::Carrier> {
+fn carrier_words(carriers: &BTreeSet<Carrier>) -> Vec<crd::Carrier> {
     let word = |carrier: &Carrier| match carrier {
         Carrier::Native => crd::Carrier::Native,
         Carrier::Vxlan => crd::Carrier::Vxlan,
@@ -145,13 +142,13 @@ pub fn carrier_words(carriers: &BTreeSet<Carrier>) -> Vec<crd::Carrier> {
 /// What a node says of its routing.
 #[must_use]
 pub fn routing_state(state: &crd::RoutingState) -> RoutingState {
-    RoutingState { sends: core_routing(state.sends), accepts: carriers(&state.accepts) }
+    RoutingState { sends: core_routing(state.sends), accepts: carriers(&state.accepts), step: state.step }
 }
 
 /// The same in the words of the custom resource.
 #[must_use]
 pub fn routing_words(state: &RoutingState) -> crd::RoutingState {
-    crd::RoutingState { sends: routing(state.sends), accepts: carrier_words(&state.accepts) }
+    crd::RoutingState { sends: routing(state.sends), accepts: carrier_words(&state.accepts), step: state.step }
 }
 
 /// The blocks that a NodeNetworkConfig gives, in its order. Entries beside each other that differ in family go

@@ -57,6 +57,10 @@ pub struct ClusterNetworkSpec {
     pub max_pods: u32,
     /// How pod packets cross nodes.
     pub routing: Routing,
+    /// Networks of nodes between which the fabric is known to carry pods' packets: they go bare in `auto` without being
+    /// asked about, and by routers in `native`.
+    #[serde(rename = "nativeCIDRs")]
+    pub native_cidrs: Vec<String>,
     /// The tunnel's numbers, where `routing` uses one.
     pub vxlan: Vxlan,
     /// Who chooses the nodes' blocks: Overlane (`allocate`) or whoever writes `node.spec.podCIDRs` (`adopt`).
@@ -78,6 +82,7 @@ impl Default for ClusterNetworkSpec {
             node_mask_size: NodeMaskSize::default(),
             max_pods: 250,
             routing: Routing::default(),
+            native_cidrs: Vec::new(),
             vxlan: Vxlan::default(),
             node_cidrs: NodeCidrs::default(),
             masquerade: true,
@@ -133,6 +138,8 @@ pub struct RoutingState {
     pub sends: Routing,
     /// In what they are taken: what is sent, and more while that changes.
     pub accepts: Vec<Carrier>,
+    /// Counts the steps of all changes.
+    pub step: u64,
 }
 
 /// The numbers of a VXLAN. Nodes drop what comes with others.
@@ -190,8 +197,9 @@ pub struct ClusterNetworkStatus {
     /// The spec that is in force: the last one that was neither invalid nor refused. Agents follow it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub applied: Option<ClusterNetworkSpec>,
-    /// In what nodes take pod packets: what `applied.routing` sends, and more while that changes.
-    pub accepts: Vec<Carrier>,
+    /// How pod packets cross nodes: `sends` is what `applied.routing` says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub routing: Option<RoutingState>,
 }
 
 /// A node's claim to a block. Named after the block, so that the API server refuses a second claim.

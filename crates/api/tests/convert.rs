@@ -46,7 +46,7 @@ fn an_empty_manifest_means_the_defaults() {
 #[test]
 fn every_field_arrives() {
     let text = r#"{"ipFamilies":["IPv6","IPv4"],"podCIDRs":["fd00::/64","10.1.0.0/16"],"serviceCIDRs":["fd01::/108",
-        "10.2.0.0/16"],"nodeMaskSize":{"ipv4":25,"ipv6":96},"maxPods":30,"routing":"vxlan","vxlan":{"port":8472,"vni":7},"nodeCIDRs":"adopt",
+        "10.2.0.0/16"],"nodeMaskSize":{"ipv4":25,"ipv6":96},"maxPods":30,"routing":"vxlan","nativeCIDRs":["10.9.0.0/16"],"vxlan":{"port":8472,"vni":7},"nodeCIDRs":"adopt",
         "masquerade":false,"outboundType":"userDefinedRouting"}"#;
     let spec = cluster_spec(&serde_json::from_str(text).unwrap());
     let expected = ClusterSpec {
@@ -57,6 +57,7 @@ fn every_field_arrives() {
         node_mask_v6: 96,
         max_pods: 30,
         routing: cluster::Routing::Vxlan,
+        native_cidrs: vec!["10.9.0.0/16".into()],
         vxlan: cluster::Vxlan { port: 8472, vni: 7 },
         node_cidrs: cluster::NodeCidrs::Adopt,
         masquerade: false,

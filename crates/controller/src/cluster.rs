@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 
 use overlane_api::convert;
-use overlane_api::crd::{CLUSTER_NETWORK, Carrier, ClusterNetwork, ClusterNetworkSpec};
+use overlane_api::crd::{self, CLUSTER_NETWORK, ClusterNetwork, ClusterNetworkSpec};
 use overlane_core::blocks::{Allocator, StateView, admit};
 use overlane_core::cluster::{ClusterPlan, Finding, RoutingState, Step, validate};
 
@@ -43,7 +43,7 @@ impl Gate {
             return;
         }
         let applied = |object: &ClusterNetwork| {
-            object.status.as_ref().and_then(|status| Some((status.applied.clone()?, status.accepts.clone())))
+            object.status.as_ref().and_then(|status| Some((status.applied.clone()?, status.routing.clone())))
         };
         let same = self.object.as_ref().is_some_and(|old| {
             old.spec == object.spec && old.metadata.uid == object.metadata.uid && applied(old) == applied(&object)
@@ -102,7 +102,7 @@ impl Gate {
         let applied = object.status.as_ref().and_then(|status| status.applied.as_ref());
         let kept = applied.filter(|_| self.in_force.is_none() || !leads);
         if let Some(spec) = kept {
-            self.routing = object.status.as_ref().map(|status| said(spec, &status.accepts));
+            self.routing = object.status.as_ref().map(|status| said(spec, status.routing.as_ref()));
         }
         let (judgement, plan) = match judge(&object.spec, alloc) {
             Ok(plan) => {
@@ -160,9 +160,10 @@ impl Gate {
 }
 
 /// What a status says of the routing; one of an older version says less.
-fn said(applied: &ClusterNetworkSpec, accepts: &[Carrier]) -> RoutingState {
+fn said(applied: &ClusterNetworkSpec, routing: Option<&crd::RoutingState>) -> RoutingState {
     let sends = convert::cluster_spec(applied).routing;
-    RoutingState { sends, accepts: convert::carriers(accepts).union(&sends.carriers()).copied().collect() }
+    let told = routing.map(convert::routing_state).filter(|told| told.sends == sends);
+    told.unwrap_or_else(|| RoutingState::settled(sends))
 }
 
 /// The spec as far as it is in force, and its plan: a routing comes in force step by step.

@@ -6,7 +6,6 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use overlane_api::convert;
 use overlane_api::crd::{self, ClusterNetworkStatus};
 use overlane_core::blocks::{PoolUse, Trouble};
-use overlane_core::cluster::RoutingState;
 
 use crate::cluster::{Gate, Judgement};
 use crate::objects;
@@ -68,9 +67,9 @@ pub fn report(gate: &Gate, troubles: &BTreeMap<String, Trouble>, usage: &[PoolUs
     }
     let others = before.conditions.iter().filter(|old| conditions.iter().all(|new| new.type_ != old.type_));
     let conditions: Vec<Condition> = conditions.iter().chain(others).cloned().collect();
-    let accepts = gate.routing().map(|routing| convert::carrier_words(&routing.accepts)).unwrap_or_default();
+    let routing = gate.routing().map(convert::routing_words);
     let applied = gate.applied().cloned();
-    let status = ClusterNetworkStatus { observed_generation: generation, conditions, applied, accepts };
+    let status = ClusterNetworkStatus { observed_generation: generation, conditions, applied, routing };
     let urgent = without_words(&status) != without_words(&before);
     (status != before).then_some(Report { status, warnings, urgent })
 }
@@ -106,7 +105,7 @@ fn changing(gate: &Gate) -> Option<Wanted> {
     let (asked, routing) = (gate.object()?.spec.routing, gate.routing()?);
     let words = |routing: crd::Routing| format!("{routing:?}").to_lowercase();
     let sends = convert::routing(routing.sends);
-    if sends == asked && *routing == RoutingState::settled(routing.sends) {
+    if sends == asked && routing.accepts == routing.sends.carriers() {
         return Some((
             "RoutingChanging",
             false,

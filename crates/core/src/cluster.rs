@@ -93,6 +93,8 @@ pub struct ClusterSpec {
     pub max_pods: u32,
     /// How pod packets cross nodes.
     pub routing: Routing,
+    /// Networks of nodes between which the fabric is known to carry pods' packets.
+    pub native_cidrs: Vec<String>,
     /// The tunnel's numbers, where one is used.
     pub vxlan: Vxlan,
     /// Who chooses the nodes' blocks.
@@ -115,6 +117,7 @@ impl Default for ClusterSpec {
             node_mask_v6: 80,
             max_pods: MAX_MAX_PODS,
             routing: Routing::Native,
+            native_cidrs: Vec::new(),
             vxlan: Vxlan::default(),
             node_cidrs: NodeCidrs::Allocate,
             masquerade: true,
@@ -186,6 +189,7 @@ pub struct ClusterPlan {
     services: Vec<Cidr>,
     max_pods: u32,
     routing: Routing,
+    native_cidrs: Vec<Cidr>,
     vxlan: Vxlan,
     node_cidrs: NodeCidrs,
     masquerade: bool,
@@ -232,6 +236,12 @@ impl ClusterPlan {
     #[must_use]
     pub const fn routing(&self) -> Routing {
         self.routing
+    }
+
+    /// Networks of nodes between which the fabric is known to carry pods' packets.
+    #[must_use]
+    pub fn native_cidrs(&self) -> &[Cidr] {
+        &self.native_cidrs
     }
 
     /// The tunnel's numbers.

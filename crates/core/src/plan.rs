@@ -66,6 +66,8 @@ pub struct NodeInput {
     pub vxlan: Vxlan,
     /// Addresses of nodes that are reached by a router alone.
     pub beyond: BTreeSet<IpAddr>,
+    /// Networks of nodes between which the fabric is known to carry pods' packets.
+    pub trusted: Vec<Cidr>,
     /// Blocks whose probe passes: the fabric carries bare packets to them and back.
     pub passing: BTreeSet<Cidr>,
     /// This node's address of each family.

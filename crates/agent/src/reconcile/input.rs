@@ -81,9 +81,10 @@ pub fn node_input(
     NodeInput {
         pod_cidrs: cluster.pod_cidrs().collect(),
         routing: cluster.routing(),
-        accept: view.accepts.clone(),
+        accept: view.routing.as_ref().map(|routing| routing.accepts.clone()).unwrap_or_default(),
         beyond: BTreeSet::new(),
         passing: BTreeSet::new(),
+        trusted: cluster.native_cidrs().to_vec(),
         vxlan: cluster.vxlan(),
         node_ips: node_ips.clone(),
         own_blocks: own_blocks(view, Some(cluster), leases).into_iter().collect(),

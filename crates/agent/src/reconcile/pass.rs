@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::slice::from_ref;
 
-use overlane_core::cluster::{ClusterPlan, RoutingState};
+use overlane_core::cluster::ClusterPlan;
 use overlane_core::family::Family;
 use overlane_core::ipam::{Lease, LeaseKind, LeaseState};
 use overlane_core::plan::{Mac, NodePlan, Note, plan};
@@ -143,8 +143,7 @@ impl Reconciler {
         // An audit must know which pods are to stay off the network.
         node.gate.set(env, self.closed(view, &blocks, written, tunnel_missing));
         if !outcome.again {
-            let accepts = view.accepts.union(&cluster.routing().carriers()).copied().collect();
-            self.routing = Some(RoutingState { sends: cluster.routing(), accepts });
+            self.routing.clone_from(&view.routing);
         }
         if audit && written {
             audit::run(&node, outcome_failed(outcome));

@@ -8,8 +8,8 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use anyhow::Context as _;
-use overlane_api::convert::{carrier_words, carriers, mac, mac_text};
-use overlane_api::crd::{Carrier, ClusterNetworkSpec};
+use overlane_api::convert::{mac, mac_text, routing_state, routing_words};
+use overlane_api::crd::{ClusterNetworkSpec, RoutingState};
 use overlane_core::family::Family;
 use overlane_core::ipam::Block;
 use serde::{Deserialize, Serialize};
@@ -30,7 +30,7 @@ struct Cached {
     #[serde(default)]
     cluster: Option<ClusterNetworkSpec>,
     #[serde(default)]
-    accepts: Vec<Carrier>,
+    routing: Option<RoutingState>,
     #[serde(default)]
     node: Option<NodeFacts>,
     #[serde(default)]
@@ -72,7 +72,7 @@ pub fn encode(fold: &Fold, boot_id: &str) -> anyhow::Result<Vec<u8>> {
         format: FORMAT,
         boot_id: boot_id.to_owned(),
         cluster: fold.cluster.clone(),
-        accepts: carrier_words(&fold.accepts),
+        routing: fold.routing.as_ref().map(routing_words),
         node: fold.node.clone(),
         known: fold.known.iter().map(ToString::to_string).collect(),
         told_ips: fold.told_ips.values().copied().collect(),
@@ -125,7 +125,7 @@ pub fn load(dir: &Path, boot_id: &str, fold: &mut Fold) -> anyhow::Result<bool> 
         return Ok(false);
     }
     if let Some(spec) = cached.cluster {
-        fold.put_in_force(spec, carriers(&cached.accepts));
+        fold.put_in_force(spec, cached.routing.as_ref().map(routing_state));
     }
     fold.node = cached.node;
     fold.known = cached.known.iter().filter_map(|text| text.parse().ok()).collect();

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use overlane_api::convert::{self, ConvertError};
 use overlane_api::crd::{CLUSTER_NETWORK, ClusterNetworkSpec, NAMESPACE, NodeStateSpec};
 use overlane_core::cidr::{Cidr, outermost};
-use overlane_core::cluster::{Carrier, ClusterPlan, Finding, validate};
+use overlane_core::cluster::{ClusterPlan, Finding, RoutingState, validate};
 use overlane_core::family::Family;
 use overlane_core::masq::{MasqFragment, merge};
 use overlane_core::plan::Peer;
@@ -57,7 +57,7 @@ pub struct Fold {
     watches: usize,
     heard: BTreeSet<Source>,
     pub(super) cluster: Option<ClusterNetworkSpec>,
-    pub(super) accepts: BTreeSet<Carrier>,
+    pub(super) routing: Option<RoutingState>,
     plan: Option<Arc<ClusterPlan>>,
     findings: Vec<Finding>,
     pub(super) configs: BTreeMap<String, Entry>,
@@ -103,7 +103,7 @@ impl Fold {
             watches,
             heard: BTreeSet::new(),
             cluster: None,
-            accepts: BTreeSet::new(),
+            routing: None,
             plan: None,
             findings: Vec::new(),
             configs: BTreeMap::new(),
@@ -162,14 +162,15 @@ impl Fold {
         self.findings = validate(&convert::cluster_spec(&word.asked)).err().unwrap_or_default();
         let first = (self.cluster.is_none() && !word.refused).then_some(word.asked);
         if let Some(spec) = word.in_force.or(first) {
-            self.put_in_force(spec, word.accepts);
+            self.put_in_force(spec, word.routing);
         }
     }
 
-    pub(super) fn put_in_force(&mut self, spec: ClusterNetworkSpec, accepts: BTreeSet<Carrier>) {
+    pub(super) fn put_in_force(&mut self, spec: ClusterNetworkSpec, routing: Option<RoutingState>) {
         match validate(&convert::cluster_spec(&spec)) {
             Ok(plan) => {
-                self.accepts = accepts;
+                let told = routing.filter(|told| told.sends == plan.routing());
+                self.routing = Some(told.unwrap_or_else(|| RoutingState::settled(plan.routing())));
                 self.plan = Some(Arc::new(plan));
                 self.cluster = Some(spec);
             }
@@ -329,7 +330,7 @@ impl Fold {
         View {
             complete: self.complete(),
             cluster: self.plan.clone(),
-            accepts: self.accepts.clone(),
+            routing: self.routing.clone(),
             findings: self.findings.clone(),
             own,
             peers: self.peers(),

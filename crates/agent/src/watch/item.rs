@@ -1,6 +1,6 @@
 //! What is kept of an object: small, parsed, and the rest forgotten with the page that it came on.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::{ConfigMap, Node};
@@ -9,7 +9,7 @@ use overlane_api::convert::{self, ConvertError};
 use overlane_api::crd::{
     ClusterNetwork, ClusterNetworkSpec, NodeNetworkConfig, NodeNetworkConfigStatus, NodeState, NodeStateSpec,
 };
-use overlane_core::cluster::Carrier;
+use overlane_core::cluster::RoutingState;
 use overlane_core::family::Family;
 use overlane_core::ipam::Block;
 use overlane_core::plan::{Mac, Peer};
@@ -126,8 +126,8 @@ pub struct ClusterWord {
     pub asked: ClusterNetworkSpec,
     /// What the controller has put in force; `None` as long as it has not.
     pub in_force: Option<ClusterNetworkSpec>,
-    /// In what pod packets are to be taken besides what is in force, while that changes.
-    pub accepts: BTreeSet<Carrier>,
+    /// How pod packets cross nodes, as far as the controller says it.
+    pub routing: Option<RoutingState>,
     /// The controller has refused what was asked for.
     pub refused: bool,
 }
@@ -159,8 +159,9 @@ impl Item {
             let refused = conditions
                 .filter(|condition| condition.type_ == "Ready" && condition.status == "False")
                 .any(|condition| matches!(condition.reason.as_str(), "Invalid" | "Refused"));
-            let accepts = object.status.as_ref().map(|status| convert::carriers(&status.accepts)).unwrap_or_default();
-            (object.name_any(), ClusterWord { in_force, accepts, refused, asked: object.spec })
+            let routing = object.status.as_ref().and_then(|status| status.routing.as_ref());
+            let routing = routing.map(convert::routing_state);
+            (object.name_any(), ClusterWord { in_force, routing, refused, asked: object.spec })
         };
         Self::Cluster(change.map(word))
     }

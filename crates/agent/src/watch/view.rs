@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use overlane_core::cidr::Cidr;
-use overlane_core::cluster::{Carrier, ClusterPlan, Finding};
+use overlane_core::cluster::{ClusterPlan, Finding, RoutingState};
 use overlane_core::family::Family;
 use overlane_core::ipam::Block;
 use overlane_core::masq::MasqConfig;
@@ -18,8 +18,8 @@ pub struct View {
     pub complete: bool,
     /// The cluster's network, once there is a valid one. A later invalid one does not take its place.
     pub cluster: Option<Arc<ClusterPlan>>,
-    /// In what pod packets are to be taken besides what that sends, while the routing changes.
-    pub accepts: BTreeSet<Carrier>,
+    /// How pod packets cross nodes: what that sends, and in what they are taken; there if it is.
+    pub routing: Option<RoutingState>,
     /// Why the present ClusterNetwork is not valid.
     pub findings: Vec<Finding>,
     /// This node's blocks, as given by the controller and fit to be used.

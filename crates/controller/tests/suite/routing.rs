@@ -18,14 +18,17 @@ async fn in_force(cluster: &Cluster, sends: Routing, accepts: &[Carrier], reason
     until("the routing in force", async || {
         let status = status(cluster).await;
         let told = status.conditions.iter().find(|condition| condition.type_ == "RoutingChanging");
-        let there = status.applied.as_ref().is_some_and(|spec| spec.routing == sends) && status.accepts == accepts;
+        let there = status.applied.as_ref().is_some_and(|spec| spec.routing == sends)
+            && status.routing.as_ref().is_some_and(|routing| routing.accepts == accepts);
         told.filter(|condition| there && condition.reason == reason).map(|condition| condition.message.clone())
     })
     .await
 }
 
 async fn do_as(cluster: &Cluster, node: &str, sends: Routing, accepts: &[Carrier]) {
-    cluster.say_routing(node, RoutingState { sends, accepts: accepts.to_vec() }).await;
+    // A node says what it was told.
+    let step = status(cluster).await.routing.map_or(0, |routing| routing.step);
+    cluster.say_routing(node, RoutingState { sends, accepts: accepts.to_vec(), step }).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -35,6 +35,8 @@ pub struct RoutingState {
     pub sends: Routing,
     /// In what they are taken: what is sent, and more while that changes.
     pub accepts: BTreeSet<Carrier>,
+    /// Counts the steps of all changes, so that a word of a step of earlier is not taken for one of the same step now.
+    pub step: u64,
 }
 
 /// What is to be done about a change.
@@ -49,10 +51,10 @@ pub enum Step {
 }
 
 impl RoutingState {
-    /// The state of a cluster in which nothing changes.
+    /// The state of a cluster in which nothing ever changed.
     #[must_use]
     pub fn settled(sends: Routing) -> Self {
-        Self { sends, accepts: sends.carriers() }
+        Self { sends, accepts: sends.carriers(), step: 0 }
     }
 
     /// What comes next on the way to `wanted`, where nodes say of themselves that they do this; `None` for a node
@@ -60,22 +62,19 @@ impl RoutingState {
     #[must_use]
     pub fn step<'a>(&self, wanted: Routing, nodes: impl IntoIterator<Item = (&'a str, Option<&'a Self>)>) -> Step {
         let needed = wanted.carriers();
+        let next = |sends, accepts| Step::Go(Self { sends, accepts, step: self.step + 1 });
         if self.sends == wanted && self.accepts == needed {
             return Step::Settled;
         }
         // To take more hurts nobody.
         if !self.accepts.is_superset(&needed) {
-            let accepts = self.accepts.union(&needed).copied().collect();
-            return Step::Go(Self { accepts, ..self.clone() });
+            return next(self.sends, self.accepts.union(&needed).copied().collect());
         }
         let behind = nodes.into_iter().filter(|(_, says)| *says != Some(self)).map(|(name, _)| name.to_owned());
         let behind: BTreeSet<String> = behind.collect();
         if !behind.is_empty() {
             return Step::Wait(behind);
         }
-        if self.sends == wanted {
-            return Step::Go(Self::settled(wanted));
-        }
-        Step::Go(Self { sends: wanted, ..self.clone() })
+        next(wanted, if self.sends == wanted { needed } else { self.accepts.clone() })
     }
 }

@@ -66,6 +66,7 @@ pub(super) fn judge(spec: &ClusterSpec) -> Result<ClusterPlan, Vec<Finding>> {
     check_overlaps(&services, &pods, &mut findings);
     check_masks(spec, &families, &pods, &mut findings);
     check_max_pods(spec, &families, &mut findings);
+    let native = native_cidrs(spec, &mut findings);
     check_vxlan(spec, &mut findings);
     check_supported(spec, &mut findings);
     if !findings.0.is_empty() {
@@ -77,6 +78,7 @@ pub(super) fn judge(spec: &ClusterSpec) -> Result<ClusterPlan, Vec<Finding>> {
         families,
         max_pods: spec.max_pods,
         routing: spec.routing,
+        native_cidrs: native,
         vxlan: spec.vxlan,
         node_cidrs: spec.node_cidrs,
         masquerade: spec.masquerade,
@@ -269,6 +271,17 @@ fn check_max_pods(spec: &ClusterSpec, families: &[Family], findings: &mut Findin
             );
         }
     }
+}
+
+fn native_cidrs(spec: &ClusterSpec, findings: &mut Findings) -> Vec<Cidr> {
+    let mut networks = Vec::new();
+    for (index, text) in spec.native_cidrs.iter().enumerate() {
+        match text.parse() {
+            Ok(network) => networks.push(network),
+            Err(error) => syntax(&format!("nativeCIDRs[{index}]"), &error, findings),
+        }
+    }
+    networks
 }
 
 fn check_vxlan(spec: &ClusterSpec, findings: &mut Findings) {

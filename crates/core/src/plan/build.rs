@@ -165,7 +165,7 @@ fn pod_space(
 fn routed(input: &NodeInput, peers: &BTreeMap<Cidr, &Peer>, notes: &mut BTreeSet<Note>) -> BTreeMap<Cidr, RouteAction> {
     let mut routed = BTreeMap::new();
     for (block, peer) in peers {
-        let passes = input.passing.contains(block);
+        let passes = input.passing.contains(block) || probe::trusted(input, block, peer);
         let bare = || {
             let address = *peer.node_ips.get(&block.family())?;
             // By a router only where that is known to lead to the block; else the note says what is missing.

@@ -29,6 +29,13 @@ fn address(block: &Cidr) -> Option<IpAddr> {
     (block.family().bits() - block.prefix_len() >= 2).then(|| block.last())
 }
 
+/// Whether the fabric is known to carry pods' packets between this node and that one, in the block's family.
+pub(super) fn trusted(input: &NodeInput, block: &Cidr, peer: &Peer) -> bool {
+    let family = block.family();
+    let Some((own, other)) = input.node_ips.get(&family).zip(peer.node_ips.get(&family)) else { return false };
+    input.trusted.iter().any(|network| network.contains(*own) && network.contains(*other))
+}
+
 /// Where bare packets to a node go.
 pub(super) fn bare(input: &NodeInput, node_ip: IpAddr) -> RouteAction {
     if input.beyond.contains(&node_ip) { RouteAction::Fabric(node_ip) } else { RouteAction::Via(node_ip) }
@@ -62,7 +69,11 @@ pub(super) fn plan(
         let mut sample = 0;
         for (block, peer) in after.into_iter().chain(before) {
             let Some((at, node_ip)) = address(block).zip(peer.node_ips.get(&family)) else { continue };
-            let doubtful = input.routing == Routing::Auto || input.beyond.contains(node_ip);
+            let known = trusted(input, block, peer);
+            if known && input.routing == Routing::Auto {
+                continue;
+            }
+            let doubtful = input.routing == Routing::Auto || input.beyond.contains(node_ip) && !known;
             if !doubtful && sample == SAMPLE {
                 continue;
             }

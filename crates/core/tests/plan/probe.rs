@@ -40,6 +40,21 @@ fn a_router_gets_what_has_passed_by_it() {
 }
 
 #[test]
+fn what_is_known_to_be_carried_is_not_asked_about() {
+    // Both ends have to be in one network.
+    let trusted = vec![cidr("10.224.0.4/31"), cidr("10.224.0.6/32")];
+    let plan = plan(&NodeInput { trusted, ..auto(&[]) });
+    assert_eq!(action(&plan, "10.244.1.0/24"), Some(RouteAction::Via(ip("10.224.0.5"))));
+    assert!(matches!(action(&plan, "10.244.2.0/24"), Some(RouteAction::Tunnel { .. })));
+    let asked: Vec<String> = plan.probes.targets.keys().map(ToString::to_string).collect();
+    assert_eq!(asked, ["10.244.2.0/24", "fd12:3456:789a:0:1::/80", "fd12:3456:789a:0:2::/80"]);
+    let native = NodeInput { trusted: cidrs(&["10.224.0.0/16"]).into_iter().collect(), ..dual() };
+    let beyond = NodeInput { beyond: [ip("10.224.0.5")].into(), ..native };
+    let plan = overlane_core::plan::plan(&beyond);
+    assert_eq!(action(&plan, "10.244.1.0/24"), Some(RouteAction::Fabric(ip("10.224.0.5"))));
+}
+
+#[test]
 fn nothing_is_asked_where_no_answer_could_come() {
     assert_eq!(plan(&NodeInput { routing: Routing::Vxlan, ..dual() }).probes, ProbePlan::default());
     let mut input = auto(&[]);

@@ -91,7 +91,7 @@ fn all_findings_at_once_in_the_fields_order() {
         service_cidrs: owned(&["10.0.0.0/12"]),
         node_mask_v4: 30,
         max_pods: 5,
-        routing: Routing::Auto,
+        native_cidrs: owned(&["x"]),
         outbound: Outbound::None,
         ..ClusterSpec::default()
     };
@@ -104,7 +104,7 @@ fn all_findings_at_once_in_the_fields_order() {
         "nodeMaskSize.ipv4",
         "maxPods",
         "maxPods",
-        "routing",
+        "nativeCIDRs[0]",
         "outboundType",
     ];
     assert_eq!(fields, expected);

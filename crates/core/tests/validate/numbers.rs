@@ -44,13 +44,14 @@ fn every_rule_about_numbers() {
         // Adopted blocks are as large as they are.
         (ClusterSpec { node_mask_v4: 99, node_cidrs: NodeCidrs::Adopt, ..v4() }, vec![]),
         (ClusterSpec { node_cidrs: NodeCidrs::Adopt, pod_cidrs: owned(&["10.244.0.0/28"]), ..v4() }, vec![]),
-        // What this version has not.
+        (ClusterSpec { native_cidrs: vec!["10.0.0.1/8".into()], ..v4() }, vec![("nativeCIDRs[0]", "host-bits")]),
         (ClusterSpec { routing: Routing::Vxlan, ..v4() }, vec![]),
         (
             ClusterSpec { vxlan: Vxlan { port: 0, vni: 0 }, ..v4() },
             vec![("vxlan.port", "vxlan-port"), ("vxlan.vni", "vxlan-vni")],
         ),
         (ClusterSpec { vxlan: Vxlan { port: 1, vni: 1 << 24 }, ..v4() }, vec![("vxlan.vni", "vxlan-vni")]),
+        // What this version has not.
         (ClusterSpec { outbound: Outbound::NatGateway, ..v4() }, vec![("outboundType", "outbound-supported")]),
         (ClusterSpec { outbound: Outbound::UserDefinedRouting, ..v4() }, vec![("outboundType", "outbound-supported")]),
         (ClusterSpec { outbound: Outbound::None, ..v4() }, vec![("outboundType", "outbound-supported")]),

@@ -89,7 +89,7 @@ fn change(stage: &Stage, routing: &str, accepts: &serde_json::Value) {
     eventually(secs(60), &format!("all nodes go by {routing}"), || {
         let status = &api.get(NETWORK)["status"];
         let told = condition(&status["conditions"], "RoutingChanging");
-        let there = status["applied"]["routing"] == routing && status["accepts"] == *accepts;
+        let there = status["applied"]["routing"] == routing && status["routing"]["accepts"] == *accepts;
         ensure(there && told == "False", || format!("{status}"))
     });
     // The last step is a node's own, too.
