@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::{OutputArg, seconds};
+use super::{OutputArg, RoutingArg, seconds};
 
 /// How the cluster is reached.
 #[derive(Clone, Debug, Default, Args)]
@@ -131,6 +131,12 @@ pub struct InstallArgs {
     /// Most pods a node, 10 to 250 [default: 250]
     #[arg(long, value_name = "N")]
     pub max_pods: Option<u32>,
+    /// How pod packets cross nodes [default: native]
+    #[arg(long, value_enum, value_name = "MODE")]
+    pub routing: Option<RoutingArg>,
+    /// A network of nodes between which the fabric is known to carry pods' packets; may be given again
+    #[arg(long, value_name = "CIDR")]
+    pub native_cidr: Vec<String>,
     /// The data plane [default: nftables]
     #[arg(long, value_enum, value_name = "PLANE")]
     pub network_dataplane: Option<Dataplane>,

@@ -50,6 +50,10 @@ pub fn resolve(args: &InstallArgs, values: Values, facts: Option<&Facts>) -> Res
     if let Some(max) = args.max_pods {
         spec.max_pods = max;
     }
+    if let Some(routing) = args.routing {
+        spec.routing = convert::routing(routing.into());
+    }
+    set(&mut spec.native_cidrs, &args.native_cidr);
     if let Some(outbound) = args.outbound_type {
         spec.outbound_type = outbound_type(outbound);
     }
@@ -98,6 +102,8 @@ fn is_typed(args: &InstallArgs) -> bool {
         || !args.pod_cidrs.is_empty()
         || !args.service_cidrs.is_empty()
         || args.max_pods.is_some()
+        || args.routing.is_some()
+        || !args.native_cidr.is_empty()
         || args.outbound_type.is_some()
         || args.node_cidrs != NodeCidrsArg::Auto
 }
@@ -282,6 +288,21 @@ mod tests {
     fn cluster() -> Facts {
         let service_cidrs = vec!["10.96.0.0/16".to_owned()];
         Facts { version: "v1.36.3".into(), minor: 36, service_cidrs, nodes: 2, ..Facts::default() }
+    }
+
+    #[test]
+    fn the_routing_is_the_one_that_is_typed() {
+        let line = "--routing auto --native-cidr 10.0.0.0/8 --native-cidr fd00::/8";
+        let spec = resolve(&args(line), Values::default(), None).unwrap().values.cluster_network.spec;
+        assert_eq!(spec.routing, overlane_api::crd::Routing::Auto);
+        assert_eq!(spec.native_cidrs, ["10.0.0.0/8", "fd00::/8"]);
+        // Over what is there: the rest stays.
+        let network = ClusterNetworkSpec { max_pods: 50, ..ClusterNetworkSpec::default() };
+        let facts = Facts { network: Some(network), ..cluster() };
+        let wanted = resolve(&args("--routing vxlan"), Values::default(), Some(&facts)).unwrap().values;
+        assert!(wanted.cluster_network.create);
+        let spec = wanted.cluster_network.spec;
+        assert_eq!((spec.routing, spec.max_pods), (overlane_api::crd::Routing::Vxlan, 50));
     }
 
     #[test]
