@@ -1,6 +1,7 @@
 //! Asks the fabric whether it carries pod packets bare, as the plan's probes say, and keeps what it answers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::hash::{BuildHasher as _, RandomState};
 use std::io;
 use std::net::IpAddr;
 use std::sync::mpsc::Sender;
@@ -9,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use overlane_core::cidr::Cidr;
 use overlane_core::family::Family;
-use overlane_core::plan::ProbePlan;
+use overlane_core::plan::{ProbePlan, ProbeTarget};
 use overlane_datapath::echo::EchoSocket;
 
 use crate::reconcile::Wake;
@@ -20,8 +21,9 @@ const LOOK: Duration = Duration::from_millis(100);
 const PATIENCE: Duration = Duration::from_millis(500);
 /// How often each target is asked, as long as there are no more than a second's worth of them.
 const INTERVAL: Duration = Duration::from_secs(1);
-/// Most questions a second.
+/// Most questions a second, and at once.
 const RATE: u32 = 200;
+const BURST: f64 = 50.0;
 /// So many unanswered questions in a row are a no: one packet may be lost on the way.
 const MISSES: u32 = 3;
 /// A target that had passed and then failed is asked so often before it counts as passing again.
@@ -73,7 +75,6 @@ impl Prober {
         let mut shared = self.lock();
         if shared.wanted.plan != *plan || shared.wanted.size != size {
             shared.wanted = Wanted { plan: plan.clone(), size };
-            shared.verdicts.retain(|block, _| plan.targets.contains_key(block));
             self.news.notify_one();
         }
     }
@@ -88,13 +89,21 @@ impl Prober {
         self.lock().fault.clone()
     }
 
-    /// What is wanted, once there is something to ask.
-    fn wait(&self) -> Wanted {
+    /// What is wanted; waits for news where nothing is asked now.
+    fn wanted(&self, asked: &Wanted) -> Wanted {
         let mut shared = self.lock();
-        while shared.wanted.plan.targets.is_empty() {
+        while asked.plan.targets.is_empty() && shared.wanted == *asked {
             shared = self.news.wait(shared).unwrap_or_else(PoisonError::into_inner);
         }
         shared.wanted.clone()
+    }
+
+    /// Whether that is news.
+    fn tell(&self, verdicts: BTreeMap<Cidr, Verdict>, fault: Option<String>) -> bool {
+        let mut shared = self.lock();
+        let news = shared.verdicts != verdicts || shared.fault != fault;
+        (shared.verdicts, shared.fault) = (verdicts, fault);
+        news
     }
 }
 
@@ -102,30 +111,16 @@ impl Prober {
 pub fn run(prober: &Arc<Prober>, wake: &Sender<Wake>) {
     let mut asker = Asker::default();
     loop {
-        let wanted = prober.wait();
-        let news = match asker.turn(&wanted) {
-            Ok(news) => {
-                prober.lock().fault = None;
-                news
-            }
-            Err(error) => {
-                // Without sockets nothing is known, and pods stay in the tunnel.
-                let fault = format!("ask the fabric: {error}");
-                let news = prober.lock().fault.replace(fault.clone()).is_none();
-                if news {
-                    tracing::warn!("{fault}; tried again");
-                }
-                asker = Asker::default();
-                std::thread::sleep(RETRY);
-                news
-            }
-        };
-        if news {
-            let verdicts = asker.tracks.iter().map(|(block, track)| (*block, track.verdict));
-            prober.lock().verdicts = verdicts.collect();
-            if wake.send(Wake::Fabric).is_err() {
-                return;
-            }
+        let wanted = prober.wanted(&asker.wanted);
+        let fault = asker.turn(&wanted).err().map(|error| format!("ask the fabric: {error}"));
+        if let Some(fault) = &fault {
+            // Without sockets nothing is known.
+            tracing::warn!("{fault}; tried again");
+            asker = Asker::default();
+            std::thread::sleep(RETRY);
+        }
+        if prober.tell(asker.verdicts(), fault) && wake.send(Wake::Fabric).is_err() {
+            return;
         }
     }
 }
@@ -133,7 +128,7 @@ pub fn run(prober: &Arc<Prober>, wake: &Sender<Wake>) {
 /// One target.
 #[derive(Debug)]
 struct Track {
-    to: IpAddr,
+    target: ProbeTarget,
     verdict: Verdict,
     misses: u32,
     passes: u32,
@@ -145,122 +140,222 @@ struct Track {
 }
 
 impl Track {
-    fn new(to: IpAddr, next: Instant) -> Self {
-        Self { to, verdict: Verdict::Unknown, misses: 0, passes: 0, needed: 1, asked: None, next }
+    fn new(target: ProbeTarget, next: Instant) -> Self {
+        Self { target, verdict: Verdict::Unknown, misses: 0, passes: 0, needed: 1, asked: None, next }
     }
 
-    /// Whether that is news.
-    fn answered(&mut self) -> bool {
+    /// Asks anew; what was known counts until there is an answer, or none.
+    fn start_over(&mut self, now: Instant) {
+        (self.misses, self.passes, self.asked, self.next) = (0, 0, None, now);
+    }
+
+    fn answered(&mut self) {
         self.asked = None;
         self.misses = 0;
         self.passes = self.passes.saturating_add(1);
-        let news = self.verdict != Verdict::Passes && self.passes >= self.needed;
-        if news {
+        if self.passes >= self.needed {
             self.verdict = Verdict::Passes;
         }
-        news
     }
 
-    /// Whether that is news. Asks again at once while it is not sure.
-    fn missed(&mut self, now: Instant) -> bool {
+    /// Asks again at once while it is not sure.
+    fn missed(&mut self, now: Instant) {
         self.asked = None;
         self.passes = 0;
         self.misses = self.misses.saturating_add(1);
         if self.misses < MISSES {
             self.next = now;
-            return false;
+            return;
         }
         if self.verdict == Verdict::Passes {
             self.needed = AGAIN;
         }
-        std::mem::replace(&mut self.verdict, Verdict::Fails) != Verdict::Fails
+        self.verdict = Verdict::Fails;
     }
 }
 
-#[derive(Default)]
 struct Asker {
     wanted: Wanted,
     sockets: BTreeMap<Family, EchoSocket>,
     tracks: BTreeMap<Cidr, Track>,
     sequence: u16,
+    /// Which target a question that is out was for, by its number.
+    out: HashMap<u16, Cidr>,
+    /// What makes tokens that nobody else can tell.
+    secret: RandomState,
+    /// The last target that was asked: the next turn goes on behind it.
+    last: Option<Cidr>,
+    /// Questions that may be asked now, and when that was worked out.
+    budget: (f64, Instant),
+}
+
+impl Default for Asker {
+    fn default() -> Self {
+        Self {
+            wanted: Wanted::default(),
+            sockets: BTreeMap::new(),
+            tracks: BTreeMap::new(),
+            sequence: 0,
+            out: HashMap::new(),
+            secret: RandomState::new(),
+            last: None,
+            budget: (BURST, Instant::now()),
+        }
+    }
 }
 
 impl Asker {
-    /// One turn: asks what is due, hears what comes. Whether there is news.
-    fn turn(&mut self, wanted: &Wanted) -> io::Result<bool> {
-        let mut news = self.adopt(wanted)?;
-        let interval = INTERVAL.max(INTERVAL * u32::try_from(self.tracks.len()).unwrap_or(u32::MAX) / RATE);
-        let now = Instant::now();
-        for (block, track) in &mut self.tracks {
-            if track.asked.is_some_and(|(_, at)| now.duration_since(at) >= PATIENCE) {
-                news |= track.missed(now);
-            }
-            let Some(socket) = self.sockets.get(&block.family()).filter(|_| track.asked.is_none() && track.next <= now)
-            else {
-                continue;
-            };
-            self.sequence = self.sequence.wrapping_add(1);
-            track.next = now + interval;
-            track.asked = Some((self.sequence, now));
-            // What cannot be sent gets no answer.
-            if let Err(error) = socket.ask(track.to, self.sequence, self.wanted.size) {
-                tracing::debug!(%error, to = %track.to, "ask the fabric");
-            }
-        }
-        for socket in self.sockets.values() {
-            while let Some(answer) = socket.answer()? {
-                let asked = |track: &&mut Track| {
-                    track.to == answer.from && track.asked.is_some_and(|(sequence, _)| sequence == answer.sequence)
-                };
-                news |= self.tracks.values_mut().find(asked).is_some_and(Track::answered);
-            }
-        }
-        Ok(news)
+    fn verdicts(&self) -> BTreeMap<Cidr, Verdict> {
+        self.tracks.iter().map(|(block, track)| (*block, track.verdict)).collect()
     }
 
-    fn adopt(&mut self, wanted: &Wanted) -> io::Result<bool> {
-        if self.wanted == *wanted {
-            return Ok(false);
+    /// One turn: asks what is due, hears what comes.
+    fn turn(&mut self, wanted: &Wanted) -> io::Result<()> {
+        self.adopt(wanted)?;
+        let now = Instant::now();
+        let late = |track: &Track| track.asked.filter(|(_, at)| now.duration_since(*at) >= PATIENCE);
+        for track in self.tracks.values_mut() {
+            if let Some((sequence, _)) = late(track) {
+                self.out.remove(&sequence);
+                track.missed(now);
+            }
         }
+        self.ask(now);
+        // Whatever else comes, the turn ends in time.
+        let each = LOOK / u32::try_from(self.sockets.len().max(1)).unwrap_or(1);
+        let mut deadline = now;
+        for socket in self.sockets.values() {
+            deadline = deadline.max(Instant::now()) + each;
+            while let Some(answer) = socket.answer(deadline)? {
+                let Some(block) = self.out.get(&answer.sequence).copied() else { continue };
+                let Some(track) = self.tracks.get_mut(&block) else { continue };
+                if track.target.at == answer.from && answer.token == token(&self.secret, &block, answer.sequence) {
+                    self.out.remove(&answer.sequence);
+                    track.answered();
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn ask(&mut self, now: Instant) {
+        for block in self.pick(now) {
+            let (Some(socket), Some(track)) = (self.sockets.get(&block.family()), self.tracks.get(&block)) else {
+                continue;
+            };
+            let Some((sequence, _)) = track.asked else { continue };
+            let token = token(&self.secret, &block, sequence);
+            // What cannot be sent gets no answer.
+            if let Err(error) = socket.ask(track.target.at, sequence, token, self.wanted.size) {
+                tracing::debug!(%error, to = %track.target.at, "ask the fabric");
+            }
+        }
+    }
+
+    /// Whom to ask now: what is due, as far as the rate allows, in turns.
+    fn pick(&mut self, now: Instant) -> Vec<Cidr> {
+        let (left, at) = self.budget;
+        let mut left = (left + now.duration_since(at).as_secs_f64() * f64::from(RATE)).min(BURST);
+        let interval = interval(self.tracks.len());
+        let due = |track: &Track| track.asked.is_none() && track.next <= now;
+        let blocks: Vec<Cidr> = self.tracks.iter().filter(|(_, track)| due(track)).map(|(block, _)| *block).collect();
+        let start = blocks.partition_point(|block| Some(*block) <= self.last);
+        let (before, after) = blocks.split_at(start);
+        let mut picked = Vec::new();
+        for block in after.iter().chain(before).copied() {
+            let Some(track) = self.tracks.get_mut(&block).filter(|_| left >= 1.0) else { break };
+            left -= 1.0;
+            self.sequence = self.sequence.wrapping_add(1);
+            (track.next, track.asked) = (now + interval, Some((self.sequence, now)));
+            self.out.insert(self.sequence, block);
+            self.last = Some(block);
+            picked.push(block);
+        }
+        self.budget = (left, now);
+        picked
+    }
+
+    fn adopt(&mut self, wanted: &Wanted) -> io::Result<()> {
+        if self.wanted == *wanted {
+            return Ok(());
+        }
+        let now = Instant::now();
         if self.wanted.plan.own != wanted.plan.own {
             let identifier = u16::try_from(std::process::id() & 0xffff).unwrap_or_default();
-            let open = |(family, own): (&Family, &IpAddr)| Ok((*family, EchoSocket::open(*own, identifier, LOOK)?));
+            let open = |(family, own): (&Family, &IpAddr)| Ok((*family, EchoSocket::open(*own, identifier)?));
             self.sockets = wanted.plan.own.iter().map(open).collect::<io::Result<_>>()?;
         }
-        let before = self.tracks.len();
-        let targets = &wanted.plan.targets;
-        self.tracks.retain(|block, track| targets.get(block) == Some(&track.to));
-        let mut news = self.tracks.len() != before;
-        let now = Instant::now();
-        for (block, to) in targets {
-            news |= !self.tracks.contains_key(block);
-            self.tracks.entry(*block).or_insert_with(|| Track::new(*to, now));
+        // What was found out by another address, or for packets of another size, says nothing.
+        if self.wanted.plan.own != wanted.plan.own || self.wanted.size != wanted.size {
+            self.tracks.values_mut().for_each(|track| track.start_over(now));
         }
+        let targets = &wanted.plan.targets;
+        self.tracks.retain(|block, track| targets.get(block) == Some(&track.target));
+        for (block, target) in targets {
+            self.tracks.entry(*block).or_insert_with(|| Track::new(*target, now));
+        }
+        self.out.retain(|_, block| self.tracks.contains_key(block));
         self.wanted = wanted.clone();
-        Ok(news)
+        Ok(())
     }
+}
+
+/// How long after a question the next one to the same target comes, with so many targets.
+fn interval(targets: usize) -> Duration {
+    INTERVAL.max(INTERVAL * u32::try_from(targets).unwrap_or(u32::MAX) / RATE)
+}
+
+fn token(secret: &RandomState, block: &Cidr, sequence: u16) -> u64 {
+    secret.hash_one((block, sequence))
 }
 
 #[cfg(test)]
 mod tests {
-    //! Must catch: one lost packet that counts as a no.
+    //! Must catch: one lost packet that counts as a no; all questions of a large cluster at once.
+
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use std::collections::BTreeSet;
 
     use super::*;
+
+    fn target() -> ProbeTarget {
+        ProbeTarget { at: [10, 244, 1, 255].into(), node_ip: [10, 224, 0, 5].into() }
+    }
 
     #[test]
     fn one_answer_is_enough_and_one_silence_is_not() {
         let now = Instant::now();
-        let mut track = Track::new([10, 244, 1, 255].into(), now);
-        assert!(!track.missed(now) && !track.missed(now));
+        let mut track = Track::new(target(), now);
+        track.missed(now);
+        track.missed(now);
         assert_eq!((track.verdict, track.next), (Verdict::Unknown, now), "asked again at once");
-        assert!(track.answered());
-        assert!(!track.answered(), "no news");
-        assert!(!track.missed(now) && !track.missed(now) && track.missed(now));
-        assert_eq!(track.verdict, Verdict::Fails);
-        assert!(!track.missed(now), "no news");
-        // It has failed before: it has to do better now.
-        assert!((1..AGAIN).all(|_| !track.answered()));
-        assert!(track.answered());
+        track.answered();
         assert_eq!(track.verdict, Verdict::Passes);
+        (0..2).for_each(|_| track.missed(now));
+        assert_eq!(track.verdict, Verdict::Passes);
+        track.missed(now);
+        assert_eq!(track.verdict, Verdict::Fails);
+        // It has failed before: it has to do better now.
+        (1..AGAIN).for_each(|_| track.answered());
+        assert_eq!(track.verdict, Verdict::Fails);
+        track.answered();
+        assert_eq!(track.verdict, Verdict::Passes);
+    }
+
+    #[test]
+    fn questions_are_spread_and_everybody_has_a_turn() {
+        let block = |n: u32| Cidr::around(IpAddr::V4((0x0af4_0000 + (n << 8)).into()), 24).unwrap();
+        let targets = (0..1000).map(|n| (block(n), target())).collect();
+        let mut asker = Asker::default();
+        asker.adopt(&Wanted { plan: ProbePlan { targets, ..ProbePlan::default() }, size: 100 }).unwrap();
+        let begun = Instant::now();
+        let mut asked = BTreeSet::new();
+        for turn in 1..=50_u32 {
+            let picked = asker.pick(begun + Duration::from_millis(100) * turn);
+            assert!(picked.len() <= if turn == 1 { 50 } else { 21 }, "{} in turn {turn}", picked.len());
+            asked.extend(picked);
+        }
+        assert_eq!(asked.len(), 1000, "each of them");
+        assert_eq!(interval(1000), Duration::from_secs(5));
     }
 }

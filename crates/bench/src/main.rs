@@ -54,6 +54,9 @@ enum What {
         /// Only loads whose name holds this; may be given again
         #[arg(long)]
         only: Vec<String>,
+        /// The lab's routing: native, vxlan, auto
+        #[arg(long, default_value = "native")]
+        routing: String,
     },
     /// Nodes joining: time until all are bound, API writes, memory of controller and agent
     Scale {
@@ -68,8 +71,8 @@ fn main() -> Result<()> {
     std::fs::create_dir_all(&args.out)?;
     match args.what {
         What::Cni { rounds, burst } => calls::run(&args.bin, &args.out, rounds, burst),
-        What::Packets { pairs, millis, only } => {
-            let plan = packets::Plan { pairs, time: Duration::from_millis(millis), only: &only };
+        What::Packets { pairs, millis, only, routing } => {
+            let plan = packets::Plan { pairs, time: Duration::from_millis(millis), only: &only, routing: &routing };
             packets::run(&args.bin, &args.out, &plan)
         }
         What::Scale { nodes } => scale::run(&args.bin, &args.out, nodes),

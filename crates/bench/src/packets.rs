@@ -42,16 +42,20 @@ pub struct Plan<'a> {
     pub time: Duration,
     /// Loads whose name holds one of these; all if empty.
     pub only: &'a [String],
+    /// The lab's routing.
+    pub routing: &'a str,
 }
 
 /// Runs the loads in every family, with rules and bare, and prints; JSON goes to `out`.
 pub fn run(bin: &Path, out: &Path, plan: &Plan<'_>) -> Result<()> {
-    let lab = Lab::up(bin, "bench", NODES.len(), &["--ip-families", "ipv4,ipv6"])?;
+    let lab = Lab::up(bin, "bench", NODES.len(), &["--ip-families", "ipv4,ipv6", "--routing", plan.routing])?;
     for (pod, node) in ["a", "b"].into_iter().zip(NODES) {
         lab.overlane(&["run", pod, "--node", node])?;
     }
     let (pairs, millis) = (plan.pairs, plan.time.as_millis());
-    println!("machine: {}\n{pairs} pairs of {millis} ms a load; TCP by {}", report::machine(), net::CONGESTION);
+    let routing = plan.routing;
+    println!("machine: {}", report::machine());
+    println!("routing {routing}; {pairs} pairs of {millis} ms a load; TCP by {}", net::CONGESTION);
     let mut all = Vec::new();
     for family in ["IPv4", "IPv6"] {
         all.push((family, ends(&lab, family)?));
@@ -76,7 +80,8 @@ pub fn run(bin: &Path, out: &Path, plan: &Plan<'_>) -> Result<()> {
         );
         report::table(&title, &["load", "pods", "nodes", "ratio", "95 % interval", "CPU pods / nodes", ""], &rows);
     }
-    report::json(out, "packets", &json!({ "machine": report::machine(), "results": results }))
+    let name = if routing == "native" { "packets".to_owned() } else { format!("packets-{routing}") };
+    report::json(out, &name, &json!({ "machine": report::machine(), "routing": routing, "results": results }))
 }
 
 fn measure(

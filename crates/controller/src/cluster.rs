@@ -101,8 +101,11 @@ impl Gate {
         self.stale = false;
         let applied = object.status.as_ref().and_then(|status| status.applied.as_ref());
         let kept = applied.filter(|_| self.in_force.is_none() || !leads);
-        if let Some(spec) = kept {
-            self.routing = object.status.as_ref().map(|status| said(spec, status.routing.as_ref()));
+        let told = applied.map(|spec| said(spec, object.status.as_ref().and_then(|status| status.routing.as_ref())));
+        // Who has just taken over may have heard late how far the one before has come.
+        let farther = |told: &RoutingState| self.routing.as_ref().is_none_or(|own| own.step < told.step);
+        if let Some(told) = told.filter(|told| kept.is_some() || farther(told)) {
+            self.routing = Some(told);
         }
         let (judgement, plan) = match judge(&object.spec, alloc) {
             Ok(plan) => {

@@ -24,6 +24,9 @@ use crate::queue::{Ending, Queue};
 use crate::watch::{Object, Source, Word};
 use crate::{cluster_status, facts};
 
+/// The ClusterNetwork as a write of its status left it, and the version that was written over.
+type Written = (Option<String>, ClusterNetwork);
+
 /// Nodes whose writes are under way at a time.
 const JOBS: usize = 32;
 /// Words taken in before decisions are made again.
@@ -57,7 +60,7 @@ pub struct Engine {
     /// Of each job, its node and the blocks that are reserved for it.
     under_way: HashMap<Id, (String, Vec<Cidr>)>,
     /// The write of the ClusterNetwork's status, if one is under way.
-    report: JoinSet<Option<ClusterNetwork>>,
+    report: JoinSet<Option<Written>>,
     /// When it was last written, how often it has failed since, and when it may be tried again.
     told_ms: u64,
     tell_failures: u32,
@@ -387,7 +390,7 @@ impl Engine {
         self.report.spawn(async move {
             let api: Api<ClusterNetwork> = Api::all(client);
             // A list in a merge patch replaces the list, and a field that is left out is left alone.
-            let patch = json!({ "metadata": { "uid": uid, "resourceVersion": version }, "status": report.status });
+            let patch = json!({ "metadata": { "uid": uid, "resourceVersion": &version }, "status": report.status });
             metrics.write("patch-clusternetwork-status");
             let patched = api.patch_status(CLUSTER_NETWORK, &PatchParams::default(), &Patch::Merge(patch)).await;
             let written = match patched {
@@ -405,20 +408,22 @@ impl Engine {
                 tracing::warn!(reason, "{message}");
                 events.warn(Subject::cluster(CLUSTER_NETWORK, &uid), reason, message).await;
             }
-            Some(written)
+            Some((version, written))
         });
     }
 
-    fn reported(&mut self, written: Result<Option<ClusterNetwork>, JoinError>) {
+    fn reported(&mut self, written: Result<Option<Written>, JoinError>) {
         let now = now_ms();
-        let Ok(Some(written)) = written else {
+        let Ok(Some((before, written))) = written else {
             let pause = REPORT_MS.checked_shl(self.tell_failures).unwrap_or(STATUS_PAUSE_MS).min(STATUS_PAUSE_MS);
             self.tell_failures = (self.tell_failures + 1).min(16);
             self.tell_at_ms = now.saturating_add(pause);
             return;
         };
         (self.told_ms, self.tell_failures) = (now, 0);
-        if self.gate.object().is_some() {
+        // What the watch has told meanwhile is newer.
+        let current = self.gate.object().map(|object| &object.metadata);
+        if current.is_some_and(|current| current.uid == written.metadata.uid && current.resource_version == before) {
             self.gate.upsert(written);
         }
     }

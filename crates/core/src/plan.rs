@@ -10,7 +10,7 @@ mod probe;
 mod tunnel;
 
 pub use note::Note;
-pub use probe::ProbePlan;
+pub use probe::{ProbePlan, ProbeTarget};
 pub use tunnel::{TunnelPeer, TunnelPlan, TunnelSender, vtep_mac};
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -27,6 +27,8 @@ pub const PROTOCOL: u8 = 111;
 /// The route table with pod routes: main. A rule that leads to a table of ours would make the kernel walk all rules for
 /// every packet of the node (ADR 8).
 pub const ROUTE_TABLE: u32 = 254;
+/// `RT_TABLE_LOCAL`, for addresses that are the node's own and on no link: the kernel answers from no others.
+pub const LOCAL_TABLE: u32 = 255;
 /// Metric of a route of ours to somewhere: nobody's default, and before IPv6's of 1024.
 pub const METRIC: u32 = 111;
 /// Metric of a route of ours that answers "unreachable": anything else for the same destination goes first.
@@ -59,7 +61,7 @@ const BASE32: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
 /// Whether a route of the node is ours.
 #[must_use]
 pub const fn is_route(table: u32, protocol: u8, metric: u32) -> bool {
-    table == ROUTE_TABLE && protocol == PROTOCOL && matches!(metric, METRIC | METRIC_UNREACHABLE)
+    matches!(table, ROUTE_TABLE | LOCAL_TABLE) && protocol == PROTOCOL && matches!(metric, METRIC | METRIC_UNREACHABLE)
 }
 
 /// The host's link name for an attachment that began at `began_ns`: 15 bytes, the longest that the kernel takes.

@@ -212,7 +212,9 @@ fn what_a_foreign_hand_does_is_told() {
     // Not: what this process does to the table, and other people's tables, routes and rules.
     net.a.allow(&pod);
     net.a.ns.sh("nft add table inet other; ip route add 192.0.2.0/24 via 10.224.0.1 metric 111; ip rule add pref 99 lookup main");
-    net.a.ns.run(|| node::apply(&net.a.plan(), &net.a.underlays, None, node::PodRoutes::Planned).unwrap());
+    net.a.ns.run(|| {
+        node::apply(&net.a.plan(), &net.a.underlays, None, node::PodRoutes::Planned, node::AwayRoutes::Planned).unwrap()
+    });
     let all = watcher.wait(Duration::from_millis(200)).unwrap();
     assert!(all.iter().all(|event| *event == Event::Routes), "routes alone: their socket is closed again: {all:?}");
 }

@@ -6,8 +6,11 @@ use std::net::IpAddr;
 use overlane_core::cidr::Cidr;
 use overlane_core::cluster::Routing;
 use overlane_core::plan::{NodeInput, NodePlan, Peer};
+use overlane_datapath::netlink::Socket;
+use overlane_datapath::node;
 
 use super::Reconciler;
+use super::input::sent_bare;
 use super::pass::Outcome;
 use super::status::{Fabric, Reason};
 use crate::prober::Verdict;
@@ -15,11 +18,6 @@ use crate::prober::Verdict;
 /// How many nodes a message names.
 const NAMED: usize = 5;
 const DROPS: &str = "FabricDropsPodAddresses";
-
-/// Blocks that bare packets come to and back from.
-pub(super) fn passing(verdicts: &BTreeMap<Cidr, Verdict>) -> BTreeSet<Cidr> {
-    verdicts.iter().filter(|(_, verdict)| **verdict == Verdict::Passes).map(|(block, _)| *block).collect()
-}
 
 /// What is to be said; in native routing what fails is a problem, since nothing else carries it.
 pub(super) fn judge(
@@ -65,6 +63,21 @@ pub(super) fn judge(
 }
 
 impl Reconciler {
+    /// Blocks that bare packets come to and back from; those that an earlier agent sent bare until there is an answer.
+    pub(super) fn passing(&mut self, verdicts: &BTreeMap<Cidr, Verdict>, outcome: &mut Outcome) -> BTreeSet<Cidr> {
+        if self.sent_bare.is_none() {
+            match Socket::route().and_then(|mut socket| node::observed_routes(&mut socket)) {
+                Ok(routes) => self.sent_bare = Some(sent_bare(&routes)),
+                Err(error) => outcome.failed("read the routes that are there", &error),
+            }
+        }
+        let known = |block: &Cidr| verdicts.get(block).is_some_and(|verdict| *verdict != Verdict::Unknown);
+        let before = self.sent_bare.get_or_insert_default();
+        before.retain(|block| !known(block));
+        let passing = verdicts.iter().filter(|(_, verdict)| **verdict == Verdict::Passes).map(|(block, _)| *block);
+        passing.chain(before.iter().copied()).collect()
+    }
+
     /// Addresses of nodes that only a router leads to.
     pub(super) fn beyond(&self, peers: &[Peer]) -> BTreeSet<IpAddr> {
         let all = peers.iter().flat_map(|peer| peer.node_ips.values().copied());

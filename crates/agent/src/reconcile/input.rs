@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use overlane_core::cidr::Cidr;
+use overlane_core::cidr::{Cidr, outermost};
 use overlane_core::cluster::ClusterPlan;
 use overlane_core::family::Family;
 use overlane_core::ipam::{Lease, LeaseKind, LeaseState};
@@ -50,12 +50,19 @@ pub fn endpoints(leases: &[Lease]) -> Vec<EndpointSpec> {
 /// Peers that our own routes bear witness of and that the view does not name. Until every source was heard in full a
 /// view from file may be older than the kernel, and what it lacks must not be taken away.
 pub fn witnessed(routes: &BTreeSet<Route>, view: &View, own: &BTreeSet<Cidr>) -> Vec<Peer> {
-    let named: BTreeSet<Cidr> = view.peers.iter().flat_map(|peer| peer.blocks.iter().copied()).collect();
+    // None of these lies in another, so what a block lies in is right before it.
+    let named = outermost(view.peers.iter().flat_map(|peer| peer.blocks.iter().copied()));
+    let away = outermost(routes.iter().filter(|route| leads_away(route)).map(|route| route.destination));
     let mut peers = Vec::new();
     for route in routes {
         let block = route.destination;
-        let (Hop::Gateway { gateway: node_ip, .. } | Hop::Tunnel { to: node_ip, .. }) = route.hop else { continue };
-        if named.contains(&block) || own.iter().any(|own| own.overlaps(&block)) {
+        // A router says nothing of whose block it is; such routes stay as they are until the view is whole.
+        let (Hop::Gateway { gateway: node_ip, onlink: false, .. } | Hop::Tunnel { to: node_ip, .. }) = route.hop else {
+            continue;
+        };
+        // What lies in another block is a probe's.
+        let within_named = named.range(..=block).next_back().is_some_and(|named| named.contains_cidr(&block));
+        if !away.contains(&block) || within_named || own.iter().any(|own| own.overlaps(&block)) {
             continue;
         }
         peers.push(Peer {
@@ -66,6 +73,17 @@ pub fn witnessed(routes: &BTreeSet<Route>, view: &View, own: &BTreeSet<Cidr>) ->
         });
     }
     peers
+}
+
+fn leads_away(route: &Route) -> bool {
+    matches!(route.hop, Hop::Gateway { .. } | Hop::Tunnel { .. })
+}
+
+/// Blocks that bare packets are sent to, and that were sent so when the agent last ran: nobody may lose them because an
+/// agent has not asked yet.
+pub fn sent_bare(routes: &BTreeSet<Route>) -> BTreeSet<Cidr> {
+    let bare = routes.iter().filter(|route| matches!(route.hop, Hop::Gateway { .. }));
+    bare.map(|route| route.destination).filter(|block| block.prefix_len() < block.family().bits()).collect()
 }
 
 /// What the plan is made of.

@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
+use overlane_core::cidr::Cidr;
 use overlane_core::cluster::RoutingState;
 use overlane_core::family::Family;
 use overlane_datapath::events::Event;
@@ -75,6 +76,8 @@ pub struct Reconciler {
     routes: Option<BTreeSet<Route>>,
     /// How pod packets cross nodes, as the last pass that all went well of made it.
     routing: Option<RoutingState>,
+    /// Blocks that an earlier agent sent bare packets to, of which nothing else is known yet.
+    sent_bare: Option<BTreeSet<Cidr>>,
     /// What the fabric is known to do with bare packets of pods, where it is asked.
     fabric: Option<Fabric>,
     runtime_side: RuntimeSide,
@@ -101,6 +104,7 @@ impl Reconciler {
             store_fault,
             routes: None,
             routing: None,
+            sent_bare: None,
             fabric: None,
             runtime_side: RuntimeSide::default(),
             audited: None,

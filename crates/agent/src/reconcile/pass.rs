@@ -4,13 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::slice::from_ref;
 
-use overlane_core::cluster::ClusterPlan;
+use overlane_core::cluster::{ClusterPlan, Routing};
 use overlane_core::family::Family;
 use overlane_core::ipam::{Lease, LeaseKind, LeaseState};
-use overlane_core::plan::{Mac, NodePlan, Note, plan};
+use overlane_core::plan::{Mac, NodePlan, Note, RouteAction, plan};
 use overlane_datapath::netlink::Socket;
 use overlane_datapath::nft::Table;
-use overlane_datapath::node::{self, Applied, PodRoutes, Underlay};
+use overlane_datapath::node::{self, Applied, AwayRoutes, PodRoutes, Underlay};
 
 use super::fabric;
 use super::input::{node_input, own_blocks, witnessed};
@@ -110,7 +110,7 @@ impl Reconciler {
         self.judge_segment(&mut input.peers, audit, outcome);
         let verdicts = self.prober.verdicts();
         input.beyond = self.beyond(&input.peers);
-        input.passing = fabric::passing(&verdicts);
+        input.passing = self.passing(&verdicts, outcome);
         let plan = plan(&input);
         note(&plan, outcome);
         self.fabric = fabric::judge(&input, &plan, &verdicts, self.prober.fault(), outcome);
@@ -126,11 +126,12 @@ impl Reconciler {
         let written = self.apply_nft(&plan, &leases, outcome);
         self.cut_off(&plan, &leases, outcome);
         // Routes that lead into a tunnel stay while it cannot be looked at.
-        if tunnel.is_some() || plan.tunnel.is_none() {
-            self.apply_routes(&plan, tunnel, outcome);
-        }
+        let away = if view.complete { AwayRoutes::Planned } else { AwayRoutes::Kept };
+        let routed = (tunnel.is_some() || plan.tunnel.is_none()) && self.apply_routes(&plan, tunnel, away, outcome);
         // Asked only once the way is there.
-        self.prober.want(&plan.probes, mtu);
+        if routed {
+            self.prober.want(&plan.probes, mtu);
+        }
         if plan.tunnel.is_none() {
             self.end_tunnel(outcome);
         }
@@ -142,7 +143,9 @@ impl Reconciler {
         let tunnel_missing = plan.tunnel.is_some() && tunnel.is_none();
         // An audit must know which pods are to stay off the network.
         node.gate.set(env, self.closed(view, &blocks, written, tunnel_missing));
-        if !outcome.again {
+        // What still goes in the tunnel is not sent as native routing has it.
+        let in_tunnel = || plan.routes.iter().any(|route| matches!(route.action, RouteAction::Tunnel { .. }));
+        if !outcome.again && (cluster.routing() != Routing::Native || !in_tunnel()) {
             self.routing.clone_from(&view.routing);
         }
         if audit && written {
@@ -322,14 +325,19 @@ impl Reconciler {
         }
     }
 
-    fn apply_routes(&mut self, plan: &NodePlan, tunnel: Option<u32>, outcome: &mut Outcome) {
+    /// Whether all were written.
+    fn apply_routes(&mut self, plan: &NodePlan, tunnel: Option<u32>, away: AwayRoutes, outcome: &mut Outcome) -> bool {
         // At the start pods are held back by the gate; later their routes come and go with ADD and DEL, and audits look
         // at them pod by pod.
         let pods = if self.routes.is_some() { PodRoutes::LeftAlone } else { PodRoutes::Planned };
-        let applied = match node::apply(plan, &self.underlays, tunnel, pods) {
+        let applied = match node::apply(plan, &self.underlays, tunnel, pods, away) {
             Ok(applied) => applied,
-            Err(error) => return outcome.failed("read routes", &error),
+            Err(error) => {
+                outcome.failed("read routes", &error);
+                return false;
+            }
         };
+        let whole = applied.failed.is_empty();
         if !applied.added.is_empty() || !applied.removed.is_empty() {
             tracing::debug!(added = applied.added.len(), removed = applied.removed.len(), "routes");
         }
@@ -347,6 +355,7 @@ impl Reconciler {
             outcome.failed("write routes", refused);
         }
         self.count_repairs(applied);
+        whole
     }
 
     /// What was there after the last pass and had to be written again drifted; so did what came from elsewhere.

@@ -164,6 +164,10 @@ fn pod_space(
 /// The blocks that get a route, and where it leads.
 fn routed(input: &NodeInput, peers: &BTreeMap<Cidr, &Peer>, notes: &mut BTreeSet<Note>) -> BTreeMap<Cidr, RouteAction> {
     let mut routed = BTreeMap::new();
+    let tunnelled = tunnel::accepted(input).contains(&Carrier::Vxlan);
+    let beyond = |block: &Cidr, peer: &Peer| {
+        peer.node_ips.get(&block.family()).is_none_or(|node_ip| input.beyond.contains(node_ip))
+    };
     for (block, peer) in peers {
         let passes = input.passing.contains(block) || probe::trusted(input, block, peer);
         let bare = || {
@@ -174,6 +178,8 @@ fn routed(input: &NodeInput, peers: &BTreeMap<Cidr, &Peer>, notes: &mut BTreeSet
         let tunnel =
             || tunnel::between(&input.node_ips, &peer.node_ips).map(|(from, to)| RouteAction::Tunnel { from, to });
         let action = match input.routing {
+            // By a router only what has answered; until then in the tunnel, where that is still taken.
+            Routing::Native if !passes && tunnelled && beyond(block, peer) => tunnel(),
             Routing::Native => bare(),
             Routing::Vxlan => tunnel(),
             Routing::Auto => bare().filter(|_| passes).or_else(tunnel),

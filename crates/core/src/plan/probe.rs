@@ -7,9 +7,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use super::{NodeInput, Peer, RouteAction, RouteSpec};
+use super::{NodeInput, Peer, RouteAction, RouteSpec, tunnel};
 use crate::cidr::Cidr;
-use crate::cluster::Routing;
+use crate::cluster::{Carrier, Routing};
 use crate::family::Family;
 
 /// How many nodes a node asks where all pod packets are bare anyway: enough to tell a fabric that drops them.
@@ -21,7 +21,16 @@ pub struct ProbePlan {
     /// What it asks from, of each family.
     pub own: BTreeMap<Family, IpAddr>,
     /// What it asks, by the block that it stands for.
-    pub targets: BTreeMap<Cidr, IpAddr>,
+    pub targets: BTreeMap<Cidr, ProbeTarget>,
+}
+
+/// What is asked for one block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ProbeTarget {
+    /// The address that answers.
+    pub at: IpAddr,
+    /// The node's own address, to which the way leads.
+    pub node_ip: IpAddr,
 }
 
 /// The address of a block that probes use: its last. `None` where a pod could have it.
@@ -50,7 +59,8 @@ pub(super) fn plan(
     let mut made = ProbePlan::default();
     let mut routes = Vec::new();
     let route = |address, action| RouteSpec { destination: Cidr::host_range(address), action };
-    if input.routing != Routing::Vxlan {
+    // Who takes bare packets answers, whatever it sends itself.
+    if tunnel::accepted(input).contains(&Carrier::Native) {
         for block in input.own_blocks.iter().filter(|block| own.contains(block)) {
             let has_address = input.node_ips.contains_key(&block.family());
             let free = |own: &IpAddr| input.endpoints.iter().all(|endpoint| !endpoint.addresses.contains(own));
@@ -78,7 +88,7 @@ pub(super) fn plan(
                 continue;
             }
             sample += usize::from(!doubtful);
-            made.targets.insert(*block, at);
+            made.targets.insert(*block, ProbeTarget { at, node_ip: *node_ip });
             routes.push(route(at, bare(input, *node_ip)));
         }
     }

@@ -17,7 +17,7 @@ use overlane_core::family::Family;
 use overlane_core::masq::MasqConfig;
 use overlane_core::plan::{
     EndpointSpec, MasqPlan, NodeInput, NodeMember, NodePlan, Note, Peer, PeerMember, PodElement, PodMember, ProbePlan,
-    RouteAction, RouteSpec, plan,
+    ProbeTarget, RouteAction, RouteSpec, plan,
 };
 
 const MAC: [u8; 6] = [2, 0, 0, 0, 0, 7];
@@ -155,12 +155,12 @@ fn a_dual_stack_node() {
         probes: ProbePlan {
             own: ips(&["10.244.0.255", "fd12:3456:789a:0:0:ffff:ffff:ffff"]),
             targets: [
-                ("10.244.1.0/24", "10.244.1.255"),
-                ("10.244.2.0/24", "10.244.2.255"),
-                ("fd12:3456:789a:0:1::/80", "fd12:3456:789a:0:1:ffff:ffff:ffff"),
-                ("fd12:3456:789a:0:2::/80", "fd12:3456:789a:0:2:ffff:ffff:ffff"),
+                ("10.244.1.0/24", "10.244.1.255", "10.224.0.5"),
+                ("10.244.2.0/24", "10.244.2.255", "10.224.0.6"),
+                ("fd12:3456:789a:0:1::/80", "fd12:3456:789a:0:1:ffff:ffff:ffff", "fd10:224::5"),
+                ("fd12:3456:789a:0:2::/80", "fd12:3456:789a:0:2:ffff:ffff:ffff", "fd10:224::6"),
             ]
-            .map(|(block, at)| (cidr(block), ip(at)))
+            .map(|(block, at, node_ip)| (cidr(block), ProbeTarget { at: ip(at), node_ip: ip(node_ip) }))
             .into(),
         },
         notes: BTreeSet::new(),

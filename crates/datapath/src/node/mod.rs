@@ -6,7 +6,7 @@ mod tunnel;
 mod underlay;
 
 pub(crate) use routes::main_table;
-pub use routes::{Applied, PodRoutes, Routed, apply, observed_routes, routed};
+pub use routes::{Applied, AwayRoutes, PodRoutes, Routed, apply, observed_routes, routed};
 pub use segment::{Segment, look_up, segment};
 pub use tunnel::{KeptTunnel, TunnelError, end_tunnel, keep_tunnel};
 pub use underlay::{Underlay, UnderlayError, underlay};

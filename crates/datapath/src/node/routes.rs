@@ -25,6 +25,15 @@ pub enum PodRoutes {
     Planned,
 }
 
+/// What becomes of routes to other nodes that are not planned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AwayRoutes {
+    /// They stay: not everything has been heard yet.
+    Kept,
+    /// They go.
+    Planned,
+}
+
 /// What [`apply`] did and what it could not do.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Applied {
@@ -60,6 +69,7 @@ pub fn apply(
     underlays: &BTreeMap<Family, Underlay>,
     tunnel: Option<u32>,
     pods: PodRoutes,
+    away: AwayRoutes,
 ) -> Result<Applied, NetlinkError> {
     let mut socket = Socket::route()?;
     let needs_links =
@@ -90,7 +100,11 @@ pub fn apply(
     let replaced: BTreeSet<_> = routes.add.iter().map(place).collect();
     let add = |route: &Route| if ours.contains(&place(route)) { route.set() } else { route.add() };
     let adds = routes.add.iter().map(add).collect();
-    let gone: Vec<_> = routes.remove.into_iter().filter(|route| !replaced.contains(&place(route))).collect();
+    let kept = |route: &Route| {
+        away == AwayRoutes::Kept && matches!(route.hop, Hop::Gateway { .. } | Hop::Tunnel { .. } | Hop::Local)
+    };
+    let gone: Vec<_> =
+        routes.remove.into_iter().filter(|route| !replaced.contains(&place(route)) && !kept(route)).collect();
     let removals = gone.iter().map(Route::delete).collect();
     for (route, answer) in routes.add.into_iter().zip(socket.batch(adds)?) {
         match answer {
@@ -180,15 +194,21 @@ pub fn routed() -> Result<Routed, NetlinkError> {
 /// # Errors
 /// The kernel could not be read.
 pub fn observed_routes(socket: &mut Socket) -> Result<BTreeSet<Route>, NetlinkError> {
-    Ok(main_table(socket, owned::PROTOCOL, 0)?.into_iter().filter(Route::is_ours).collect())
+    let mut routes = table(socket, owned::ROUTE_TABLE, owned::PROTOCOL, 0)?;
+    routes.extend(table(socket, owned::LOCAL_TABLE, owned::PROTOCOL, 0)?);
+    Ok(routes.into_iter().filter(Route::is_ours).collect())
 }
 
 /// Routes of table main that were made by `protocol` (0: by anybody) and lead to link `index` (0: anywhere), both
 /// families.
 pub(crate) fn main_table(socket: &mut Socket, protocol: u8, index: u32) -> Result<Vec<Route>, NetlinkError> {
+    table(socket, owned::ROUTE_TABLE, protocol, index)
+}
+
+fn table(socket: &mut Socket, table: u32, protocol: u8, index: u32) -> Result<Vec<Route>, NetlinkError> {
     let mut routes = Vec::new();
     for family in Family::ALL {
-        let list = none_if_absent(socket.dump(route::list(family, owned::ROUTE_TABLE, protocol, index)))?;
+        let list = none_if_absent(socket.dump(route::list(family, table, protocol, index)))?;
         routes.extend(list.iter().filter_map(Route::read));
     }
     Ok(routes)

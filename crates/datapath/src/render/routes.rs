@@ -61,6 +61,7 @@ pub fn render(plan: &NodePlan, kernel: &Kernel) -> Rendered {
     let mut rendered = Rendered::default();
     let next_hops: BTreeMap<Cidr, IpAddr> =
         plan.tunnel.iter().flat_map(|tunnel| &tunnel.peers).map(|peer| (peer.block, peer.next_hop())).collect();
+    let questions: BTreeSet<IpAddr> = plan.probes.targets.values().map(|target| target.at).collect();
     let vni = plan.tunnel.as_ref().map(|tunnel| tunnel.vxlan.vni).unwrap_or_default();
     for RouteSpec { destination, action } in &plan.routes {
         let family = destination.family();
@@ -76,14 +77,17 @@ pub fn render(plan: &NodePlan, kernel: &Kernel) -> Rendered {
         let prefsrc = plan.node_ips.get(&family).copied().or(in_tunnel);
         match action {
             RouteAction::Here => {
-                rendered.routes.insert(route(Hop::Local, None, owned::METRIC));
+                rendered.routes.insert(Route { table: owned::LOCAL_TABLE, ..route(Hop::Local, None, owned::METRIC) });
             }
             RouteAction::Fabric(node_ip) => match routers.get(node_ip) {
                 Some((gateway, index)) => {
                     let hop = Hop::Gateway { gateway: *gateway, index: *index, onlink: true };
                     rendered.routes.insert(route(hop, prefsrc, owned::METRIC));
                 }
-                None if plan.probes.targets.values().any(|probe| *probe == destination.network()) => {}
+                // A question never takes the way of the block itself.
+                None if questions.contains(&destination.network()) => {
+                    rendered.routes.insert(route(Hop::Unreachable, None, owned::METRIC));
+                }
                 None => rendered.not_on_link.push(NotOnLink { block: *destination, node_ip: *node_ip }),
             },
             RouteAction::Unreachable => {

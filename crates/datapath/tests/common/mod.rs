@@ -21,7 +21,7 @@ use overlane_core::plan::{self, NodeInput, NodePlan, Peer, PodElement, PodMember
 use overlane_datapath::mac::{self, Mac};
 use overlane_datapath::netns::Netns;
 use overlane_datapath::nft::{PodChange, Table};
-use overlane_datapath::node::{self, PodRoutes, Underlay};
+use overlane_datapath::node::{self, AwayRoutes, PodRoutes, Underlay};
 use overlane_datapath::pod::{PodSpec, Wirer};
 use overlane_datapath::{owned, sysctl};
 
@@ -317,7 +317,8 @@ impl Node {
                 assert_eq!(kept.failed, []);
                 kept.index
             });
-            let routes = node::apply(&plan, &self.underlays, tunnel, PodRoutes::LeftAlone).unwrap();
+            let routes =
+                node::apply(&plan, &self.underlays, tunnel, PodRoutes::LeftAlone, AwayRoutes::Planned).unwrap();
             assert_eq!(routes.failed, []);
             (table, routes)
         })

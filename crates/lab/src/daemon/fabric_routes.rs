@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use kube::api::{Api, ListParams};
 use nix::net::if_::if_nametoindex;
-use overlane_api::crd::{NAMESPACE, NodeNetworkConfig};
+use overlane_api::crd::{CLUSTER_NETWORK, Carrier, ClusterNetwork, NAMESPACE, NodeNetworkConfig};
 use overlane_core::cidr::Cidr;
 
 use super::Cluster;
@@ -42,7 +42,7 @@ async fn keep(cluster: &Arc<Cluster>) -> Result<()> {
         let nodes = cluster.nodes.lock().await;
         nodes.values().map(|machine| machine.record()).map(|record| (record.addresses, record.host)).collect()
     };
-    let blocks = if cluster.record.tunnels() { Vec::new() } else { blocks(cluster).await? };
+    let blocks = if bare(cluster).await? { blocks(cluster).await? } else { Vec::new() };
     let router = netns::path(&cluster.record.vnet, &Part::Router);
     let keep = move || {
         netns::run(&router, || {
@@ -57,6 +57,14 @@ async fn keep(cluster: &Arc<Cluster>) -> Result<()> {
         })
     };
     tokio::task::spawn_blocking(keep).await.context("a worker died")?
+}
+
+/// Whether nodes take bare packets of pods.
+async fn bare(cluster: &Cluster) -> Result<bool> {
+    let api: Api<ClusterNetwork> = Api::all(cluster.client.clone());
+    let network = api.get_opt(CLUSTER_NETWORK).await?;
+    let routing = network.and_then(|network| network.status).and_then(|status| status.routing);
+    Ok(routing.map_or(!cluster.record.tunnels(), |routing| routing.accepts.contains(&Carrier::Native)))
 }
 
 /// Blocks with their node's address, as the controller has announced them.

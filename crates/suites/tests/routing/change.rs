@@ -83,7 +83,7 @@ fn mesh(stage: &Stage) -> Vec<(String, Stream)> {
     streams
 }
 
-fn change(stage: &Stage, routing: &str, accepts: &serde_json::Value) {
+pub fn change(stage: &Stage, routing: &str, accepts: &serde_json::Value) {
     let api = &stage.lab.api;
     api.merge(NETWORK, &json!({ "spec": { "routing": routing } }));
     eventually(secs(60), &format!("all nodes go by {routing}"), || {

@@ -5,7 +5,7 @@
 use overlane_suites::stream::Stream;
 use overlane_suites::wait::{ensure, eventually, holds, millis, secs};
 use overlane_suites::{Lab, packet};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::{Stage, Wiretap};
 
@@ -133,10 +133,79 @@ fn auto_follows_a_fabric_that_changes() {
     });
     until_said(&stage, "NativeRouting", "True", "Carries");
     by_the_wire(&stage, &tap, true);
+    nothing_lost("a fabric that changes", streams);
+    stage.check();
+}
+
+fn both_ways(stage: &Stage) -> Vec<Stream> {
+    let (a, c) = (&stage.pods[0], &stage.pods[2]);
+    let there = c.ips.iter().map(|to| Stream::start(&a.ns, &c.ns, *to, millis(5)));
+    let back = a.ips.iter().map(|to| Stream::start(&c.ns, &a.ns, *to, millis(5)));
+    there.chain(back).collect()
+}
+
+fn nothing_lost(what: &str, streams: Vec<Stream>) {
     for stream in streams {
         let report = stream.finish();
-        assert!(report.lost() == 0 && report.refused == 0, "{report:?}");
+        assert!(report.lost() == 0 && report.refused == 0, "{what}: {report:?}");
     }
+}
+
+#[test]
+fn an_agent_that_starts_again_goes_on_from_the_routes_that_are_there() {
+    for (routing, underlay) in [("native", "l2"), ("native", "routed"), ("auto", "l2"), ("auto", "routed")] {
+        println!("== {routing} over {underlay}");
+        let stage = Stage::new(2, "ipv4,ipv6", &["--routing", routing, "--underlay", underlay]);
+        until_said(&stage, "NativeRouting", "True", "Carries");
+        let streams = both_ways(&stage);
+        for api in [true, false] {
+            stage.lab.api_up(api);
+            for node in &stage.nodes {
+                let agent = node.take_agent();
+                agent.kill();
+                agent.start();
+            }
+            std::thread::sleep(secs(3));
+        }
+        stage.lab.api_up(true);
+        std::thread::sleep(secs(2));
+        nothing_lost(&format!("{routing} over {underlay}"), streams);
+    }
+}
+
+#[test]
+fn routing_rules_of_the_machine_do_not_silence_it() {
+    let stage = Stage::new(2, "ipv4,ipv6", &["--routing", "auto"]);
+    until_said(&stage, "NativeRouting", "True", "Carries");
+    // From the first rule on the kernel keeps the tables local and main apart.
+    for node in &stage.nodes {
+        node.ns.must("ip rule add from 198.51.100.0/24 table 100");
+        node.ns.must("ip -6 rule add from 2001:db8:5::/64 table 100");
+    }
+    holds(secs(5), "the nodes answer", || {
+        let said = said(&stage.lab, "node-0", "NativeRouting");
+        ensure(said.0 == "True", || format!("{said:?}"))
+    });
+}
+
+#[test]
+fn routing_changes_behind_routers() {
+    let stage = Stage::new(2, "ipv4,ipv6", &["--routing", "vxlan", "--underlay", "routed"]);
+    let streams = both_ways(&stage);
+    for (routing, accepts) in [
+        ("native", json!(["native"])),
+        ("auto", json!(["native", "vxlan"])),
+        ("vxlan", json!(["vxlan"])),
+        ("auto", json!(["native", "vxlan"])),
+        ("native", json!(["native"])),
+    ] {
+        println!("== to {routing}");
+        crate::change::change(&stage, routing, &accepts);
+        if routing != "vxlan" {
+            until_said(&stage, "NativeRouting", "True", "Carries");
+        }
+    }
+    nothing_lost("changes", streams);
     stage.check();
 }
 
