@@ -304,7 +304,9 @@ fn routes_agree_with_the_plan_and_then_rest() {
         addresses: pod.spec.addresses.clone(),
     };
     net.a.input.endpoints = vec![endpoint(&one), endpoint(&two)];
-    let apply = |net: &Net, pods| net.a.ns.run(|| node::apply(&net.a.plan(), &net.a.underlays, None, pods).unwrap());
+    let apply = |net: &Net, pods| {
+        net.a.ns.run(|| node::apply(&net.a.plan(), &net.a.underlays, None, pods, node::AwayRoutes::Planned).unwrap())
+    };
     assert!(apply(&net, PodRoutes::Planned).changed_nothing(), "wire makes the very routes of the plan");
 
     let routes = net.a.ns.sh("ip route show proto 111; ip -6 route show proto 111");
