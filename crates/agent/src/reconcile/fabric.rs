@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::time::{Duration, Instant};
 
 use overlane_core::cidr::Cidr;
 use overlane_core::cluster::Routing;
@@ -15,12 +16,15 @@ use super::pass::Outcome;
 use super::status::{Fabric, Reason};
 use crate::prober::Verdict;
 
+/// How long other words for the same wait.
+const WORDING: Duration = Duration::from_secs(30);
 /// How many nodes a message names.
 const NAMED: usize = 5;
 const DROPS: &str = "FabricDropsPodAddresses";
 
-/// What is to be said; in native routing what fails is a problem, since nothing else carries it.
-pub(super) fn judge(
+/// What is to be said, if it is known and anybody is to act upon it; in native routing what fails everywhere is a
+/// problem, since nothing else carries it. A node alone that does not answer may be one that just starts.
+fn judge(
     input: &NodeInput,
     plan: &NodePlan,
     verdicts: &BTreeMap<Cidr, Verdict>,
@@ -39,10 +43,10 @@ pub(super) fn judge(
         targets.keys().filter(told).collect::<Vec<_>>()
     };
     let (failing, unknown) = (of(Verdict::Fails), of(Verdict::Unknown));
+    let native = input.routing == Routing::Native;
     if failing.is_empty() {
-        let message = format!("{} of {} blocks answer bare packets", targets.len() - unknown.len(), targets.len());
-        let (carries, reason) = if unknown.is_empty() { (Some(true), "Carries") } else { (None, "Asking") };
-        return Some(Fabric { carries, reason, message });
+        let message = "bare packets of pods are answered".to_owned();
+        return (unknown.is_empty() && !native).then(|| Fabric { carries: Some(true), reason: "Carries", message });
     }
     let name = |block: &Cidr| {
         let peer = input.peers.iter().find(|peer| peer.blocks.contains(block));
@@ -50,19 +54,43 @@ pub(super) fn judge(
     };
     let mut names: Vec<String> = failing.iter().take(NAMED).map(|block| name(block)).collect();
     if failing.len() > NAMED {
-        names.push(format!("and {} more", failing.len() - NAMED));
+        names.push("and more".to_owned());
     }
     let what = format!("bare packets of pods to {} are not answered", names.join(", "));
-    if input.routing == Routing::Auto {
+    if !native {
         return Some(Fabric { carries: Some(false), reason: DROPS, message: format!("{what}: they go in VXLAN") });
     }
     let fix = "let the fabric pass pod addresses (spoofing protection, route tables), or take routing vxlan or auto";
     let message = format!("{what}: {fix}");
-    outcome.problem(Reason::FabricDropsPodAddresses, message.clone());
+    if failing.len() == targets.len() {
+        outcome.problem(Reason::FabricDropsPodAddresses, message.clone());
+    }
     Some(Fabric { carries: Some(false), reason: DROPS, message })
 }
 
 impl Reconciler {
+    /// Learns what the probes say. While nodes come, go and start, other words for the same are no news.
+    pub(super) fn hear_fabric(
+        &mut self,
+        input: &NodeInput,
+        plan: &NodePlan,
+        verdicts: &BTreeMap<Cidr, Verdict>,
+        outcome: &mut Outcome,
+    ) {
+        let told = judge(input, plan, verdicts, self.prober.fault(), outcome);
+        let same = |old: &Fabric| told.as_ref().is_some_and(|told| told.carries == old.carries);
+        if let Some((old, at)) = &self.fabric
+            && same(old)
+            && at.elapsed() < WORDING
+        {
+            return;
+        }
+        let changed = self.fabric.as_ref().map(|(old, _)| old) != told.as_ref();
+        if changed {
+            self.fabric = told.map(|told| (told, Instant::now()));
+        }
+    }
+
     /// Blocks that bare packets come to and back from; those that an earlier agent sent bare until there is an answer.
     pub(super) fn passing(&mut self, verdicts: &BTreeMap<Cidr, Verdict>, outcome: &mut Outcome) -> BTreeSet<Cidr> {
         if self.sent_bare.is_none() {

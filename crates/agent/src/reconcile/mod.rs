@@ -79,7 +79,7 @@ pub struct Reconciler {
     /// Blocks that an earlier agent sent bare packets to, of which nothing else is known yet.
     sent_bare: Option<BTreeSet<Cidr>>,
     /// What the fabric is known to do with bare packets of pods, where it is asked.
-    fabric: Option<Fabric>,
+    fabric: Option<(Fabric, Instant)>,
     runtime_side: RuntimeSide,
     audited: Option<Instant>,
     audit_at: Instant,

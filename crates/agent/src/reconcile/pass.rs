@@ -12,7 +12,6 @@ use overlane_datapath::netlink::Socket;
 use overlane_datapath::nft::Table;
 use overlane_datapath::node::{self, Applied, AwayRoutes, PodRoutes, Underlay};
 
-use super::fabric;
 use super::input::{node_input, own_blocks, witnessed};
 use super::runtime_side::RuntimeSide;
 use super::status::{Problem, Reason, Status};
@@ -75,7 +74,7 @@ impl Reconciler {
             segment: self.segment,
             underlay_mac: self.mac(),
             routing: self.routing.clone(),
-            fabric: self.fabric.clone(),
+            fabric: self.fabric.as_ref().map(|(fabric, _)| fabric.clone()),
             held,
         });
         // A configuration without its plugin would make the node look ready, and fail every pod.
@@ -113,7 +112,7 @@ impl Reconciler {
         input.passing = self.passing(&verdicts, outcome);
         let plan = plan(&input);
         note(&plan, outcome);
-        self.fabric = fabric::judge(&input, &plan, &verdicts, self.prober.fault(), outcome);
+        self.hear_fabric(&input, &plan, &verdicts, outcome);
 
         let links = self.underlays.values().map(|underlay| underlay.link.clone()).collect();
         let (drifted, result) = self.sysctls.keep(cluster.families(), &links);
