@@ -122,7 +122,7 @@ fn a_node_is_left_as_it_was_found() {
         node::apply(&plan, &underlays, None, PodRoutes::Planned, AwayRoutes::Planned).unwrap();
         assert_ne!(shown(&ns), before);
         let left = leftovers().unwrap();
-        assert_eq!(left, ["4 routes", "nft table inet overlane"]);
+        assert_eq!(left, ["6 routes", "nft table inet overlane"]);
         remove_all(&Removal { links: true, sysctls: &changed })
     });
     assert_eq!(ns.run(|| leftovers().unwrap()), Vec::<String>::new());

@@ -110,6 +110,9 @@ pub fn render(plan: &NodePlan, kernel: &Kernel) -> Rendered {
                         let hop = Hop::Gateway { gateway: *gateway, index: ground.index, onlink: false };
                         rendered.routes.insert(route(hop, prefsrc, owned::METRIC));
                     }
+                    None if questions.contains(&destination.network()) => {
+                        rendered.routes.insert(route(Hop::Unreachable, None, owned::METRIC));
+                    }
                     None => rendered.not_on_link.push(NotOnLink { block: *destination, node_ip: *gateway }),
                 }
             }
