@@ -2,7 +2,7 @@
 # The short suite against a real Kubernetes: builds its parts and the image, brings a cluster up, installs Overlane into
 # it as a user would, tries it, runs a specification of each group of Kubernetes' own tests, and ends the cluster.
 #   scripts/test-kubernetes.sh BINARIES IMAGE [FILTER...]
-# Set by the environment: KEEP=1 leaves the cluster; OVERLANE_KUBERNETES where the parts are built.
+# Set by the environment: KEEP=1 leaves the cluster; OVERLANE_ROUTING how pod packets cross nodes (native); OVERLANE_KUBERNETES where the parts are built.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 [ $# -ge 2 ] || { sed -n '2,5s/^# \{0,1\}//p' "$0" >&2; exit 2; }

@@ -21,8 +21,11 @@ fn a_installs_and_every_node_is_ready() {
     cluster.kubectl(&["taint", "node", "node-1", &format!("{uninitialized}=true:NoSchedule")]).must();
     let words = "install --network-plugin azure --network-plugin-mode overlay --network-dataplane azure \
                  --outbound-type loadBalancer --timeout 120";
-    let out = cluster.overlane(&words.split_whitespace().collect::<Vec<_>>()).must();
+    let routing = std::env::var("OVERLANE_ROUTING").unwrap_or_else(|_| "native".to_owned());
+    let words = words.split_whitespace().chain(["--routing", &routing]);
+    let out = cluster.overlane(&words.collect::<Vec<_>>()).must();
     assert!(out.stdout.contains("nodes ready"), "{out}");
+    assert_eq!(cluster.get(&["clusternetwork", "default"])["status"]["applied"]["routing"], routing);
     for node in cluster.list(&["nodes"]) {
         assert_eq!(condition(&node, "Ready").unwrap().0, "True", "{node}");
     }
