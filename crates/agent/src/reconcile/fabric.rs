@@ -46,7 +46,7 @@ fn judge(
     let native = input.routing == Routing::Native;
     if failing.is_empty() {
         let message = "bare packets of pods are answered".to_owned();
-        return (unknown.is_empty() && !native).then(|| Fabric { carries: Some(true), reason: "Carries", message });
+        return (unknown.is_empty() && !native).then_some(Fabric { carries: Some(true), reason: "Carries", message });
     }
     let name = |block: &Cidr| {
         let peer = input.peers.iter().find(|peer| peer.blocks.contains(block));
