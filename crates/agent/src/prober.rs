@@ -21,12 +21,15 @@ const LOOK: Duration = Duration::from_millis(100);
 const PATIENCE: Duration = Duration::from_millis(500);
 /// How often each target is asked, as long as there are no more than a second's worth of them.
 const INTERVAL: Duration = Duration::from_secs(1);
+/// The same of one that passes, where its packets have no other way anyway.
+const CALM: Duration = Duration::from_secs(5);
 /// Most questions a second, and at once.
 const RATE: u32 = 200;
 const BURST: f64 = 50.0;
 /// So many unanswered questions in a row are a no: one packet may be lost on the way.
 const MISSES: u32 = 3;
-/// A target that had passed and then failed is asked so often before it counts as passing again.
+/// A target that had passed and then failed is asked so often before it counts as passing again, where its packets have
+/// another way meanwhile.
 const AGAIN: u32 = 10;
 /// Sockets that could not be made are tried again.
 const RETRY: Duration = Duration::from_secs(5);
@@ -62,6 +65,8 @@ struct Wanted {
     plan: ProbePlan,
     /// Bytes of an IP packet.
     size: usize,
+    /// What fails goes another way.
+    other_way: bool,
 }
 
 impl Prober {
@@ -69,12 +74,14 @@ impl Prober {
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Has this asked from now on, in IP packets of `size` bytes.
-    pub fn want(&self, plan: &ProbePlan, size: u32) {
+    /// Has this asked from now on, in IP packets of `size` bytes. `other_way`: packets for what fails are sent in
+    /// something else.
+    pub fn want(&self, plan: &ProbePlan, size: u32, other_way: bool) {
         let size = usize::try_from(size).unwrap_or(usize::MAX);
+        let wanted = Wanted { plan: plan.clone(), size, other_way };
         let mut shared = self.lock();
-        if shared.wanted.plan != *plan || shared.wanted.size != size {
-            shared.wanted = Wanted { plan: plan.clone(), size };
+        if shared.wanted != wanted {
+            shared.wanted = wanted;
             self.news.notify_one();
         }
     }
@@ -89,11 +96,16 @@ impl Prober {
         self.lock().fault.clone()
     }
 
-    /// What is wanted; waits for news where nothing is asked now.
-    fn wanted(&self, asked: &Wanted) -> Wanted {
+    /// What is wanted, as soon as it is not what is `asked`, or it is time; without a time, there is nothing to ask.
+    fn wanted(&self, asked: &Wanted, time: Option<Instant>) -> Wanted {
         let mut shared = self.lock();
-        while asked.plan.targets.is_empty() && shared.wanted == *asked {
-            shared = self.news.wait(shared).unwrap_or_else(PoisonError::into_inner);
+        while shared.wanted == *asked {
+            let left = time.map(|time| time.saturating_duration_since(Instant::now()));
+            shared = match left {
+                None => self.news.wait(shared).unwrap_or_else(PoisonError::into_inner),
+                Some(left) if left.is_zero() => break,
+                Some(left) => self.news.wait_timeout(shared, left).unwrap_or_else(PoisonError::into_inner).0,
+            };
         }
         shared.wanted.clone()
     }
@@ -111,16 +123,22 @@ impl Prober {
 pub fn run(prober: &Arc<Prober>, wake: &Sender<Wake>) {
     let mut asker = Asker::default();
     loop {
-        let wanted = prober.wanted(&asker.wanted);
+        let wanted = prober.wanted(&asker.wanted, asker.next_turn());
         let fault = asker.turn(&wanted).err().map(|error| format!("ask the fabric: {error}"));
-        if let Some(fault) = &fault {
+        if fault.is_some() {
             // Without sockets nothing is known.
-            tracing::warn!("{fault}; tried again");
             asker = Asker::default();
-            std::thread::sleep(RETRY);
         }
-        if prober.tell(asker.verdicts(), fault) && wake.send(Wake::Fabric).is_err() {
-            return;
+        if std::mem::take(&mut asker.changed) && prober.tell(asker.verdicts(), fault.clone()) {
+            if let Some(fault) = &fault {
+                tracing::warn!("{fault}; tried again");
+            }
+            if wake.send(Wake::Fabric).is_err() {
+                return;
+            }
+        }
+        if fault.is_some() {
+            std::thread::sleep(RETRY);
         }
     }
 }
@@ -144,7 +162,7 @@ impl Track {
         Self { target, verdict: Verdict::Unknown, misses: 0, passes: 0, needed: 1, asked: None, next }
     }
 
-    /// Asks anew; what was known counts until there is an answer, or none.
+    /// Asks anew; what was known counts until that is answered, or not.
     fn start_over(&mut self, now: Instant) {
         (self.misses, self.passes, self.asked, self.next) = (0, 0, None, now);
     }
@@ -158,8 +176,8 @@ impl Track {
         }
     }
 
-    /// Asks again at once while it is not sure.
-    fn missed(&mut self, now: Instant) {
+    /// Asks again at once while it is not sure; a fall has to be made good by `again` answers.
+    fn missed(&mut self, now: Instant, again: u32) {
         self.asked = None;
         self.passes = 0;
         self.misses = self.misses.saturating_add(1);
@@ -168,7 +186,7 @@ impl Track {
             return;
         }
         if self.verdict == Verdict::Passes {
-            self.needed = AGAIN;
+            self.needed = again;
         }
         self.verdict = Verdict::Fails;
     }
@@ -187,6 +205,8 @@ struct Asker {
     last: Option<Cidr>,
     /// Questions that may be asked now, and when that was worked out.
     budget: (f64, Instant),
+    /// The verdicts are not those that were told.
+    changed: bool,
 }
 
 impl Default for Asker {
@@ -200,6 +220,7 @@ impl Default for Asker {
             secret: RandomState::new(),
             last: None,
             budget: (BURST, Instant::now()),
+            changed: true,
         }
     }
 }
@@ -209,15 +230,32 @@ impl Asker {
         self.tracks.iter().map(|(block, track)| (*block, track.verdict)).collect()
     }
 
+    /// When there is something to do next; `None` where nothing is asked.
+    fn next_turn(&self) -> Option<Instant> {
+        let now = Instant::now();
+        let next = self.tracks.values().map(|track| track.next).min()?;
+        // What is due and was not asked waits for the rate.
+        Some(if !self.out.is_empty() {
+            now
+        } else if next <= now {
+            now + LOOK
+        } else {
+            next
+        })
+    }
+
     /// One turn: asks what is due, hears what comes.
     fn turn(&mut self, wanted: &Wanted) -> io::Result<()> {
         self.adopt(wanted)?;
         let now = Instant::now();
+        let again = if self.wanted.other_way { AGAIN } else { 1 };
         let late = |track: &Track| track.asked.filter(|(_, at)| now.duration_since(*at) >= PATIENCE);
         for track in self.tracks.values_mut() {
             if let Some((sequence, _)) = late(track) {
                 self.out.remove(&sequence);
-                track.missed(now);
+                let before = track.verdict;
+                track.missed(now, again);
+                self.changed |= track.verdict != before;
             }
         }
         self.ask(now);
@@ -226,12 +264,16 @@ impl Asker {
         let mut deadline = now;
         for socket in self.sockets.values() {
             deadline = deadline.max(Instant::now()) + each;
-            while let Some(answer) = socket.answer(deadline)? {
+            while !self.out.is_empty()
+                && let Some(answer) = socket.answer(deadline)?
+            {
                 let Some(block) = self.out.get(&answer.sequence).copied() else { continue };
                 let Some(track) = self.tracks.get_mut(&block) else { continue };
                 if track.target.at == answer.from && answer.token == token(&self.secret, &block, answer.sequence) {
                     self.out.remove(&answer.sequence);
+                    let before = track.verdict;
                     track.answered();
+                    self.changed |= track.verdict != before;
                 }
             }
         }
@@ -256,7 +298,7 @@ impl Asker {
     fn pick(&mut self, now: Instant) -> Vec<Cidr> {
         let (left, at) = self.budget;
         let mut left = (left + now.duration_since(at).as_secs_f64() * f64::from(RATE)).min(BURST);
-        let interval = interval(self.tracks.len());
+        let (many, other_way) = (self.tracks.len(), self.wanted.other_way);
         let due = |track: &Track| track.asked.is_none() && track.next <= now;
         let blocks: Vec<Cidr> = self.tracks.iter().filter(|(_, track)| due(track)).map(|(block, _)| *block).collect();
         let start = blocks.partition_point(|block| Some(*block) <= self.last);
@@ -266,7 +308,8 @@ impl Asker {
             let Some(track) = self.tracks.get_mut(&block).filter(|_| left >= 1.0) else { break };
             left -= 1.0;
             self.sequence = self.sequence.wrapping_add(1);
-            (track.next, track.asked) = (now + interval, Some((self.sequence, now)));
+            let calm = track.verdict == Verdict::Passes && !other_way;
+            (track.next, track.asked) = (now + interval(many, calm), Some((self.sequence, now)));
             self.out.insert(self.sequence, block);
             self.last = Some(block);
             picked.push(block);
@@ -285,8 +328,9 @@ impl Asker {
             let open = |(family, own): (&Family, &IpAddr)| Ok((*family, EchoSocket::open(*own, identifier)?));
             self.sockets = wanted.plan.own.iter().map(open).collect::<io::Result<_>>()?;
         }
-        // What was found out by another address, or for packets of another size, says nothing.
+        // What was found out by another address, or for packets of another size, is asked again.
         if self.wanted.plan.own != wanted.plan.own || self.wanted.size != wanted.size {
+            self.out.clear();
             self.tracks.values_mut().for_each(|track| track.start_over(now));
         }
         let targets = &wanted.plan.targets;
@@ -296,13 +340,15 @@ impl Asker {
         }
         self.out.retain(|_, block| self.tracks.contains_key(block));
         self.wanted = wanted.clone();
+        self.changed = true;
         Ok(())
     }
 }
 
 /// How long after a question the next one to the same target comes, with so many targets.
-fn interval(targets: usize) -> Duration {
-    INTERVAL.max(INTERVAL * u32::try_from(targets).unwrap_or(u32::MAX) / RATE)
+fn interval(targets: usize, calm: bool) -> Duration {
+    let least = if calm { CALM } else { INTERVAL };
+    least.max(INTERVAL * u32::try_from(targets).unwrap_or(u32::MAX) / RATE)
 }
 
 fn token(secret: &RandomState, block: &Cidr, sequence: u16) -> u64 {
@@ -311,7 +357,8 @@ fn token(secret: &RandomState, block: &Cidr, sequence: u16) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    //! Must catch: one lost packet that counts as a no; all questions of a large cluster at once.
+    //! Must catch: one lost packet that counts as a no; all questions of a large cluster at once; a
+    //! thread that never sleeps.
 
     #![allow(clippy::unwrap_used, reason = "tests")]
     use std::collections::BTreeSet;
@@ -326,14 +373,14 @@ mod tests {
     fn one_answer_is_enough_and_one_silence_is_not() {
         let now = Instant::now();
         let mut track = Track::new(target(), now);
-        track.missed(now);
-        track.missed(now);
+        track.missed(now, AGAIN);
+        track.missed(now, AGAIN);
         assert_eq!((track.verdict, track.next), (Verdict::Unknown, now), "asked again at once");
         track.answered();
         assert_eq!(track.verdict, Verdict::Passes);
-        (0..2).for_each(|_| track.missed(now));
+        (0..2).for_each(|_| track.missed(now, AGAIN));
         assert_eq!(track.verdict, Verdict::Passes);
-        track.missed(now);
+        track.missed(now, AGAIN);
         assert_eq!(track.verdict, Verdict::Fails);
         // It has failed before: it has to do better now.
         (1..AGAIN).for_each(|_| track.answered());
@@ -343,11 +390,37 @@ mod tests {
     }
 
     #[test]
+    fn without_another_way_one_answer_gives_it_back() {
+        let now = Instant::now();
+        let mut track = Track::new(target(), now);
+        track.answered();
+        (0..MISSES).for_each(|_| track.missed(now, 1));
+        assert_eq!(track.verdict, Verdict::Fails);
+        track.answered();
+        assert_eq!(track.verdict, Verdict::Passes);
+    }
+
+    #[test]
+    fn who_has_nothing_to_do_sleeps() {
+        let mut asker = Asker::default();
+        assert_eq!(asker.next_turn(), None);
+        let targets = [(Cidr::host_range(target().at), target())].into();
+        asker.adopt(&Wanted { plan: ProbePlan { targets, ..ProbePlan::default() }, ..Wanted::default() }).unwrap();
+        let now = Instant::now();
+        assert_eq!(asker.pick(now).len(), 1);
+        assert!(asker.next_turn() <= Some(Instant::now()), "an answer may come");
+        asker.out.clear();
+        assert_eq!(asker.next_turn(), Some(now + INTERVAL));
+    }
+
+    #[test]
     fn questions_are_spread_and_everybody_has_a_turn() {
         let block = |n: u32| Cidr::around(IpAddr::V4((0x0af4_0000 + (n << 8)).into()), 24).unwrap();
         let targets = (0..1000).map(|n| (block(n), target())).collect();
         let mut asker = Asker::default();
-        asker.adopt(&Wanted { plan: ProbePlan { targets, ..ProbePlan::default() }, size: 100 }).unwrap();
+        asker
+            .adopt(&Wanted { plan: ProbePlan { targets, ..ProbePlan::default() }, size: 100, other_way: true })
+            .unwrap();
         let begun = Instant::now();
         let mut asked = BTreeSet::new();
         for turn in 1..=50_u32 {
@@ -356,6 +429,7 @@ mod tests {
             asked.extend(picked);
         }
         assert_eq!(asked.len(), 1000, "each of them");
-        assert_eq!(interval(1000), Duration::from_secs(5));
+        assert_eq!(interval(2000, true), Duration::from_secs(10));
+        assert_eq!((interval(20, true), interval(20, false)), (CALM, INTERVAL));
     }
 }

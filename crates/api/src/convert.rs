@@ -115,7 +115,9 @@ pub const fn routing(routing: Routing) -> crd::Routing {
     }
 }
 
-const fn core_routing(routing: crd::Routing) -> Routing {
+/// A custom resource's routing as `core` has it.
+#[must_use]
+pub const fn core_routing(routing: crd::Routing) -> Routing {
     match routing {
         crd::Routing::Native => Routing::Native,
         crd::Routing::Vxlan => Routing::Vxlan,

@@ -110,7 +110,7 @@ impl Gate {
         let (judgement, plan) = match judge(&object.spec, alloc) {
             Ok(plan) => {
                 let routing = self.routing.get_or_insert_with(|| RoutingState::settled(plan.routing()));
-                (Judgement::InForce, with_routing(&object.spec, routing))
+                (Judgement::InForce, Some(with_routing((object.spec.clone(), plan), routing)))
             }
             Err(judgement) => (judgement, None),
         };
@@ -132,7 +132,7 @@ impl Gate {
         else {
             return false;
         };
-        let wanted = convert::cluster_spec(&object.spec).routing;
+        let wanted = convert::core_routing(object.spec.routing);
         let says = nodes.into_iter().map(|state| (state.node.as_str(), state.routing.as_ref()));
         self.behind.clear();
         match routing.step(wanted, says) {
@@ -143,9 +143,8 @@ impl Gate {
             }
             Step::Go(next) => {
                 tracing::info!(sends = ?next.sends, accepts = ?next.accepts, "the nodes' routing");
-                let plan = with_routing(&object.spec, &next);
+                self.in_force = self.in_force.take().map(|plan| with_routing(plan, &next));
                 self.routing = Some(next);
-                self.in_force = plan.or_else(|| self.in_force.take());
                 true
             }
         }
@@ -164,16 +163,18 @@ impl Gate {
 
 /// What a status says of the routing; one of an older version says less.
 fn said(applied: &ClusterNetworkSpec, routing: Option<&crd::RoutingState>) -> RoutingState {
-    let sends = convert::cluster_spec(applied).routing;
+    let sends = convert::core_routing(applied.routing);
     let told = routing.map(convert::routing_state).filter(|told| told.sends == sends);
     told.unwrap_or_else(|| RoutingState::settled(sends))
 }
 
-/// The spec as far as it is in force, and its plan: a routing comes in force step by step.
-fn with_routing(asked: &ClusterNetworkSpec, routing: &RoutingState) -> Option<(ClusterNetworkSpec, ClusterPlan)> {
-    let spec = ClusterNetworkSpec { routing: convert::routing(routing.sends), ..asked.clone() };
-    let plan = validate(&convert::cluster_spec(&spec)).ok()?;
-    Some((spec, plan))
+/// A spec and its plan as far as they are in force: a routing comes in force step by step.
+fn with_routing(
+    (spec, plan): (ClusterNetworkSpec, ClusterPlan),
+    routing: &RoutingState,
+) -> (ClusterNetworkSpec, ClusterPlan) {
+    let spec = ClusterNetworkSpec { routing: convert::routing(routing.sends), ..spec };
+    (spec, plan.with_routing(routing.sends))
 }
 
 fn judge(spec: &ClusterNetworkSpec, alloc: &Allocator) -> Result<ClusterPlan, Judgement> {

@@ -238,6 +238,13 @@ impl ClusterPlan {
         self.routing
     }
 
+    /// The same with another routing, which every other rule leaves open.
+    #[must_use]
+    pub const fn with_routing(mut self, routing: Routing) -> Self {
+        self.routing = routing;
+        self
+    }
+
     /// Networks of nodes between which the fabric is known to carry pods' packets.
     #[must_use]
     pub fn native_cidrs(&self) -> &[Cidr] {

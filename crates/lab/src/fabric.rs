@@ -1,12 +1,11 @@
 //! What lies between the nodes of a VNet, and what it does to their packets.
 
 use std::fmt;
-use std::io::Write as _;
 use std::net::{IpAddr, Ipv6Addr};
-use std::process::{Command, Stdio};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::Result;
 use overlane_core::family::Family;
+use overlane_datapath::nft;
 use serde::{Deserialize, Serialize};
 
 /// The router's address on each port of a routed fabric.
@@ -90,23 +89,8 @@ impl Fabric {
     }
 }
 
-/// Runs a script in the calling thread's namespace.
 fn nft(script: &str) -> Result<()> {
-    let mut child = Command::new("nft")
-        .args(["-f", "-"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .context("start nft, which makes the fabric's rules")?;
-    if let Some(mut stdin) = child.stdin.take() {
-        let _ = stdin.write_all(script.as_bytes());
-    }
-    let output = child.wait_with_output().context("wait for nft")?;
-    if !output.status.success() {
-        bail!("make the fabric's rules: {}", String::from_utf8_lossy(&output.stderr).trim());
-    }
-    Ok(())
+    Ok(nft::run("make the fabric's rules", script)?)
 }
 
 #[cfg(test)]

@@ -176,7 +176,12 @@ pub fn uid_of(object: &Value) -> String {
 
 /// The status of a condition: `True`, `False`, `Unknown`, or empty.
 pub fn condition(conditions: &Value, kind: &str) -> String {
-    let list = conditions.as_array().cloned().unwrap_or_default();
-    let found = list.iter().find(|c| c["type"] == kind);
-    found.and_then(|c| c["status"].as_str()).unwrap_or_default().to_owned()
+    told(conditions, kind).0
+}
+
+/// A condition's status, reason and message; empty where there is none.
+pub fn told(conditions: &Value, kind: &str) -> (String, String, String) {
+    let found = conditions.as_array().into_iter().flatten().find(|c| c["type"] == kind);
+    let text = |field: &str| found.and_then(|c| c[field].as_str()).unwrap_or_default().to_owned();
+    (text("status"), text("reason"), text("message"))
 }

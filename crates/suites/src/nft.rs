@@ -21,6 +21,13 @@ pub fn list(ns: &Ns, what: &str) -> Vec<Value> {
     value["nftables"].as_array().cloned().unwrap_or_default()
 }
 
+/// Packets of a counter of a table, such as `bridge tap`; 0 where there is none.
+pub fn packets(ns: &Ns, table: &str, counter: &str) -> u64 {
+    let counters = list(ns, &format!("counters table {table}"));
+    let named = counters.iter().filter_map(|object| object.get("counter")).filter(|c| c["name"] == counter);
+    named.filter_map(|c| c["packets"].as_u64()).sum()
+}
+
 /// Whether the product's table is there.
 pub fn present(ns: &Ns) -> bool {
     ns.must("nft list tables").stdout.lines().any(|l| l.trim() == format!("table {TABLE}"))

@@ -8,25 +8,19 @@ use crate::{Lab, NodeHandle, clean};
 pub struct SharedLab<const N: usize> {
     lab: OnceLock<Lab>,
     nodes: [Mutex<()>; N],
-    routing: &'static str,
 }
 
 impl<const N: usize> SharedLab<N> {
     /// Not up yet.
     #[expect(clippy::new_without_default, reason = "a static cannot call Default")]
     pub const fn new() -> Self {
-        Self::routed_by("native")
-    }
-
-    /// Not up yet; of this routing.
-    pub const fn routed_by(routing: &'static str) -> Self {
-        Self { lab: OnceLock::new(), nodes: [const { Mutex::new(()) }; N], routing }
+        Self { lab: OnceLock::new(), nodes: [const { Mutex::new(()) }; N] }
     }
 
     /// The lab.
     pub fn lab(&'static self) -> &'static Lab {
         clean::begin();
-        self.lab.get_or_init(|| Lab::up(&["--nodes", &N.to_string(), "--routing", self.routing]))
+        self.lab.get_or_init(|| Lab::up(&["--nodes", &N.to_string()]))
     }
 
     /// A node whose agent is ready, for as long as the lock is held.

@@ -78,15 +78,11 @@ impl Reconciler {
         outcome: &mut Outcome,
     ) {
         let told = judge(input, plan, verdicts, self.prober.fault(), outcome);
-        let same = |old: &Fabric| told.as_ref().is_some_and(|told| told.carries == old.carries);
-        if let Some((old, at)) = &self.fabric
-            && same(old)
-            && at.elapsed() < WORDING
-        {
-            return;
-        }
-        let changed = self.fabric.as_ref().map(|(old, _)| old) != told.as_ref();
-        if changed {
+        let words_alone = |old: &Fabric, at: &Instant| {
+            told.as_ref().is_some_and(|told| told.carries == old.carries) && at.elapsed() < WORDING
+        };
+        let kept = self.fabric.as_ref().is_some_and(|(old, at)| told.as_ref() == Some(old) || words_alone(old, at));
+        if !kept {
             self.fabric = told.map(|told| (told, Instant::now()));
         }
     }
@@ -100,10 +96,13 @@ impl Reconciler {
             }
         }
         let known = |block: &Cidr| verdicts.get(block).is_some_and(|verdict| *verdict != Verdict::Unknown);
-        let before = self.sent_bare.get_or_insert_default();
-        before.retain(|block| !known(block));
-        let passing = verdicts.iter().filter(|(_, verdict)| **verdict == Verdict::Passes).map(|(block, _)| *block);
-        passing.chain(before.iter().copied()).collect()
+        let mut passing: BTreeSet<Cidr> =
+            verdicts.iter().filter(|(_, verdict)| **verdict == Verdict::Passes).map(|(block, _)| *block).collect();
+        if let Some(before) = &mut self.sent_bare {
+            before.retain(|block| !known(block));
+            passing.extend(before.iter());
+        }
+        passing
     }
 
     /// Addresses of nodes that only a router leads to.

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::slice::from_ref;
 
+use overlane_core::cidr::Cidr;
 use overlane_core::cluster::{ClusterPlan, Routing};
 use overlane_core::family::Family;
 use overlane_core::ipam::{Lease, LeaseKind, LeaseState};
@@ -84,13 +85,7 @@ impl Reconciler {
         !outcome.again
     }
 
-    fn apply(
-        &mut self,
-        view: &View,
-        cluster: &ClusterPlan,
-        audit: bool,
-        outcome: &mut Outcome,
-    ) -> BTreeSet<overlane_core::cidr::Cidr> {
+    fn apply(&mut self, view: &View, cluster: &ClusterPlan, audit: bool, outcome: &mut Outcome) -> BTreeSet<Cidr> {
         let node = std::sync::Arc::clone(&self.node);
         // A block that another node may have gives no new address.
         let blocks: Vec<_> =
@@ -126,10 +121,11 @@ impl Reconciler {
         self.cut_off(&plan, &leases, outcome);
         // Routes that lead into a tunnel stay while it cannot be looked at.
         let away = if view.complete { AwayRoutes::Planned } else { AwayRoutes::Kept };
-        let routed = (tunnel.is_some() || plan.tunnel.is_none()) && self.apply_routes(&plan, tunnel, away, outcome);
+        let routed =
+            (tunnel.is_some() || plan.tunnel.is_none()) && self.apply_routes(&plan, tunnel, away, &verdicts, outcome);
         // Asked only once the way is there.
         if routed {
-            self.prober.want(&plan.probes, mtu);
+            self.prober.want(&plan.probes, mtu, cluster.routing() == Routing::Auto);
         }
         if plan.tunnel.is_none() {
             self.end_tunnel(outcome);
@@ -199,12 +195,7 @@ impl Reconciler {
         self.underlays = found;
     }
 
-    fn witnesses(
-        &self,
-        view: &View,
-        own: &BTreeSet<overlane_core::cidr::Cidr>,
-        outcome: &mut Outcome,
-    ) -> Vec<overlane_core::plan::Peer> {
+    fn witnesses(&self, view: &View, own: &BTreeSet<Cidr>, outcome: &mut Outcome) -> Vec<overlane_core::plan::Peer> {
         match Socket::route().and_then(|mut socket| node::observed_routes(&mut socket)) {
             Ok(routes) => witnessed(&routes, view, own),
             Err(error) => {
@@ -325,7 +316,14 @@ impl Reconciler {
     }
 
     /// Whether all were written.
-    fn apply_routes(&mut self, plan: &NodePlan, tunnel: Option<u32>, away: AwayRoutes, outcome: &mut Outcome) -> bool {
+    fn apply_routes(
+        &mut self,
+        plan: &NodePlan,
+        tunnel: Option<u32>,
+        away: AwayRoutes,
+        verdicts: &BTreeMap<Cidr, Verdict>,
+        outcome: &mut Outcome,
+    ) -> bool {
         // At the start pods are held back by the gate; later their routes come and go with ADD and DEL, and audits look
         // at them pod by pod.
         let pods = if self.routes.is_some() { PodRoutes::LeftAlone } else { PodRoutes::Planned };
@@ -340,7 +338,6 @@ impl Reconciler {
         if !applied.added.is_empty() || !applied.removed.is_empty() {
             tracing::debug!(added = applied.added.len(), removed = applied.removed.len(), "routes");
         }
-        let verdicts = self.prober.verdicts();
         let asked = |block| plan.probes.targets.contains_key(block) && verdicts.get(block) != Some(&Verdict::Fails);
         // Whether a router leads there is known in a moment.
         for peer in applied.not_on_link.iter().filter(|peer| !asked(&peer.block)) {
@@ -373,7 +370,7 @@ fn outcome_failed(outcome: &mut Outcome) -> impl FnMut(&str, &dyn std::fmt::Disp
 }
 
 /// What the view itself says is wrong.
-fn speak_of(view: &View, in_use: &BTreeSet<overlane_core::cidr::Cidr>, outcome: &mut Outcome) {
+fn speak_of(view: &View, in_use: &BTreeSet<Cidr>, outcome: &mut Outcome) {
     let problems = &mut outcome.problems;
     // A block of long ago that no pod is in any more is nobody's trouble.
     for (block, peer) in view.lost.iter().filter(|(block, _)| in_use.contains(block)) {

@@ -1,9 +1,7 @@
 //! What the kernel can do, tried in a namespace made for it that is gone afterwards.
 
-use std::io::Write as _;
-use std::process::{Command, Stdio};
-
-use anyhow::{Context as _, Result, bail};
+use anyhow::Result;
+use overlane_datapath::nft;
 use overlane_lab::netns;
 use overlane_lab::wire::{Peer, Wire};
 
@@ -53,9 +51,9 @@ pub fn examine(subject: &str) -> Vec<Finding> {
 fn try_all(subject: &str) -> Vec<Finding> {
     let mut missing: Vec<Finding> = Vec::new();
     for (name, purpose, rules) in RULES {
-        if let Err(error) = nft(&format!("table inet try {{\n{rules}\n}}\ndelete table inet try\n")) {
+        if let Err(error) = nft::run("try", &format!("table inet try {{\n{rules}\n}}\ndelete table inet try\n")) {
             let remedy = format!("install nftables, and a kernel with {name} ({purpose})");
-            missing.push(Finding::bad(subject, "kernel", format!("{name}: {error:#}"), remedy));
+            missing.push(Finding::bad(subject, "kernel", format!("{name}: {error}"), remedy));
         }
     }
     if let Err(error) = veth() {
@@ -70,23 +68,4 @@ fn try_all(subject: &str) -> Vec<Finding> {
 fn veth() -> Result<()> {
     let here = std::fs::File::open("/proc/thread-self/ns/net")?;
     Wire::open()?.veth("try0", None, 1500, &Peer { name: "try1", namespace: &here, mac: None })
-}
-
-fn nft(text: &str) -> Result<()> {
-    let mut child = Command::new("nft")
-        .args(["-f", "-"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .context("run nft")?;
-    if let Some(mut stdin) = child.stdin.take() {
-        stdin.write_all(text.as_bytes())?;
-    }
-    let output = child.wait_with_output()?;
-    if output.status.success() {
-        return Ok(());
-    }
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    bail!("{}", stderr.lines().next().unwrap_or("nft says no more"))
 }

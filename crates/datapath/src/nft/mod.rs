@@ -8,6 +8,7 @@ mod table;
 
 pub use error::NftError;
 pub(crate) use program::query;
+pub use program::run;
 pub use table::{Applied, Audit, PodChange, Table};
 
 use crate::netlink::NetlinkError;

@@ -17,8 +17,11 @@ pub(super) struct Listing {
     pub(super) hash: String,
 }
 
-/// Runs a script as one transaction in the calling thread's namespace.
-pub(super) fn run(what: &'static str, script: &str) -> Result<(), NftError> {
+/// Runs a script as one transaction in the calling thread's namespace; `what` is attempted by it.
+///
+/// # Errors
+/// nft cannot be run, or refused.
+pub fn run(what: &'static str, script: &str) -> Result<(), NftError> {
     let mut child = Command::new("nft")
         .args(["-f", "-"])
         .env("LC_ALL", "C")

@@ -79,17 +79,6 @@ pub fn render(plan: &NodePlan, kernel: &Kernel) -> Rendered {
             RouteAction::Here => {
                 rendered.routes.insert(Route { table: owned::LOCAL_TABLE, ..route(Hop::Local, None, owned::METRIC) });
             }
-            RouteAction::Fabric(node_ip) => match routers.get(node_ip) {
-                Some((gateway, index)) => {
-                    let hop = Hop::Gateway { gateway: *gateway, index: *index, onlink: true };
-                    rendered.routes.insert(route(hop, prefsrc, owned::METRIC));
-                }
-                // A question never takes the way of the block itself.
-                None if questions.contains(&destination.network()) => {
-                    rendered.routes.insert(route(Hop::Unreachable, None, owned::METRIC));
-                }
-                None => rendered.not_on_link.push(NotOnLink { block: *destination, node_ip: *node_ip }),
-            },
             RouteAction::Unreachable => {
                 rendered.routes.insert(route(Hop::Unreachable, None, owned::METRIC_UNREACHABLE));
             }
@@ -104,16 +93,22 @@ pub fn render(plan: &NodePlan, kernel: &Kernel) -> Rendered {
                 let hop = Hop::Tunnel { index, gateway, vni, from: *from, to: *to };
                 rendered.routes.insert(route(hop, in_tunnel, owned::METRIC));
             }
-            RouteAction::Via(gateway) => {
-                match grounds.get(&family).filter(|g| g.on_link.iter().any(|net| net.contains(*gateway))) {
-                    Some(ground) => {
-                        let hop = Hop::Gateway { gateway: *gateway, index: ground.index, onlink: false };
-                        rendered.routes.insert(route(hop, prefsrc, owned::METRIC));
+            RouteAction::Via(node_ip) | RouteAction::Fabric(node_ip) => {
+                let hop = if matches!(action, RouteAction::Fabric(_)) {
+                    routers.get(node_ip).map(|(gateway, index)| (*gateway, *index, true))
+                } else {
+                    let ground = grounds.get(&family).filter(|g| g.on_link.iter().any(|net| net.contains(*node_ip)));
+                    ground.map(|ground| (*node_ip, ground.index, false))
+                };
+                match hop {
+                    Some((gateway, index, onlink)) => {
+                        rendered.routes.insert(route(Hop::Gateway { gateway, index, onlink }, prefsrc, owned::METRIC));
                     }
+                    // A question never takes the way of the block itself.
                     None if questions.contains(&destination.network()) => {
                         rendered.routes.insert(route(Hop::Unreachable, None, owned::METRIC));
                     }
-                    None => rendered.not_on_link.push(NotOnLink { block: *destination, node_ip: *gateway }),
+                    None => rendered.not_on_link.push(NotOnLink { block: *destination, node_ip: *node_ip }),
                 }
             }
         }

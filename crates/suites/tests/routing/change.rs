@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use overlane_suites::api::condition;
+use overlane_suites::api::{condition, told};
 use overlane_suites::lab::Pod;
 use overlane_suites::stream::Stream;
 use overlane_suites::wait::{ensure, eventually, millis, secs};
@@ -143,9 +143,7 @@ fn a_node_that_does_not_follow_is_waited_for_and_named() {
     let name = &stage.nodes[1].name;
     eventually(secs(20), "the change waits", || {
         let status = &api.get(NETWORK)["status"];
-        let conditions = status["conditions"].as_array().unwrap();
-        let message =
-            conditions.iter().find(|c| c["type"] == "RoutingChanging").map_or("", |c| c["message"].as_str().unwrap());
+        let (_, _, message) = told(&status["conditions"], "RoutingChanging");
         ensure(message.ends_with(&format!("waiting for {name}")) && status["applied"]["routing"] == "native", || {
             status.to_string()
         })

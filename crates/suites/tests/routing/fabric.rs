@@ -2,20 +2,18 @@
 //!
 //! Must catch: bare packets where the fabric has not shown that it carries them (`tests/mutants/auto-without-proof.mutant`).
 
+use overlane_suites::api::told;
 use overlane_suites::stream::Stream;
 use overlane_suites::wait::{ensure, eventually, holds, millis, secs};
-use overlane_suites::{Lab, packet};
-use serde_json::{Value, json};
+use overlane_suites::{Lab, nft, packet};
+use serde_json::json;
 
 use crate::{Stage, Wiretap};
 
 /// A condition of a node's NodeState: status, reason, message.
 fn said(lab: &Lab, node: &str, kind: &str) -> (String, String, String) {
     let state = lab.api.get(&format!("/apis/overlane.io/v1alpha1/nodestates/{node}"));
-    let conditions = state["spec"]["conditions"].as_array().cloned().unwrap_or_default();
-    let found = conditions.into_iter().find(|condition| condition["type"] == kind).unwrap_or_default();
-    let text = |field: &str| found[field].as_str().unwrap_or_default().to_owned();
-    (text("status"), text("reason"), text("message"))
+    told(&state["spec"]["conditions"], kind)
 }
 
 fn until_said(stage: &Stage, kind: &str, status: &str, reason: &str) {
@@ -215,12 +213,6 @@ fn routing_changes_behind_routers() {
 fn a_fabric_that_loses_packets_is_no_fabric_that_drops_pods() {
     let stage = Stage::new(2, "ipv4,ipv6", &["--routing", "auto", "--loss", "5"]);
     until_said(&stage, "NativeRouting", "True", "Carries");
-    let lost = || -> u64 {
-        let out = stage.lab.router().must("nft -j list counters table bridge fabric").stdout;
-        let listed: Value = serde_json::from_str(&out).unwrap();
-        let counters = listed["nftables"].as_array().unwrap().iter().filter_map(|entry| entry.get("counter"));
-        counters.filter(|c| c["name"] == "lost").filter_map(|c| c["packets"].as_u64()).sum()
-    };
     let (a, c) = (&stage.pods[0], &stage.pods[2]);
     let stream = Stream::start(&a.ns, &c.ns, c.ips[0], millis(1));
     holds(secs(5), "the verdict stays", || {
@@ -230,7 +222,7 @@ fn a_fabric_that_loses_packets_is_no_fabric_that_drops_pods() {
     let report = stream.finish();
     let share = report.lost() * 1000 / report.sent;
     assert!((20..100).contains(&share), "{share} of 1000 are lost, 50 were asked for: {report:?}");
-    assert!(lost() >= report.lost());
+    assert!(nft::packets(&stage.lab.router(), "bridge fabric", "lost") >= report.lost());
 }
 
 #[test]

@@ -10,7 +10,7 @@ mod mtu;
 mod vxlan;
 
 use overlane_suites::lab::{NodeHandle, Pod};
-use overlane_suites::{Lab, ip};
+use overlane_suites::{Lab, ip, nft};
 use serde_json::Value;
 
 /// RFC 7348, section 5: the port that IANA gave to VXLAN.
@@ -76,12 +76,7 @@ impl Wiretap<'_> {
 
     /// Packets of pods that were bare, and those of the tunnel.
     fn counted(&self) -> (u64, u64) {
-        let out = self.stage.lab.router().must("nft -j list counters table bridge tap").stdout;
-        let listed: Value = serde_json::from_str(&out).unwrap();
-        let of = |name: &str| {
-            let counters = listed["nftables"].as_array().unwrap().iter().filter_map(|entry| entry.get("counter"));
-            counters.filter(|c| c["name"] == name).filter_map(|c| c["packets"].as_u64()).sum()
-        };
+        let of = |name: &str| nft::packets(&self.stage.lab.router(), "bridge tap", name);
         (of("bare"), of("tunnel"))
     }
 }
