@@ -57,6 +57,15 @@ pub struct ReasonLabels {
     pub reason: String,
 }
 
+/// Flows of one family and protocol.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct FlowLabels {
+    /// `IPv4` or `IPv6`.
+    pub family: String,
+    /// `tcp` or `udp`.
+    pub protocol: &'static str,
+}
+
 /// Every metric of the agent.
 pub struct Metrics {
     registry: Registry,
@@ -88,6 +97,14 @@ pub struct Metrics {
     pub ready: Gauge,
     /// 1 for the reason that the node is degraded for.
     pub degraded: Family<ReasonLabels, Gauge>,
+    /// Ports of the node's address that flows of pods to one destination hold: the most of any destination.
+    pub snat_ports: Family<FlowLabels, Gauge>,
+    /// Ports of the node's address that flows to one destination can hold.
+    pub snat_ports_limit: Gauge,
+    /// Flows that the kernel remembers, now.
+    pub conntrack_entries: Gauge,
+    /// Flows that the kernel can remember.
+    pub conntrack_limit: Gauge,
     /// Nodes whose blocks are known.
     pub peers: Gauge,
     /// Time from the word of a change to the end of its application, seconds.
@@ -118,6 +135,10 @@ impl Metrics {
             api_connected: Gauge::default(),
             ready: Gauge::default(),
             degraded: Family::default(),
+            snat_ports: Family::default(),
+            snat_ports_limit: Gauge::default(),
+            conntrack_entries: Gauge::default(),
+            conntrack_limit: Gauge::default(),
             peers: Gauge::default(),
             apply: latency(0.001, 14),
             registry: Registry::default(),
@@ -138,6 +159,13 @@ impl Metrics {
         r.register("api_connected", "1 while the API server is heard", metrics.api_connected.clone());
         r.register("ready", "1 while an ADD would be served", metrics.ready.clone());
         r.register("degraded", "1 for the reason that the node is degraded for", metrics.degraded.clone());
+        let help =
+            "Ports of the node's address that flows of pods to one destination hold, the most of any destination";
+        r.register("snat_ports_used", help, metrics.snat_ports.clone());
+        let help = "Ports of the node's address that flows to one destination can hold";
+        r.register("snat_ports_limit", help, metrics.snat_ports_limit.clone());
+        r.register("conntrack_entries", "Flows that the kernel remembers", metrics.conntrack_entries.clone());
+        r.register("conntrack_limit", "Flows that the kernel can remember", metrics.conntrack_limit.clone());
         r.register("peers", "Nodes whose blocks are known", metrics.peers.clone());
         r.register("apply_duration_seconds", "Word of a change to its application", metrics.apply.clone());
         Self { registry, ..metrics }

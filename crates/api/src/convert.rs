@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{AddrParseError, IpAddr};
 
 use overlane_core::cidr::{Cidr, CidrError};
-use overlane_core::cluster::{Carrier, ClusterSpec, NodeCidrs, Outbound, Routing, RoutingState, Vxlan};
+use overlane_core::cluster::{Carrier, ClusterSpec, EgressSpec, NodeCidrs, Outbound, Routing, RoutingState, Vxlan};
 use overlane_core::family::Family;
 use overlane_core::ipam::Block;
 use overlane_core::masq::MasqFragment;
@@ -101,6 +101,11 @@ pub fn cluster_spec(spec: &crd::ClusterNetworkSpec) -> ClusterSpec {
             crd::OutboundType::NatGateway => Outbound::NatGateway,
             crd::OutboundType::UserDefinedRouting => Outbound::UserDefinedRouting,
             crd::OutboundType::None => Outbound::None,
+        },
+        egress: EgressSpec {
+            internal_cidrs: spec.egress.internal_cidrs.clone(),
+            next_hops: spec.egress.next_hops.clone(),
+            keep_pod_address: spec.egress.keep_pod_address,
         },
     }
 }

@@ -70,6 +70,8 @@ pub struct ClusterNetworkSpec {
     pub masquerade: bool,
     /// How packets leave the cluster.
     pub outbound_type: OutboundType,
+    /// Next hops and exceptions of the outbound type.
+    pub egress: Egress,
 }
 
 impl Default for ClusterNetworkSpec {
@@ -87,6 +89,7 @@ impl Default for ClusterNetworkSpec {
             node_cidrs: NodeCidrs::default(),
             masquerade: true,
             outbound_type: OutboundType::default(),
+            egress: Egress::default(),
         }
     }
 }
@@ -179,10 +182,25 @@ pub enum OutboundType {
     LoadBalancer,
     /// Through egress gateways.
     NatGateway,
-    /// By the next hop that a policy names.
+    /// By the fabric's own routes, or by `egress.nextHops`.
     UserDefinedRouting,
-    /// Not at all.
+    /// Not at all: what would leave is dropped and counted.
     None,
+}
+
+/// How packets leave the cluster, besides the outbound type.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Egress {
+    /// Destinations that the outbound type does not speak of, besides pods, nodes and what is not masqueraded: an API
+    /// server that is on no node, the networks that pods may reach although nothing leaves.
+    #[serde(rename = "internalCIDRs")]
+    pub internal_cidrs: Vec<String>,
+    /// With `userDefinedRouting`: addresses on the nodes' network, one a family, that packets go to on their way out, such
+    /// as a firewall's. A family without one has no way out. With none at all, the fabric's own routes decide.
+    pub next_hops: Vec<String>,
+    /// The next hops see the pod's address, and have to know the way back to it. Otherwise they see the node's.
+    pub keep_pod_address: bool,
 }
 
 /// What the controller found.

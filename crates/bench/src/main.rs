@@ -9,6 +9,7 @@ mod cni;
 mod lab;
 mod net;
 mod packets;
+mod peer;
 mod report;
 mod scale;
 mod stats;
@@ -63,6 +64,9 @@ enum What {
         /// How many nodes join
         #[arg(long, default_value_t = 5000)]
         nodes: usize,
+        /// How pod packets cross nodes: native, vxlan, auto
+        #[arg(long, default_value = "native")]
+        routing: String,
     },
 }
 
@@ -75,6 +79,6 @@ fn main() -> Result<()> {
             let plan = packets::Plan { pairs, time: Duration::from_millis(millis), only: &only, routing: &routing };
             packets::run(&args.bin, &args.out, &plan)
         }
-        What::Scale { nodes } => scale::run(&args.bin, &args.out, nodes),
+        What::Scale { nodes, routing } => scale::run(&args.bin, &args.out, nodes, &routing),
     }
 }

@@ -11,8 +11,9 @@ use serde_json::{Value, json};
 
 use crate::lab::Lab;
 use crate::net::{self, Ends, Load};
+use crate::peer::{self, Bridged};
 use crate::report;
-use crate::stats::{ratio, summary};
+use crate::stats::{Ratio, ratio, summary};
 
 const NODES: [&str; 2] = ["node-0", "node-1"];
 
@@ -52,10 +53,15 @@ pub fn run(bin: &Path, out: &Path, plan: &Plan<'_>) -> Result<()> {
     for (pod, node) in ["a", "b"].into_iter().zip(NODES) {
         lab.overlane(&["run", pod, "--node", node])?;
     }
+    // Native pods have no peer that does the same.
+    let peer = if plan.routing == "vxlan" { Some(Bridged::beside(&lab)?) } else { None };
     let (pairs, millis) = (plan.pairs, plan.time.as_millis());
     let routing = plan.routing;
     println!("machine: {}", report::machine());
     println!("routing {routing}; {pairs} pairs of {millis} ms a load; TCP by {}", net::CONGESTION);
+    if peer.is_some() {
+        println!("{}", peer::SETTINGS);
+    }
     let mut all = Vec::new();
     for family in ["IPv4", "IPv6"] {
         all.push((family, ends(&lab, family)?));
@@ -69,8 +75,10 @@ pub fn run(bin: &Path, out: &Path, plan: &Plan<'_>) -> Result<()> {
         for (family, (pods, nodes)) in &all {
             let wanted = |load: &Load| plan.only.is_empty() || plan.only.iter().any(|o| load.name().contains(o));
             for load in Load::ALL.into_iter().filter(wanted) {
-                let (row, result) = measure(load, family, state, pods, nodes, plan)?;
-                rows.push(row);
+                let peer = peer.as_ref().filter(|_| state == State::Rules).map(|peer| peer.ends(family));
+                let sides = Sides { pods, nodes, peer: peer.as_ref() };
+                let (more, result) = measure(load, family, state, &sides, plan)?;
+                rows.extend(more);
                 results.push(result);
             }
         }
@@ -84,41 +92,78 @@ pub fn run(bin: &Path, out: &Path, plan: &Plan<'_>) -> Result<()> {
     report::json(out, &name, &json!({ "machine": report::machine(), "routing": routing, "results": results }))
 }
 
+/// What takes turns.
+struct Sides<'a> {
+    pods: &'a Ends,
+    nodes: &'a Ends,
+    /// Pods of the peer.
+    peer: Option<&'a Ends>,
+}
+
+/// Figures of one side, in turns with the others'.
+#[derive(Default)]
+struct Series {
+    figures: Vec<f64>,
+    cpu: Vec<f64>,
+}
+
+impl Series {
+    fn turn(&mut self, load: Load, ends: &Ends, plan: &Plan<'_>) -> Result<()> {
+        let sample = load.run(ends, plan.time)?;
+        self.figures.push(sample.figure);
+        self.cpu.push(sample.cpu);
+        Ok(())
+    }
+
+    fn row(&self, name: &str, load: Load, nodes: &Self) -> Result<(Vec<String>, Ratio)> {
+        // A round trip is a time: the ratio is turned so that 1 means "as fast as the nodes" everywhere.
+        let (a, b) = (&self.figures, &nodes.figures);
+        let r = if load == Load::TcpRoundTrip { ratio(b, a) } else { ratio(a, b) }.context("no pairs")?;
+        let median = |v: &[f64]| summary(v).map_or(0.0, |s| s.p50);
+        let row = vec![
+            name.to_owned(),
+            format!("{:.2}", median(a)),
+            format!("{:.2}", median(b)),
+            format!("{:.3}", r.median),
+            format!("{:.3} to {:.3}", r.low, r.high),
+            format!("{:.2} / {:.2}", median(&self.cpu), median(&nodes.cpu)),
+            if r.conclusive { String::new() } else { "inconclusive".into() },
+        ];
+        Ok((row, r))
+    }
+}
+
 fn measure(
     load: Load,
     family: &str,
     state: State,
-    pods: &Ends,
-    nodes: &Ends,
+    sides: &Sides<'_>,
     plan: &Plan<'_>,
-) -> Result<(Vec<String>, Value)> {
-    let (mut a, mut b, mut cpu_a, mut cpu_b) = (vec![], vec![], vec![], vec![]);
-    load.run(pods, plan.time / 4)?;
-    load.run(nodes, plan.time / 4)?;
-    for _ in 0..plan.pairs {
-        let pod = load.run(pods, plan.time)?;
-        let node = load.run(nodes, plan.time)?;
-        a.push(pod.figure);
-        b.push(node.figure);
-        cpu_a.push(pod.cpu);
-        cpu_b.push(node.cpu);
+) -> Result<(Vec<Vec<String>>, Value)> {
+    let (mut pods, mut nodes, mut peer) = (Series::default(), Series::default(), Series::default());
+    for ends in [Some(sides.pods), Some(sides.nodes), sides.peer].into_iter().flatten() {
+        load.run(ends, plan.time / 4)?;
     }
-    // A round trip is a time: the ratio is turned so that 1 means "as fast as the nodes" everywhere.
-    let r = if load == Load::TcpRoundTrip { ratio(&b, &a) } else { ratio(&a, &b) };
-    let r = r.context("no pairs")?;
-    let median = |v: &[f64]| summary(v).map_or(0.0, |s| s.p50);
-    let row = vec![
-        format!("{family} {}", load.name()),
-        format!("{:.2}", median(&a)),
-        format!("{:.2}", median(&b)),
-        format!("{:.3}", r.median),
-        format!("{:.3} to {:.3}", r.low, r.high),
-        format!("{:.2} / {:.2}", median(&cpu_a), median(&cpu_b)),
-        if r.conclusive { String::new() } else { "inconclusive".into() },
-    ];
-    let result = json!({ "state": state.name(), "family": family, "load": load.name(), "pods": a, "nodes": b,
-                         "ratio": r, "cpu_pods": cpu_a, "cpu_nodes": cpu_b });
-    Ok((row, result))
+    for _ in 0..plan.pairs {
+        pods.turn(load, sides.pods, plan)?;
+        nodes.turn(load, sides.nodes, plan)?;
+        if let Some(ends) = sides.peer {
+            peer.turn(load, ends, plan)?;
+        }
+    }
+    let (row, r) = pods.row(&format!("{family} {}", load.name()), load, &nodes)?;
+    let mut rows = vec![row];
+    let mut result = json!({ "state": state.name(), "family": family, "load": load.name(), "pods": pods.figures,
+                             "nodes": nodes.figures, "ratio": r, "cpu_pods": pods.cpu, "cpu_nodes": nodes.cpu });
+    if sides.peer.is_some() {
+        let (row, r) = peer.row("   bridge + FDB against nodes", load, &nodes)?;
+        rows.push(row);
+        let (row, against) = pods.row("   pods against bridge + FDB", load, &peer)?;
+        rows.push(row);
+        result["peer"] = json!({ "name": "bridge + FDB", "figures": peer.figures, "cpu": peer.cpu, "ratio": r,
+                                 "pods_against_it": against });
+    }
+    Ok((rows, result))
 }
 
 /// The pods' ends and the nodes' ends.

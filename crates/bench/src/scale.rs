@@ -5,25 +5,30 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::io::{BufRead as _, BufReader};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
 use futures::{StreamExt, TryStreamExt, stream};
 use k8s_openapi::api::core::v1::{Node, NodeAddress, NodeSpec, NodeStatus, NodeSystemInfo};
 use kube::Api;
-use kube::api::{ListParams, ObjectMeta, PostParams};
+use kube::api::{ListParams, ObjectMeta, Patch, PatchParams, PostParams};
 use nix::sched::{CloneFlags, setns};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use overlane_api::crd::{
-    ClusterNetwork, ClusterNetworkSpec, NAMESPACE, NodeBlock, NodeNetworkConfig, NodeState, NodeStateSpec,
+    ClusterNetwork, ClusterNetworkSpec, NAMESPACE, NodeBlock, NodeNetworkConfig, NodeState, NodeStateSpec, Routing,
 };
 use overlane_apiserver::ApiServer;
 use serde_json::json;
 
 use crate::cni::ip;
 use crate::report;
+use crate::stats::summary;
 
 const NS: &str = "ovb-scale";
 const PORT: u16 = 8001;
@@ -134,12 +139,13 @@ fn state(i: usize) -> NodeState {
 }
 
 /// Runs all and prints; JSON goes to `out`.
-pub fn run(bin: &Path, out: &Path, nodes: usize) -> Result<()> {
+pub fn run(bin: &Path, out: &Path, nodes: usize, routing: &str) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    runtime.block_on(measure(bin, out, nodes))
+    let routing = serde_json::from_value(json!(routing)).with_context(|| format!("--routing {routing}"))?;
+    runtime.block_on(measure(bin, out, nodes, routing))
 }
 
-async fn measure(bin: &Path, out: &Path, nodes: usize) -> Result<()> {
+async fn measure(bin: &Path, out: &Path, nodes: usize, routing: Routing) -> Result<()> {
     let mut ground = Ground::new()?;
     let api = ApiServer::new();
     for crd in overlane_api::crd::all_crds() {
@@ -155,6 +161,7 @@ async fn measure(bin: &Path, out: &Path, nodes: usize) -> Result<()> {
         service_cidrs: vec!["10.0.0.0/16".into(), "fd12:3456:789a:1::/108".into()],
         max_pods: 250,
         masquerade: true,
+        routing,
         ..Default::default()
     };
     Api::all(client.clone()).create(&PostParams::default(), &ClusterNetwork::new("default", network)).await?;
@@ -171,48 +178,65 @@ async fn measure(bin: &Path, out: &Path, nodes: usize) -> Result<()> {
     let controller_rss = peak_rss(controller)?;
     let controller_cpu = cpu_seconds(controller)?;
 
-    let agent = ground.start(
-        &bin.join("overlane-agent"),
-        &[
-            url,
-            "--node-name=node-0".into(),
-            format!("--run-dir={}", ground.dir.join("run").display()),
-            format!("--cni-conf-dir={}", ground.dir.join("net.d").display()),
-            "--metrics-addr=off".into(),
-        ],
-    )?;
+    let args = [
+        url,
+        "--node-name=node-0".into(),
+        format!("--run-dir={}", ground.dir.join("run").display()),
+        format!("--cni-conf-dir={}", ground.dir.join("net.d").display()),
+        "--metrics-addr=off".into(),
+    ];
+    let agent = ground.start(&bin.join("overlane-agent"), &args)?;
     let start = Instant::now();
     let routed = until_routed(nodes, start).await?.as_secs_f64();
+    // Nobody else writes what the changes below write.
+    signal(controller, Signal::SIGSTOP)?;
+    let changes = changes(&client, nodes).await?;
     // The audit's first pass reads everything back; its memory counts too.
     tokio::time::sleep(Duration::from_secs(70)).await;
     let agent_rss = peak_rss(agent)?;
     let agent_cpu = cpu_seconds(agent)?;
+    signal(agent, Signal::SIGKILL)?;
+    let monitor = Monitor::start()?;
+    ground.start(&bin.join("overlane-agent"), &args)?;
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    let rewritten = monitor.lines().len();
+    let change = summary(&changes).context("no changes")?;
 
     let rows = vec![
         vec![format!("{nodes} nodes created, s"), format!("{:.1}", created.as_secs_f64())],
         vec!["all bound, s from the first".into(), format!("{took:.1}")],
         vec!["controller, peak RSS MiB / CPU s".into(), format!("{controller_rss:.1} / {controller_cpu:.1}")],
         vec!["agent: all routes in the kernel, s from start".into(), format!("{routed:.1}")],
+        vec![
+            format!("one node's change, API to kernel, ms: median / worst of {}", changes.len()),
+            format!("{:.1} / {:.1}", change.p50, changes.iter().copied().fold(0.0, f64::max)),
+        ],
+        vec!["routes written by an agent that starts again".into(), rewritten.to_string()],
         vec!["agent, peak RSS MiB / CPU s".into(), format!("{agent_rss:.1} / {agent_cpu:.1}")],
     ];
     println!("machine: {}", report::machine());
-    report::table("nodes joining", &["what", "figure"], &rows);
+    report::table(&format!("nodes joining, routing {routing:?}").to_lowercase(), &["what", "figure"], &rows);
     let per_node: Vec<Vec<String>> = writes
         .iter()
         .map(|(k, n)| vec![k.clone(), n.to_string(), format!("{:.2}", *n as f64 / nodes as f64)])
         .collect();
     report::table("API writes (those of the benchmark's own joins left out)", &["write", "all", "a node"], &per_node);
+    let name =
+        if routing == Routing::Native { "scale".to_owned() } else { format!("scale-{routing:?}").to_lowercase() };
     report::json(
         out,
-        "scale",
-        &json!({ "machine": report::machine(), "nodes": nodes, "bound_s": took, "controller_rss_mib": controller_rss,
+        &name,
+        &json!({ "machine": report::machine(), "nodes": nodes, "routing": routing, "bound_s": took, "controller_rss_mib": controller_rss,
                  "controller_cpu_s": controller_cpu, "routed_s": routed, "agent_rss_mib": agent_rss,
-                 "agent_cpu_s": agent_cpu, "writes": writes }),
+                 "agent_cpu_s": agent_cpu, "changes_ms": changes, "rewritten": rewritten, "writes": writes }),
     )?;
     let a_node = writes.values().sum::<u64>() as f64 / nodes as f64;
     let aims = [
         ("s until all are bound", took, 60.0),
         ("API writes a node", a_node, 5.1),
+        ("s until all is routed", routed, 2.0),
+        ("ms for one node's change", change.p50, 50.0),
+        ("routes written again", rewritten as f64, 0.0),
         ("MiB of an agent", agent_rss, 40.0),
     ];
     let missed = aims.iter().filter(|(_, is, aim)| is > aim);
@@ -273,7 +297,10 @@ async fn until_routed(nodes: usize, start: Instant) -> Result<Duration> {
         let mut counts = Vec::new();
         for family in ["-4", "-6"] {
             let output = Command::new("ip").args(["-n", NS, family, "route", "show", "proto", "111"]).output()?;
-            counts.push(String::from_utf8_lossy(&output.stdout).matches(" via ").count());
+            // A probe's route leads to one address, which is shown without a length.
+            let is_block =
+                |line: &&str| line.contains(" via ") && line.split(' ').next().is_some_and(|d| d.contains('/'));
+            counts.push(String::from_utf8_lossy(&output.stdout).lines().filter(is_block).count());
         }
         if counts.iter().all(|n| *n == nodes - 1) {
             return Ok(start.elapsed());
@@ -283,6 +310,83 @@ async fn until_routed(nodes: usize, start: Instant) -> Result<Duration> {
         }
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
+}
+
+fn signal(pid: u32, signal: Signal) -> Result<()> {
+    let pid = Pid::from_raw(i32::try_from(pid)?);
+    kill(pid, signal).with_context(|| format!("send {signal} to {pid}"))
+}
+
+/// Lines of `ip monitor route`, with when they came.
+struct Monitor {
+    child: Child,
+    lines: Receiver<(Instant, String)>,
+}
+
+impl Monitor {
+    fn start() -> Result<Self> {
+        let mut command = Command::new("ip");
+        command.args(["-n", NS, "monitor", "route"]).stdin(Stdio::null()).stdout(Stdio::piped());
+        let mut child = command.spawn().context("run ip monitor")?;
+        let out = child.stdout.take().context("no output of ip monitor")?;
+        let (to, lines) = channel();
+        std::thread::spawn(move || {
+            for line in BufReader::new(out).lines().map_while(Result::ok) {
+                if to.send((Instant::now(), line)).is_err() {
+                    return;
+                }
+            }
+        });
+        // It says nothing when it listens.
+        std::thread::sleep(Duration::from_millis(300));
+        Ok(Self { child, lines })
+    }
+
+    /// Those of ours that have come so far.
+    fn lines(&self) -> Vec<String> {
+        self.lines.try_iter().map(|(_, line)| line).filter(|line| line.contains("proto 111")).collect()
+    }
+}
+
+impl Drop for Monitor {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Gives single nodes other addresses; milliseconds from the API's answer to the route in the kernel, of each.
+async fn changes(client: &kube::Client, nodes: usize) -> Result<Vec<f64>> {
+    let configs: Api<NodeNetworkConfig> = Api::namespaced(client.clone(), NAMESPACE);
+    let monitor = Monitor::start()?;
+    let mut took = Vec::new();
+    for round in 0..40_usize {
+        let name = format!("node-{}", 1 + round * 97 % (nodes - 1));
+        let config = configs.get(&name).await?;
+        let mut status = config.status.context("a NodeNetworkConfig without status")?;
+        let (old, new) = (status.node_ips.first().cloned().unwrap_or_default(), format!("10.224.200.{}", round + 1));
+        let block = status.network_containers.first().map(|c| c.primary_ip.clone()).unwrap_or_default();
+        for text in status.node_ips.iter_mut().chain(status.network_containers.iter_mut().map(|c| &mut c.node_ip)) {
+            if *text == old {
+                text.clone_from(&new);
+            }
+        }
+        let patch = Patch::Merge(json!({ "status": status }));
+        let began = Instant::now();
+        configs.patch_status(&name, &PatchParams::default(), &patch).await?;
+        let deadline = Instant::now() + Duration::from_secs(10);
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let (at, line) = monitor.lines.recv_timeout(left).with_context(|| format!("{name}: no route by {new}"))?;
+            // In the tunnel the address is that of the encapsulation.
+            if line.contains(&new) && line.contains(&block) && !line.starts_with("Deleted") {
+                took.push(at.duration_since(began).as_secs_f64() * 1000.0);
+                break;
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    Ok(took)
 }
 
 /// Writes by kind, without the benchmark's own creates of Nodes and NodeStates.

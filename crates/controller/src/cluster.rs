@@ -3,12 +3,13 @@
 //! A spec that breaks a rule, or that would leave nodes' blocks outside its pod CIDRs, does not come in force; the last
 //! one that did goes on. It is kept in the object's status, so that a restart does not lose it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use overlane_api::convert;
 use overlane_api::crd::{self, CLUSTER_NETWORK, ClusterNetwork, ClusterNetworkSpec};
 use overlane_core::blocks::{Allocator, StateView, admit};
-use overlane_core::cluster::{ClusterPlan, Finding, RoutingState, Step, validate};
+use overlane_core::cluster::{ClusterPlan, Finding, Routing, RoutingState, Step, validate};
+use overlane_core::family::Family;
 
 /// What was found out about the spec.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,6 +31,8 @@ pub struct Gate {
     routing: Option<RoutingState>,
     /// Nodes that a change of routing waits for.
     behind: BTreeSet<String>,
+    /// A node without an address of a family, of each that some lack.
+    lacking: BTreeMap<Family, String>,
     stale: bool,
     /// Whether it was said that there is none.
     told: bool,
@@ -50,6 +53,11 @@ impl Gate {
         });
         self.stale |= !same;
         self.object = Some(object);
+    }
+
+    /// Learns which families some node has no address of, with one such node each.
+    pub fn hear_lacking(&mut self, lacking: BTreeMap<Family, String>) {
+        self.lacking = lacking;
     }
 
     /// Has the object judged anew.
@@ -107,7 +115,11 @@ impl Gate {
         if let Some(told) = told.filter(|told| kept.is_some() || farther(told)) {
             self.routing = Some(told);
         }
-        let (judgement, plan) = match judge(&object.spec, alloc) {
+        let asked = judge(&object.spec, alloc).and_then(|plan| match self.no_way_back(&plan) {
+            Some(finding) => Err(Judgement::Refused(vec![finding])),
+            None => Ok(plan),
+        });
+        let (judgement, plan) = match asked {
             Ok(plan) => {
                 let routing = self.routing.get_or_insert_with(|| RoutingState::settled(plan.routing()));
                 (Judgement::InForce, Some(with_routing((object.spec.clone(), plan), routing)))
@@ -123,6 +135,21 @@ impl Gate {
         let changed = self.in_force.as_ref() != Some(&plan);
         self.in_force = Some(plan);
         changed
+    }
+
+    /// Why nodes that are routed otherwise cannot be routed natively: their pods would lose each other.
+    fn no_way_back(&self, plan: &ClusterPlan) -> Option<Finding> {
+        let leaves = self.routing.as_ref().is_some_and(|routing| routing.sends != Routing::Native);
+        if !leaves || plan.routing() != Routing::Native {
+            return None;
+        }
+        let (family, node) = plan.families().iter().find_map(|family| self.lacking.get_key_value(family))?;
+        Some(Finding {
+            field: "routing".to_owned(),
+            rule: "native-families",
+            reason: format!("node {node} has no {family} address that others could route its {family} pods to"),
+            fix: "give every node an address of each family, or stay with vxlan or auto".to_owned(),
+        })
     }
 
     /// Goes on with a change of routing: of the leader, where every node does what is in force. Gives whether another
@@ -203,7 +230,7 @@ fn tell(judgement: &Judgement) {
 #[cfg(test)]
 mod tests {
     //! Must catch: a standby that goes back to an older plan when it takes over.
-    #![allow(clippy::unwrap_used, reason = "tests")]
+    #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
     use overlane_api::crd::ClusterNetworkStatus;
 
     use super::*;
@@ -236,5 +263,36 @@ mod tests {
         gate.upsert(object(&bad, Some(&first)));
         assert!(!gate.judge(&alloc, true));
         assert_eq!(gate.applied(), Some(&larger));
+    }
+
+    #[test]
+    fn nodes_that_lack_a_family_are_not_left_without_their_tunnel() {
+        let asked = |routing| ClusterNetworkSpec { routing, ..spec("10.244.0.0/16") };
+        let alloc = Allocator::default();
+        let mut gate = Gate::default();
+        gate.upsert(object(&asked(crd::Routing::Vxlan), None));
+        assert!(gate.judge(&alloc, true));
+        gate.hear_lacking([(Family::V4, "node-7".to_owned())].into());
+        gate.upsert(object(&asked(crd::Routing::Native), None));
+        assert!(!gate.judge(&alloc, true));
+        let Some(Judgement::Refused(findings)) = gate.judgement() else { panic!("{:?}", gate.judgement()) };
+        assert!(findings[0].rule == "native-families" && findings[0].reason.contains("node-7"), "{findings:?}");
+        // What is left as it was, and what does not ask for the family, is no matter.
+        gate.upsert(object(&asked(crd::Routing::Auto), None));
+        assert!(gate.judge(&alloc, true));
+        gate.hear_lacking([(Family::V6, "node-7".to_owned())].into());
+        gate.upsert(object(&asked(crd::Routing::Native), None));
+        gate.judge(&alloc, true);
+        assert_eq!(gate.judgement(), Some(&Judgement::InForce));
+        // Refused once, it is looked at again.
+        gate.upsert(object(&asked(crd::Routing::Vxlan), None));
+        gate.judge(&alloc, true);
+        gate.hear_lacking([(Family::V4, "node-7".to_owned())].into());
+        gate.upsert(object(&asked(crd::Routing::Native), None));
+        gate.judge(&alloc, true);
+        assert!(matches!(gate.judgement(), Some(Judgement::Refused(_))));
+        gate.hear_lacking(BTreeMap::new());
+        gate.judge(&alloc, true);
+        assert_eq!(gate.judgement(), Some(&Judgement::InForce));
     }
 }

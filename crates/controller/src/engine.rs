@@ -254,6 +254,9 @@ impl Engine {
             return;
         }
         let due = now >= self.report_ms.saturating_add(REPORT_MS);
+        if due {
+            self.gate.hear_lacking(self.world.lacking());
+        }
         if (due || self.world.plan().is_none()) && self.gate.judge(self.world.alloc(), self.leads) {
             self.world.set_plan(self.gate.plan().cloned());
             // Agents wait for the status.

@@ -78,6 +78,12 @@ impl Cidr {
         Ok(Self { family, network: number(addr) & !low_bits(family.bits() - prefix_len), prefix_len })
     }
 
+    /// All addresses of a family: `0.0.0.0/0` or `::/0`.
+    #[must_use]
+    pub const fn everything(family: Family) -> Self {
+        Self { family, network: 0, prefix_len: 0 }
+    }
+
     /// The range that holds one address: `/32` or `/128`.
     #[must_use]
     pub fn host_range(addr: IpAddr) -> Self {

@@ -5,10 +5,12 @@
 //! source.
 
 mod change;
+mod egress;
 mod ranges;
 mod rules;
 
 pub use change::{Carrier, RoutingState, Step};
+pub use egress::{Egress, EgressSpec};
 
 use crate::cidr::Cidr;
 use crate::family::Family;
@@ -103,6 +105,8 @@ pub struct ClusterSpec {
     pub masquerade: bool,
     /// How packets leave the cluster.
     pub outbound: Outbound,
+    /// Next hops and exceptions of the outbound type.
+    pub egress: EgressSpec,
 }
 
 impl Default for ClusterSpec {
@@ -122,6 +126,7 @@ impl Default for ClusterSpec {
             node_cidrs: NodeCidrs::Allocate,
             masquerade: true,
             outbound: Outbound::LoadBalancer,
+            egress: EgressSpec::default(),
         }
     }
 }
@@ -194,6 +199,7 @@ pub struct ClusterPlan {
     node_cidrs: NodeCidrs,
     masquerade: bool,
     outbound: Outbound,
+    egress: Egress,
 }
 
 impl ClusterPlan {
@@ -273,6 +279,12 @@ impl ClusterPlan {
     #[must_use]
     pub const fn outbound(&self) -> Outbound {
         self.outbound
+    }
+
+    /// Next hops and exceptions of the outbound type.
+    #[must_use]
+    pub const fn egress(&self) -> &Egress {
+        &self.egress
     }
 
     /// How many nodes get a block in every family; `u64::MAX` stands for that and more.

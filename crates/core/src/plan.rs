@@ -5,10 +5,12 @@
 
 mod build;
 mod conflict;
+mod egress;
 mod note;
 mod probe;
 mod tunnel;
 
+pub use egress::{EgressPlan, Outside};
 pub use note::Note;
 pub use probe::{ProbePlan, ProbeTarget};
 pub use tunnel::{TunnelPeer, TunnelPlan, TunnelSender, vtep_mac};
@@ -17,7 +19,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use crate::cidr::Cidr;
-use crate::cluster::{Carrier, Routing, Vxlan};
+use crate::cluster::{Carrier, Egress, Outbound, Routing, Vxlan};
 use crate::family::Family;
 use crate::masq::MasqConfig;
 use crate::ports::{PortMapping, Protocol};
@@ -82,6 +84,10 @@ pub struct NodeInput {
     pub masquerade: Option<MasqConfig>,
     /// The cluster's Service CIDRs.
     pub service_cidrs: Vec<Cidr>,
+    /// How packets leave the cluster.
+    pub outbound: Outbound,
+    /// Next hops and exceptions of the outbound type.
+    pub egress: Egress,
 }
 
 /// What happens to packets for a destination.
@@ -227,6 +233,8 @@ pub struct NodePlan {
     pub probes: ProbePlan,
     /// Masquerade; `None` where it is off.
     pub masquerade: Option<MasqPlan>,
+    /// What becomes of packets that leave the cluster; `None` where they go as any packet of this node.
+    pub egress: Option<EgressPlan>,
     /// Addresses of Services: some proxies give them to the node as its own, which makes no port of theirs a pod's.
     pub service_space: BTreeSet<Cidr>,
     /// What could not be planned as it was meant.

@@ -1,10 +1,11 @@
 //! Flows that the kernel remembers, forgotten when their address goes: nothing that belonged to a pod that ended may
 //! reach the next owner of its address.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::{IpAddr, SocketAddr};
 
 use nix::errno::Errno;
+use overlane_core::cidr::Cidr;
 
 use crate::netlink::{Message, NetlinkError, Request, Socket, find, ip_of};
 use crate::rtnl::address::{self, LinkAddress};
@@ -19,7 +20,9 @@ const CTA_ZONE: u16 = 18;
 const CTA_TUPLE_IP: u16 = 1;
 const CTA_TUPLE_PROTO: u16 = 2;
 const CTA_PROTO_NUM: u16 = 1;
+const CTA_PROTO_SRC_PORT: u16 = 2;
 const CTA_PROTO_DST_PORT: u16 = 3;
+const TCP: u8 = 6;
 const UDP: u8 = 17;
 const NESTED: u16 = 0x8000;
 /// Source and destination of each family, as attributes of a tuple.
@@ -94,6 +97,79 @@ pub fn forget_udp_to(ports: &[(Option<IpAddr>, u16)]) -> Result<usize, NetlinkEr
         is_udp && asked == answers && to.is_some_and(|(ip, port)| leads(ip, port))
     };
     delete_those(to_one)
+}
+
+/// Deletes every entry of a flow that began in one of the `sources` and is answered from outside of `inside`, of which none
+/// lies in another. Gives how many.
+///
+/// # Errors
+/// As [`forget`].
+pub fn forget_from(sources: &[Cidr], inside: &BTreeSet<Cidr>) -> Result<usize, NetlinkError> {
+    let is_inside = |ip: IpAddr| {
+        let before = inside.range(..=Cidr::host_range(ip)).next_back();
+        before.is_some_and(|network| network.contains(ip))
+    };
+    delete_those(|attributes| {
+        let end = |tuple, ends: &[u16]| {
+            let ip = find(attributes, tuple).and_then(|t| find(t, CTA_TUPLE_IP)).unwrap_or(&[]);
+            ends.iter().find_map(|end| find(ip, *end)).and_then(ip_of)
+        };
+        let from = end(CTA_TUPLE_ORIG, &ENDS_FROM);
+        let answers = end(CTA_TUPLE_REPLY, &ENDS_FROM);
+        from.is_some_and(|ip| sources.iter().any(|source| source.contains(ip)))
+            && answers.is_some_and(|ip| !is_inside(ip))
+    })
+}
+
+/// Where most flows go that take their ports from one address of this node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Busiest {
+    /// Whom they go to.
+    pub to: SocketAddr,
+    /// IP protocol number.
+    pub protocol: u8,
+    /// How many there are: each holds a port of its own.
+    pub flows: u32,
+}
+
+/// The busiest destination of flows that were translated to one of `addresses`, for each family and each of TCP and UDP
+/// that has any.
+///
+/// # Errors
+/// The list could not be read whole.
+pub fn busiest(addresses: &BTreeSet<IpAddr>) -> Result<Vec<Busiest>, NetlinkError> {
+    let found = Socket::netfilter()?.dump_some(list(), |message| translated(message.after(HEADER_LEN), addresses))?;
+    let mut flows: HashMap<(IpAddr, SocketAddr, u8), u32> = HashMap::new();
+    for key in found {
+        *flows.entry(key).or_default() += 1;
+    }
+    let mut most: BTreeMap<(bool, u8), Busiest> = BTreeMap::new();
+    for ((_, to, protocol), flows) in flows {
+        let best = most.entry((to.is_ipv4(), protocol)).or_insert(Busiest { to, protocol, flows });
+        // Of two with as many the same one is named each time.
+        if (best.flows, to) < (flows, best.to) {
+            *best = Busiest { to, protocol, flows };
+        }
+    }
+    Ok(most.into_values().collect())
+}
+
+/// The address that a flow was translated to, if it is one of `addresses`, whom it goes to, and its protocol.
+fn translated(attributes: &[u8], addresses: &BTreeSet<IpAddr>) -> Option<(IpAddr, SocketAddr, u8)> {
+    let (asks, answers) = (find(attributes, CTA_TUPLE_ORIG)?, find(attributes, CTA_TUPLE_REPLY)?);
+    let end = |tuple, ends: &[u16]| {
+        let ip = find(tuple, CTA_TUPLE_IP)?;
+        ends.iter().find_map(|end| find(ip, *end)).and_then(ip_of)
+    };
+    let from = end(answers, &ENDS_TO)?;
+    if !addresses.contains(&from) || end(asks, &ENDS_FROM)? == from {
+        return None;
+    }
+    let proto = find(answers, CTA_TUPLE_PROTO)?;
+    let protocol = *find(proto, CTA_PROTO_NUM)?.first()?;
+    let port = find(proto, CTA_PROTO_SRC_PORT)?.try_into().ok().map(u16::from_be_bytes)?;
+    let to = SocketAddr::new(end(answers, &ENDS_FROM)?, port);
+    matches!(protocol, TCP | UDP).then_some((from, to, protocol))
 }
 
 /// Both families.

@@ -33,8 +33,12 @@ pub const LOCAL_TABLE: u32 = 255;
 pub const METRIC: u32 = 111;
 /// Metric of a route of ours that answers "unreachable": anything else for the same destination goes first.
 pub const METRIC_UNREACHABLE: u32 = 0x7fff_ffff;
-/// Bits of the packet mark that are ours.
-pub const MARK_MASK: u32 = 0x0f00_0000;
+/// Bits of the packet mark that are ours: the number of the exit by which a packet leaves the cluster.
+pub const MARK_MASK: u32 = 0x0ff0_0000;
+/// Tables of exits, by their numbers: what a marked packet is routed by.
+pub const EXIT_TABLES: RangeInclusive<u32> = 28_601..=28_855;
+/// Place of rules that lead to them: behind the kernel's for addresses of the node itself, before anybody's default.
+pub const RULE_PRIORITY: u32 = 111;
 /// Conntrack zones that are ours.
 pub const CONNTRACK_ZONES: RangeInclusive<u16> = 28600..=28699;
 /// Distance of our nft chains' priorities from the named ones (raw, filter, srcnat): before other people's.
@@ -61,7 +65,27 @@ const BASE32: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
 /// Whether a route of the node is ours.
 #[must_use]
 pub const fn is_route(table: u32, protocol: u8, metric: u32) -> bool {
-    matches!(table, ROUTE_TABLE | LOCAL_TABLE) && protocol == PROTOCOL && matches!(metric, METRIC | METRIC_UNREACHABLE)
+    (matches!(table, ROUTE_TABLE | LOCAL_TABLE) || is_exit_table(table))
+        && protocol == PROTOCOL
+        && matches!(metric, METRIC | METRIC_UNREACHABLE)
+}
+
+/// Whether a table is an exit's.
+#[must_use]
+pub const fn is_exit_table(table: u32) -> bool {
+    *EXIT_TABLES.start() <= table && table <= *EXIT_TABLES.end()
+}
+
+/// The table of exit `number`, 1 to 255.
+#[must_use]
+pub fn exit_table(number: u8) -> u32 {
+    *EXIT_TABLES.start() + u32::from(number.max(1)) - 1
+}
+
+/// The mark of packets that leave by exit `number`, 1 to 255.
+#[must_use]
+pub fn exit_mark(number: u8) -> u32 {
+    u32::from(number.max(1)) << MARK_MASK.trailing_zeros()
 }
 
 /// The host's link name for an attachment that began at `began_ns`: 15 bytes, the longest that the kernel takes.

@@ -43,6 +43,8 @@ pub fn remove_all(removal: &Removal<'_>) -> Removed {
             }
             let routes = routes(&mut socket);
             removed.batch(&mut socket, "routes", routes);
+            let exits = exits(&mut socket);
+            removed.batch(&mut socket, "rules and routes out of the cluster", exits);
         }
         Err(error) => removed.failed(error),
     }
@@ -71,7 +73,8 @@ pub fn leftovers() -> Result<Vec<String>, NetlinkError> {
     let mut socket = Socket::route()?;
     let (links, limits): (Vec<_>, Vec<_>) =
         pod_links(&mut socket)?.into_iter().partition(|link| owned::is_pod_link(&link.name));
-    let routes = node::observed_routes(&mut socket)?.len();
+    let (rules, ways_out) = node::observed_exits(&mut socket)?;
+    let routes = node::observed_routes(&mut socket)?.len() + ways_out.len();
     let tunnel = link::found(socket.request(link::get(owned::TUNNEL_LINK)))?
         .is_some_and(|link| owned::is_tunnel(&link.name, link.kind.as_deref()));
     let mut found = Vec::new();
@@ -80,6 +83,7 @@ pub fn leftovers() -> Result<Vec<String>, NetlinkError> {
     }
     found.extend(tunnel.then(|| format!("link {}", owned::TUNNEL_LINK)));
     found.extend((routes > 0).then(|| format!("{routes} routes")));
+    found.extend((!rules.is_empty()).then(|| format!("{} rules", rules.len())));
     found.extend(nft::is_there()?.then(|| format!("nft table inet {}", owned::NFT_TABLE)));
     Ok(found)
 }
@@ -88,6 +92,13 @@ type Requests = Result<Vec<Request>, NetlinkError>;
 
 fn routes(socket: &mut Socket) -> Requests {
     Ok(node::observed_routes(socket)?.iter().map(crate::rtnl::route::Route::delete).collect())
+}
+
+/// What marked packets are routed by: rules before the routes that they lead to.
+fn exits(socket: &mut Socket) -> Requests {
+    let (rules, routes) = node::observed_exits(socket)?;
+    let rules = rules.iter().map(crate::rtnl::rule::Rule::delete);
+    Ok(rules.chain(routes.iter().map(crate::rtnl::route::Route::delete)).collect())
 }
 
 /// Moves them to the dying group and deletes that: one wait for all.

@@ -4,17 +4,20 @@
 
 mod common;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use common::*;
+use overlane_core::plan::{EgressPlan, Outside};
 use overlane_datapath::conntrack;
 use overlane_datapath::events::{Event, Watcher};
 use overlane_datapath::netlink::{NetlinkError, Socket};
+use overlane_datapath::node::Surplus;
 use overlane_datapath::rtnl::link::{self, Link};
 use overlane_datapath::rtnl::route::{self, Hop, Route};
 use overlane_datapath::sysctl::{self, Changed};
+use overlane_datapath::uninstall::{self, Removal};
 use overlane_datapath::{node, owned};
 
 #[test]
@@ -88,6 +91,73 @@ fn flows_to_the_nodes_ports_are_forgotten_and_no_others() {
     assert_eq!(forget(&[(None, 7)]), 1, "to the node's other address");
     assert_eq!(flows(), (before - 2).to_string(), "what pods send elsewhere goes on");
     assert_eq!(forget(&[(None, 8)]), 2);
+}
+
+/// What pods send out is forgotten, what they send each other is not; and the busiest destination is told.
+#[test]
+fn flows_that_leave_are_counted_and_forgotten() {
+    let mut net = Net::new(&[V4, V6]);
+    let (pod, far) = (net.a.pod(1), net.b.pod(1));
+    let _echoes = [net.internet.echo(7), net.internet.echo(9), far.ns.echo(7)];
+    let (v4, v6) = ("198.51.100.7", "2001:db8::7");
+    for (outside, family) in [(v4, V4), (v6, V6)] {
+        for _ in 0..3 {
+            assert!(pod.ns.ask(None, SocketAddr::new(ip(outside), 7)).is_some());
+        }
+        assert!(pod.ns.ask(None, SocketAddr::new(ip(outside), 9)).is_some());
+        assert!(pod.ns.ask(None, SocketAddr::new(far.address(family), 7)).is_some());
+    }
+    let nodes = [net.a.address(V4), net.a.address(V6)].into();
+    let busiest = net.a.ns.run(|| conntrack::busiest(&nodes).unwrap());
+    let told: Vec<_> = busiest.iter().map(|found| (found.to.to_string(), found.protocol, found.flows)).collect();
+    assert_eq!(told, [("[2001:db8::7]:7".to_owned(), 17, 3), ("198.51.100.7:7".to_owned(), 17, 3)]);
+    assert!(net.a.ns.run(|| conntrack::busiest(&[ip("10.224.0.99")].into()).unwrap()).is_empty());
+
+    let sources = [cidr("10.244.4.0/24"), cidr("fd12:3456:789a:0:4::/80")];
+    let pods = [cidr("10.244.0.0/16"), cidr("fd12:3456:789a::/64")];
+    let forget =
+        |inside: &[_]| net.a.ns.run(|| conntrack::forget_from(&sources, &inside.iter().copied().collect()).unwrap());
+    let all = [&pods[..], &[cidr("198.51.100.0/24"), cidr("2001:db8::/64")]].concat();
+    assert_eq!(forget(&all), 0, "nothing is outside");
+    assert_eq!(forget(&pods), 8);
+    assert_eq!(forget(&pods), 0);
+    assert_eq!(forget(&[]), 2, "what went to the other pod was left");
+}
+
+/// Ways out: whole before a rule leads there, gone only when asked, and nobody else's touched.
+#[test]
+fn exits_are_kept_and_removed() {
+    let net = Net::new(&[V4, V6]);
+    let hop = |text: &str| text.parse().ok();
+    let plan = |v4, v6| EgressPlan {
+        inside: BTreeSet::new(),
+        outside: Outside::NextHops { by: [(V4, v4), (V6, v6)].into(), keep_pod_address: false },
+    };
+    net.a.ns.sh(
+        "ip rule add fwmark 0x100000/0xff00000 lookup 28601 priority 110; ip route add default via 10.224.0.5 table 28601 metric 9",
+    );
+    let foreign = || net.a.ns.sh("ip rule; ip -6 rule; ip route show table 28601; ip -6 route show table 28601");
+    let before = foreign();
+    let underlays =
+        || -> BTreeMap<_, _> { [V4, V6].map(|family| (family, node::underlay(net.a.address(family)).unwrap())).into() };
+    let keep =
+        |plan: Option<&EgressPlan>, surplus| net.a.ns.run(|| node::keep_exits(plan, &underlays(), surplus).unwrap());
+    let both = plan(hop("10.224.0.5"), hop("fd10:224::5"));
+    let first = keep(Some(&both), Surplus::Kept);
+    assert_eq!((first.changes, first.failed, first.surplus), (6, vec![], 0), "two rules, two routes a table");
+    let again = keep(Some(&both), Surplus::Removed);
+    assert_eq!((again.changes, again.surplus), (0, 0), "a second call writes nothing");
+    let lost = keep(Some(&plan(hop("10.224.0.6"), None)), Surplus::Kept);
+    assert_eq!((lost.changes, lost.surplus), (1, 1), "one is replaced, the other stays while it may be used");
+    let other = keep(Some(&plan(hop("192.0.2.9"), None)), Surplus::Removed);
+    assert_eq!((other.changes, other.not_on_link), (2, vec![ip("192.0.2.9")]));
+    assert_eq!(keep(None, Surplus::Kept).surplus, 4);
+    assert_eq!(keep(None, Surplus::Removed).changes, 4);
+    assert_eq!(foreign(), before);
+    keep(Some(&both), Surplus::Removed);
+    let removed = net.a.ns.run(|| uninstall::remove_all(&Removal { links: false, sysctls: &[] }));
+    assert_eq!(removed.failed, Vec::<String>::new());
+    assert_eq!(foreign(), before);
 }
 
 #[test]

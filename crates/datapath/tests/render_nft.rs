@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use expect_test::expect_file;
 use overlane_core::cidr::Cidr;
 use overlane_core::family::Family;
-use overlane_core::plan::{MasqPlan, NodeMember, NodePlan, PeerMember, PodMember};
+use overlane_core::plan::{EgressPlan, MasqPlan, NodeMember, NodePlan, Outside, PeerMember, PodMember};
 use overlane_datapath::render::element::{self, Element};
 use overlane_datapath::render::nft::{Objects, Structure, mark};
 
@@ -87,6 +87,24 @@ fn masquerade_off_leaves_no_trace() {
     for word in ["masq", "masquerade"] {
         assert!(!text.contains(word), "{word}");
     }
+}
+
+#[test]
+fn ways_out() {
+    let plan = |outside| {
+        let plan = plan(&Family::ALL, true);
+        let inside = plan.pod_space.clone();
+        NodePlan { egress: Some(EgressPlan { inside, outside }), ..plan }
+    };
+    let create = |plan: &NodePlan| Structure::of(plan, &primary()).create(&members(plan));
+    expect_file!["snapshots/nothing-leaves.nft"].assert_eq(&create(&plan(Outside::Dropped)));
+    let by = BTreeMap::from([(Family::V4, "10.224.0.250".parse().ok()), (Family::V6, None)]);
+    let next_hops = |keep_pod_address| plan(Outside::NextHops { by: by.clone(), keep_pod_address });
+    expect_file!["snapshots/next-hop.nft"].assert_eq(&create(&next_hops(false)));
+    let (with, without) = (create(&next_hops(true)), create(&next_hops(false)));
+    let kept: Vec<&str> = with.lines().filter(|line| !without.contains(line)).collect();
+    assert_eq!(kept.len(), 1, "{kept:?}");
+    assert!(kept[0].contains("return"), "{kept:?}");
 }
 
 #[test]

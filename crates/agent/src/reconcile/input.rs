@@ -110,5 +110,7 @@ pub fn node_input(
         endpoints: endpoints(leases),
         masquerade: cluster.masquerade().then(|| view.masq.clone()),
         service_cidrs: cluster.services().to_vec(),
+        outbound: cluster.outbound(),
+        egress: cluster.egress().clone(),
     }
 }

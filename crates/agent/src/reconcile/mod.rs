@@ -5,7 +5,9 @@
 //! everything and repairs what drifted.
 
 mod audit;
+mod egress;
 mod fabric;
+mod flows;
 pub mod input;
 mod pass;
 mod runtime_side;
@@ -29,8 +31,9 @@ use crate::node::Node;
 use crate::prober::Prober;
 use crate::watch::view::View;
 
+use egress::EgressWay;
 use runtime_side::RuntimeSide;
-use status::Fabric;
+use status::{Fabric, Problem};
 use sysctls::Sysctls;
 
 /// A reason to look.
@@ -78,6 +81,10 @@ pub struct Reconciler {
     routing: Option<RoutingState>,
     /// Blocks that an earlier agent sent bare packets to, of which nothing else is known yet.
     sent_bare: Option<BTreeSet<Cidr>>,
+    /// What the last audit found of flows.
+    scarce: BTreeSet<Problem>,
+    /// How packets left the cluster after the last pass.
+    egress: Option<EgressWay>,
     /// What the fabric is known to do with bare packets of pods, where it is asked.
     fabric: Option<(Fabric, Instant)>,
     runtime_side: RuntimeSide,
@@ -105,6 +112,8 @@ impl Reconciler {
             routes: None,
             routing: None,
             sent_bare: None,
+            scarce: BTreeSet::new(),
+            egress: None,
             fabric: None,
             runtime_side: RuntimeSide::default(),
             audited: None,

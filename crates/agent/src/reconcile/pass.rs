@@ -10,13 +10,13 @@ use overlane_core::family::Family;
 use overlane_core::ipam::{Lease, LeaseKind, LeaseState};
 use overlane_core::plan::{Mac, NodePlan, Note, RouteAction, plan};
 use overlane_datapath::netlink::Socket;
-use overlane_datapath::nft::Table;
+use overlane_datapath::nft::{self, Table};
 use overlane_datapath::node::{self, Applied, AwayRoutes, PodRoutes, Underlay};
 
 use super::input::{node_input, own_blocks, witnessed};
 use super::runtime_side::RuntimeSide;
 use super::status::{Problem, Reason, Status};
-use super::{Reconciler, audit};
+use super::{Reconciler, audit, flows};
 use crate::calls::{added, pod_spec, removed, retiring};
 use crate::conflist;
 use crate::gate::Env;
@@ -70,6 +70,7 @@ impl Reconciler {
             self.runtime_side = RuntimeSide::keep(&self.node.config);
         }
         outcome.problems.extend(self.runtime_side.problems.iter().cloned());
+        outcome.problems.extend(self.scarce.iter().cloned());
         self.node.set_status(Status {
             problems: outcome.problems,
             segment: self.segment,
@@ -117,7 +118,10 @@ impl Reconciler {
         }
         let mtu = self.mtu(&plan);
         let tunnel = self.keep_tunnel(&plan, mtu, outcome);
-        let written = self.apply_nft(&plan, &leases, outcome);
+        let exits = self.open_exits(&plan, outcome);
+        let filter = self.apply_nft(&plan, &leases, outcome);
+        let written = filter.is_some();
+        self.close_exits(&input, &plan, exits, filter, outcome);
         self.cut_off(&plan, &leases, outcome);
         // Routes that lead into a tunnel stay while it cannot be looked at.
         let away = if view.complete { AwayRoutes::Planned } else { AwayRoutes::Kept };
@@ -145,6 +149,11 @@ impl Reconciler {
         }
         if audit && written {
             audit::run(&node, outcome_failed(outcome));
+            let addresses = plan.node_ips.values().copied().collect();
+            match flows::look(&node.metrics, &addresses) {
+                Ok(scarce) => self.scarce = scarce,
+                Err(error) => outcome.failed("count flows", &error),
+            }
         }
         own
     }
@@ -205,8 +214,8 @@ impl Reconciler {
         }
     }
 
-    /// Whether the table holds what a pod's first packet must meet.
-    fn apply_nft(&self, plan: &NodePlan, leases: &[Lease], outcome: &mut Outcome) -> bool {
+    /// What was written, once the table holds what a pod's first packet must meet.
+    fn apply_nft(&self, plan: &NodePlan, leases: &[Lease], outcome: &mut Outcome) -> Option<nft::Applied> {
         let node = &self.node;
         let first = node.members.table().is_none();
         let table = node.members.begin(|| Table::new(plan.pod_elements()));
@@ -222,14 +231,14 @@ impl Reconciler {
         let primary = self.underlays.iter().map(|(family, underlay)| (*family, underlay.link.clone())).collect();
         match table.apply(plan, &primary) {
             Ok(applied) => {
-                if applied != overlane_datapath::nft::Applied::default() {
+                if applied != nft::Applied::default() {
                     tracing::debug!(?applied, "packet filter");
                 }
-                true
+                Some(applied)
             }
             Err(error) => {
                 outcome.failed("write the packet filter", &error);
-                false
+                None
             }
         }
     }

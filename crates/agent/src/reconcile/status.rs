@@ -30,6 +30,12 @@ pub enum Reason {
     MaxPodsExceedBlock,
     /// A peer's node is not on this node's link, and no router is known to lead to its pods.
     PeerNotOnLink,
+    /// A next hop of packets that leave the cluster is not on this node's link.
+    NextHopNotOnLink,
+    /// Nearly all ports that flows of pods to one destination can take from the node's address are taken.
+    SnatPortsScarce,
+    /// The kernel can remember few flows more.
+    ConntrackScarce,
     /// The fabric drops bare packets of pods, and nothing else is sent.
     FabricDropsPodAddresses,
     /// Something of the plan could not be made.
@@ -52,6 +58,9 @@ impl Reason {
             Self::OtherNetworkFirst => "OtherNetworkFirst",
             Self::MaxPodsExceedBlock => "MaxPodsExceedBlock",
             Self::PeerNotOnLink => "PeerNotOnLink",
+            Self::NextHopNotOnLink => "NextHopNotOnLink",
+            Self::SnatPortsScarce => "SnatPortsScarce",
+            Self::ConntrackScarce => "ConntrackScarce",
             Self::FabricDropsPodAddresses => "FabricDropsPodAddresses",
             Self::PlanIncomplete => "PlanIncomplete",
             Self::InvalidMasqueradeConfig => "InvalidMasqueradeConfig",

@@ -75,7 +75,7 @@ pub enum OutboundType {
     /// The same, as AKS calls it
     #[value(name = "userAssignedNATGateway")]
     UserAssignedNatGateway,
-    /// By the next hop that a policy names
+    /// By the fabric's own routes, or by --egress-next-hop
     UserDefinedRouting,
     /// Not at all
     None,
@@ -146,6 +146,15 @@ pub struct InstallArgs {
     /// How packets leave the cluster [default: loadBalancer]
     #[arg(long, value_enum, value_name = "TYPE")]
     pub outbound_type: Option<OutboundType>,
+    /// With userDefinedRouting: what packets go to on their way out, such as a firewall; one a family
+    #[arg(long, value_name = "ADDRESS,...", value_delimiter = ',')]
+    pub egress_next_hop: Vec<String>,
+    /// The next hops see the pod's address, not the node's
+    #[arg(long)]
+    pub egress_keep_pod_address: bool,
+    /// A destination that the outbound type does not speak of; may be given again
+    #[arg(long, value_name = "CIDR")]
+    pub egress_internal_cidr: Vec<String>,
     /// Who chooses the nodes' blocks
     #[arg(long, value_enum, default_value_t, value_name = "WHO")]
     pub node_cidrs: NodeCidrsArg,

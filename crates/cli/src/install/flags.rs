@@ -57,6 +57,9 @@ pub fn resolve(args: &InstallArgs, values: Values, facts: Option<&Facts>) -> Res
     if let Some(outbound) = args.outbound_type {
         spec.outbound_type = outbound_type(outbound);
     }
+    set(&mut spec.egress.next_hops, &args.egress_next_hop);
+    set(&mut spec.egress.internal_cidrs, &args.egress_internal_cidr);
+    spec.egress.keep_pod_address |= args.egress_keep_pod_address;
     match args.node_cidrs {
         NodeCidrsArg::Auto => {}
         NodeCidrsArg::Allocate => spec.node_cidrs = NodeCidrs::Allocate,
@@ -105,6 +108,9 @@ fn is_typed(args: &InstallArgs) -> bool {
         || args.routing.is_some()
         || !args.native_cidr.is_empty()
         || args.outbound_type.is_some()
+        || !args.egress_next_hop.is_empty()
+        || !args.egress_internal_cidr.is_empty()
+        || args.egress_keep_pod_address
         || args.node_cidrs != NodeCidrsArg::Auto
 }
 
@@ -251,6 +257,10 @@ fn in_flags(mut finding: Finding) -> Finding {
         ("serviceCIDRs", "--service-cidrs"),
         ("maxPods", "--max-pods"),
         ("outboundType", "--outbound-type"),
+        ("nativeCIDRs", "--native-cidr"),
+        ("egress.nextHops", "--egress-next-hop"),
+        ("egress.internalCIDRs", "--egress-internal-cidr"),
+        ("egress.keepPodAddress", "--egress-keep-pod-address"),
     ] {
         if let Some(rest) = finding.field.strip_prefix(field) {
             finding.field = format!("{flag}{rest}");
@@ -327,7 +337,8 @@ mod tests {
             ("--network-dataplane cilium", "dataplane-supported"),
             ("--network-policy azure", "network-policy-supported"),
             ("--outbound-type managedNATGateway", "outbound-supported"),
-            ("--outbound-type userDefinedRouting", "outbound-supported"),
+            ("--egress-next-hop 10.224.0.250", "next-hop-outbound"),
+            ("--outbound-type userDefinedRouting --egress-keep-pod-address", "keep-pod-address"),
             ("--ip-families ipv4 --dns-service-ip 10.0.0.1", "dns-service-ip"),
             ("--ip-families ipv4 --dns-service-ip 10.9.0.10", "dns-service-ip"),
             ("--ip-families ipv4 --dns-service-ip fd00::1", "dns-service-ip"),

@@ -10,6 +10,7 @@ use super::view::{Claim, ConfigView, NodeView, ObjectRef, StateView};
 use super::{Action, Settings, Verdict, absent, node};
 use crate::cidr::Cidr;
 use crate::cluster::ClusterPlan;
+use crate::family::Family;
 
 /// How a view came about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,6 +77,20 @@ impl World {
     /// What agents say of machines that are there.
     pub fn speaking(&self) -> impl Iterator<Item = &StateView> {
         self.states.values().map(|state| &**state).filter(|state| state.obsolete_since_ms.is_none())
+    }
+
+    /// A node that is announced without an address of a family, of each family that some lack.
+    #[must_use]
+    pub fn lacking(&self) -> BTreeMap<Family, String> {
+        let mut lacking = BTreeMap::new();
+        for (name, config) in &self.configs {
+            let Some(content) = &config.content else { continue };
+            let has = |family: Family| content.node_ips.iter().any(|ip| Family::of(ip) == family);
+            for family in Family::ALL.into_iter().filter(|family| !content.containers.is_empty() && !has(*family)) {
+                lacking.entry(family).or_insert_with(|| name.clone());
+            }
+        }
+        lacking
     }
 
     /// What is announced, by node.

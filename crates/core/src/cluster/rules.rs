@@ -3,6 +3,7 @@
 //!
 //! Nothing here stops at the first finding: every value is judged by every rule that can be asked of it.
 
+use super::egress;
 use super::ranges::{check_overlaps, check_pod_range, check_service_range};
 use super::{
     ClusterPlan, ClusterSpec, Finding, MAX_MAX_PODS, MAX_VNI, MIN_MAX_PODS, NodeCidrs, Outbound, Pool, Vxlan,
@@ -69,6 +70,8 @@ pub(super) fn judge(spec: &ClusterSpec) -> Result<ClusterPlan, Vec<Finding>> {
     let native = native_cidrs(spec, &mut findings);
     check_vxlan(spec, &mut findings);
     check_supported(spec, &mut findings);
+    let ranges: Vec<&Entry> = pods.iter().chain(&services).collect();
+    let egress = egress::judge(spec, &families, &ranges, &mut findings);
     if !findings.0.is_empty() {
         return Err(findings.0);
     }
@@ -83,6 +86,7 @@ pub(super) fn judge(spec: &ClusterSpec) -> Result<ClusterPlan, Vec<Finding>> {
         node_cidrs: spec.node_cidrs,
         masquerade: spec.masquerade,
         outbound: spec.outbound,
+        egress,
     })
 }
 
@@ -187,7 +191,7 @@ fn check_order(field: &str, cidr: &Cidr, family: Option<&Family>, findings: &mut
     }
 }
 
-fn syntax(field: &str, error: &CidrError, findings: &mut Findings) {
+pub(super) fn syntax(field: &str, error: &CidrError, findings: &mut Findings) {
     let (rule, fix) = match error {
         CidrError::Syntax { .. } => ("cidr-syntax", "write an address, a slash and a length".to_owned()),
         CidrError::PrefixLen { longest, .. } => ("prefix-length", format!("write a length of 0 to {longest}")),
@@ -302,15 +306,13 @@ fn check_vxlan(spec: &ClusterSpec, findings: &mut Findings) {
 
 /// What a later version will do is refused by this one, rather than taken and not done.
 fn check_supported(spec: &ClusterSpec, findings: &mut Findings) {
-    let outbound = match spec.outbound {
-        Outbound::LoadBalancer => None,
-        Outbound::NatGateway => Some("natGateway"),
-        Outbound::UserDefinedRouting => Some("userDefinedRouting"),
-        Outbound::None => Some("none"),
-    };
-    if let Some(outbound) = outbound {
-        let reason = format!("{outbound} is not there yet in this version");
-        findings.add("outbound-supported", "outboundType", reason, "take loadBalancer");
+    if spec.outbound == Outbound::NatGateway {
+        findings.add(
+            "outbound-supported",
+            "outboundType",
+            "natGateway is not there yet in this version",
+            "take loadBalancer: a NAT gateway of the fabric's own works with it",
+        );
     }
 }
 

@@ -8,7 +8,7 @@ use super::{
     EndpointSpec, MasqConfig, MasqPlan, NodeInput, NodeMember, NodePlan, Note, Peer, PeerMember, PodMember, PortMember,
     RouteAction, RouteSpec,
 };
-use super::{probe, tunnel};
+use super::{egress, probe, tunnel};
 use crate::cidr::{Cidr, outermost};
 use crate::cluster::{Carrier, Routing};
 
@@ -28,6 +28,7 @@ pub(super) fn build(input: &NodeInput) -> NodePlan {
     let bare = tunnel::accepted(input).contains(&Carrier::Native);
     let sends = |block: &Cidr, peer: &Peer| bare && peer.node_ips.contains_key(&block.family());
     let masquerade = input.masquerade.as_ref().map(|config| masquerade(config, input, &own, &pod_space));
+    let egress = egress::plan(input, &pod_space, &nodes, masquerade.as_ref());
     NodePlan {
         routes: routes(&pod_space, &own, &routed, &endpoints).into_iter().chain(probe_routes).collect(),
         pods: pods(&endpoints),
@@ -44,6 +45,7 @@ pub(super) fn build(input: &NodeInput) -> NodePlan {
         nodes: if bare { others(input) } else { BTreeSet::new() },
         pod_space,
         masquerade,
+        egress,
         service_space: outermost(input.service_cidrs.iter().copied()),
         notes,
     }

@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
+mod egress;
 mod probe;
 mod property;
 mod trust;
@@ -152,6 +153,7 @@ fn a_dual_stack_node() {
             node_ips: ips(&["10.224.0.4", "fd10:224::4"]),
         }),
         tunnel: None,
+        egress: None,
         probes: ProbePlan {
             own: ips(&["10.244.0.255", "fd12:3456:789a:0:0:ffff:ffff:ffff"]),
             targets: [

@@ -8,8 +8,8 @@ mod numbers;
 
 use overlane_core::cidr::Cidr;
 use overlane_core::cluster::{
-    ClusterPlan, ClusterSpec, Finding, NodeCidrs, Outbound, Pool, Routing, default_pod_cidr, default_service_cidr,
-    validate,
+    ClusterPlan, ClusterSpec, EgressSpec, Finding, NodeCidrs, Outbound, Pool, Routing, default_pod_cidr,
+    default_service_cidr, validate,
 };
 use overlane_core::family::Family;
 use proptest::prelude::*;
@@ -92,7 +92,8 @@ fn all_findings_at_once_in_the_fields_order() {
         node_mask_v4: 30,
         max_pods: 5,
         native_cidrs: owned(&["x"]),
-        outbound: Outbound::None,
+        outbound: Outbound::NatGateway,
+        egress: EgressSpec { internal_cidrs: owned(&["10.0.0.1/8"]), ..EgressSpec::default() },
         ..ClusterSpec::default()
     };
     let fields: Vec<String> = broken(&spec).into_iter().map(|(field, _)| field).collect();
@@ -106,6 +107,7 @@ fn all_findings_at_once_in_the_fields_order() {
         "maxPods",
         "nativeCIDRs[0]",
         "outboundType",
+        "egress.internalCIDRs[0]",
     ];
     assert_eq!(fields, expected);
 }

@@ -1,6 +1,6 @@
 //! Every rule about numbers and choices.
 
-use overlane_core::cluster::{ClusterSpec, NodeCidrs, Outbound, Routing, Vxlan};
+use overlane_core::cluster::{ClusterSpec, EgressSpec, NodeCidrs, Outbound, Routing, Vxlan};
 
 use super::{broken, owned, spec};
 
@@ -53,9 +53,48 @@ fn every_rule_about_numbers() {
         (ClusterSpec { vxlan: Vxlan { port: 1, vni: 1 << 24 }, ..v4() }, vec![("vxlan.vni", "vxlan-vni")]),
         // What this version has not.
         (ClusterSpec { outbound: Outbound::NatGateway, ..v4() }, vec![("outboundType", "outbound-supported")]),
-        (ClusterSpec { outbound: Outbound::UserDefinedRouting, ..v4() }, vec![("outboundType", "outbound-supported")]),
-        (ClusterSpec { outbound: Outbound::None, ..v4() }, vec![("outboundType", "outbound-supported")]),
+        (ClusterSpec { outbound: Outbound::UserDefinedRouting, ..v4() }, vec![]),
+        (ClusterSpec { outbound: Outbound::None, ..v4() }, vec![]),
         (ClusterSpec { masquerade: false, ..v4() }, vec![]),
+    ];
+    for (spec, expected) in table {
+        let found = broken(&spec);
+        let found: Vec<(&str, &str)> = found.iter().map(|(field, rule)| (field.as_str(), *rule)).collect();
+        assert_eq!(found, expected, "{spec:?}");
+    }
+}
+
+#[test]
+fn every_rule_about_ways_out() {
+    let out = |outbound, next_hops: &[&str], keep_pod_address| ClusterSpec {
+        outbound,
+        egress: EgressSpec { next_hops: owned(next_hops), keep_pod_address, internal_cidrs: Vec::new() },
+        ..spec(&["IPv4"], &[], &[])
+    };
+    let routed = |next_hops: &[&str]| out(Outbound::UserDefinedRouting, next_hops, false);
+    let hop = |rule| ("egress.nextHops[0]", rule);
+    let internal = |network: &str| ClusterSpec {
+        egress: EgressSpec { internal_cidrs: owned(&[network]), ..EgressSpec::default() },
+        ..spec(&["IPv4"], &[], &[])
+    };
+    let table: Vec<(ClusterSpec, Vec<(&str, &str)>)> = vec![
+        (routed(&["10.224.0.250"]), vec![]),
+        (ClusterSpec { ip_families: Vec::new(), ..routed(&["10.224.0.250", "fe80::250"]) }, vec![]),
+        (routed(&["10.224.0.250/32"]), vec![hop("next-hop-syntax")]),
+        (routed(&["0.0.0.0"]), vec![hop("next-hop-range")]),
+        (routed(&["127.0.0.1"]), vec![hop("next-hop-range")]),
+        (routed(&["224.0.0.1"]), vec![hop("next-hop-range")]),
+        (routed(&["10.244.3.4"]), vec![hop("next-hop-range")]),
+        (routed(&["10.0.0.4"]), vec![hop("next-hop-range")]),
+        (routed(&["fd10::250"]), vec![hop("next-hop-family")]),
+        (routed(&["10.224.0.250", "10.224.0.251"]), vec![("egress.nextHops[1]", "next-hop-twice")]),
+        (out(Outbound::LoadBalancer, &["10.224.0.250"], false), vec![("egress.nextHops", "next-hop-outbound")]),
+        (out(Outbound::None, &["10.224.0.250"], false), vec![("egress.nextHops", "next-hop-outbound")]),
+        (out(Outbound::UserDefinedRouting, &["10.224.0.250"], true), vec![]),
+        (out(Outbound::UserDefinedRouting, &[], true), vec![("egress.keepPodAddress", "keep-pod-address")]),
+        (internal("10.250.0.0/16"), vec![]),
+        (internal("10.250.0.1/16"), vec![("egress.internalCIDRs[0]", "host-bits")]),
+        (internal("all"), vec![("egress.internalCIDRs[0]", "cidr-syntax")]),
     ];
     for (spec, expected) in table {
         let found = broken(&spec);

@@ -1,10 +1,12 @@
 //! The node's own side: what it stands on, and our routes and rules.
 
+mod exits;
 mod routes;
 mod segment;
 mod tunnel;
 mod underlay;
 
+pub use exits::{KeptExits, Surplus, keep_exits, observed_exits};
 pub(crate) use routes::main_table;
 pub use routes::{Applied, AwayRoutes, PodRoutes, Routed, apply, observed_routes, routed};
 pub use segment::{Segment, look_up, segment};

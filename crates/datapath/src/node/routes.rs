@@ -205,7 +205,7 @@ pub(crate) fn main_table(socket: &mut Socket, protocol: u8, index: u32) -> Resul
     table(socket, owned::ROUTE_TABLE, protocol, index)
 }
 
-fn table(socket: &mut Socket, table: u32, protocol: u8, index: u32) -> Result<Vec<Route>, NetlinkError> {
+pub(super) fn table(socket: &mut Socket, table: u32, protocol: u8, index: u32) -> Result<Vec<Route>, NetlinkError> {
     let mut routes = Vec::new();
     for family in Family::ALL {
         let list = none_if_absent(socket.dump(route::list(family, table, protocol, index)))?;

@@ -31,6 +31,8 @@ pub enum Element {
     MasqueradeSource(Cidr),
     /// Destinations that are not masqueraded.
     MasqueradeExcept(Cidr),
+    /// Destinations that are inside of the cluster.
+    Inside(Cidr),
     /// A port of the node that leads to a pod.
     Port(PortMember),
     /// A pod that a port leads to, as source and destination: it may call itself by that port.
@@ -78,6 +80,8 @@ pub enum Set {
     VtepAnyMac(Family),
     /// Nodes in the tunnel: what their packets bear, with the node's address.
     NodeName(Family),
+    /// Destinations that are inside of the cluster: ranges.
+    Inside(Family),
 }
 
 impl Set {
@@ -86,7 +90,7 @@ impl Set {
     pub fn kind(self) -> String {
         let address = |family| if family == Family::V4 { "ipv4_addr" } else { "ipv6_addr" };
         match self {
-            Self::MasqueradeExcept(f) | Self::MasqueradeSource(f) | Self::PeerAnyMac(f) => {
+            Self::MasqueradeExcept(f) | Self::MasqueradeSource(f) | Self::PeerAnyMac(f) | Self::Inside(f) => {
                 format!("type {}; flags interval", address(f))
             }
             Self::NodeAnyMac(f) | Self::Delegated(f) => format!("type {}", address(f)),
@@ -126,6 +130,7 @@ impl fmt::Display for Set {
             Self::Vtep(family) => write!(f, "vtep{}_mac", digit(family)),
             Self::VtepAnyMac(family) => write!(f, "vtep{}_any", digit(family)),
             Self::NodeName(family) => write!(f, "map_node{}", digit(family)),
+            Self::Inside(family) => write!(f, "inside{}", digit(family)),
         }
     }
 }
@@ -194,6 +199,7 @@ pub fn of_plan(plan: &NodePlan) -> BTreeSet<Element> {
         all.extend(disjoint(&masquerade.sources).map(Element::MasqueradeSource));
         all.extend(disjoint(&masquerade.except).map(Element::MasqueradeExcept));
     }
+    all.extend(plan.egress.iter().flat_map(|egress| disjoint(&egress.inside)).map(Element::Inside));
     all
 }
 
@@ -229,6 +235,7 @@ impl Element {
             Self::Vtep(sender) if sender.underlay.is_some() => Set::Vtep(Family::of(&sender.address)),
             Self::Vtep(sender) => Set::VtepAnyMac(Family::of(&sender.address)),
             Self::NodeName(inside, _) => Set::NodeName(Family::of(inside)),
+            Self::Inside(cidr) => Set::Inside(cidr.family()),
         }
     }
 
@@ -250,7 +257,10 @@ impl Element {
             Self::Node(address, mac) => format!("{address} . {}", mac::text(*mac)),
             Self::NodeAnyMac(address) | Self::Delegated(address) => address.to_string(),
             Self::Peer(block, mac) => format!("{} . {}", block.network(), mac::text(*mac)),
-            Self::PeerAnyMac(cidr) | Self::MasqueradeSource(cidr) | Self::MasqueradeExcept(cidr) => cidr.to_string(),
+            Self::PeerAnyMac(cidr)
+            | Self::MasqueradeSource(cidr)
+            | Self::MasqueradeExcept(cidr)
+            | Self::Inside(cidr) => cidr.to_string(),
             Self::Port(port) => {
                 let bound = port.host_ip.map(|ip| format!("{ip} . ")).unwrap_or_default();
                 let PortMember { protocol, host_port, address, pod_port, .. } = port;
@@ -276,7 +286,10 @@ impl Element {
             Self::Node(address, mac) => Key::EMPTY.address(*address).part(mac),
             Self::NodeAnyMac(address) | Self::Delegated(address) => Key::EMPTY.address(*address),
             Self::Peer(block, mac) => Key::EMPTY.address(block.network()).part(mac),
-            Self::PeerAnyMac(cidr) | Self::MasqueradeSource(cidr) | Self::MasqueradeExcept(cidr) => {
+            Self::PeerAnyMac(cidr)
+            | Self::MasqueradeSource(cidr)
+            | Self::MasqueradeExcept(cidr)
+            | Self::Inside(cidr) => {
                 return range(set, cidr);
             }
             Self::Port(port) => {

@@ -3,6 +3,7 @@
 //! What a packet between pods of two nodes costs once its flow is established, on each node: one or two comparisons,
 //! one set look-up (it is who it says it is), one test of its flow's state. All else is behind those.
 
+mod egress;
 mod tunnel;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -10,13 +11,13 @@ use std::fmt::Write as _;
 
 use overlane_core::cidr::Cidr;
 use overlane_core::family::Family;
-use overlane_core::plan::{MasqPlan, NodePlan, TunnelPlan};
+use overlane_core::plan::{EgressPlan, MasqPlan, NodePlan};
 
 use super::element::{Element, Set, digit};
 use crate::owned::{NFT_PRIORITY_OFFSET, NFT_TABLE, POD_LINK_PREFIX};
 
 /// The counters, one for each reason to drop a packet.
-pub const COUNTERS: [&str; 5] = ["forged", "invalid", "no_way_in", "noise", "spoofed"];
+pub const COUNTERS: [&str; 6] = ["forged", "invalid", "no_way_in", "no_way_out", "noise", "spoofed"];
 /// The chain that tells what was written: it is not part of what it tells about.
 pub const MARKER_CHAIN: &str = "about";
 
@@ -61,6 +62,9 @@ impl Structure {
         for family in Family::ALL {
             sets.extend([Set::Pod(family), Set::Node(family), Set::NodeAnyMac(family), Set::PeerAnyMac(family)]);
             sets.extend([Set::Port(family), Set::PortAny(family), Set::Hairpin(family), Set::Delegated(family)]);
+            if plan.egress.is_some() {
+                sets.insert(Set::Inside(family));
+            }
             if plan.masquerade.is_some() {
                 sets.extend([Set::MasqueradeSource(family), Set::MasqueradeExcept(family)]);
             }
@@ -73,16 +77,12 @@ impl Structure {
                     .flat_map(|family| [Set::Vtep(family), Set::VtepAnyMac(family), Set::NodeName(family)]),
             );
         }
-        let mut chains = vec![
-            pre(plan),
-            from_pod(),
-            from_underlay(&masks, primary),
-            forward(plan.tunnel.as_ref()),
-            to_pod(&plan.pod_space),
-        ];
+        let mut chains =
+            vec![pre(plan), from_pod(), from_underlay(&masks, primary), forward(plan), to_pod(&plan.pod_space)];
         if let Some(tunnel) = &plan.tunnel {
             chains.extend(tunnel::chains(tunnel, plan));
         }
+        chains.extend(plan.egress.iter().flat_map(egress::chains));
         // Where later features go; empty until then.
         chains.extend(["policy_established", "policy_in", "policy_out", "services"].map(|name| Chain {
             name,
@@ -102,7 +102,7 @@ impl Structure {
             port_guard(),
         ]);
         if let Some(masquerade) = &plan.masquerade {
-            chains.extend([post(), masq(masquerade, primary)]);
+            chains.extend([post(), masq(masquerade, plan.egress.as_ref(), primary)]);
         }
         Self { sets, chains }
     }
@@ -324,13 +324,14 @@ fn mask(family: Family, prefix_len: u8) -> Option<String> {
 
 /// The first rule decides for nearly every packet. It also takes foreign flows through this node, which end there as
 /// they came: to return is not to accept for others.
-fn forward(tunnel: Option<&TunnelPlan>) -> Chain {
+fn forward(plan: &NodePlan) -> Chain {
     let mut rules = vec![
         "ct state established,related goto policy_established comment \"no way in: answers\"".to_owned(),
         format!("{} jump policy_out comment \"policy: what pods send\"", from_any_pod()),
         format!("oifname \"{POD_LINK_PREFIX}*\" goto to_pod comment \"no way in: what reaches pods\""),
     ];
-    rules.extend(tunnel.map(|_| tunnel::forwarded()));
+    rules.extend(plan.tunnel.as_ref().map(|_| tunnel::forwarded()));
+    rules.extend(plan.egress.iter().flat_map(|_| egress::from_pods("leaves")));
     Chain { name: "forward", hook: hook("filter", "forward", "filter"), rules }
 }
 
@@ -437,11 +438,12 @@ fn post() -> Chain {
     Chain { name: "post", hook: hook("nat", "postrouting", "srcnat"), rules }
 }
 
-fn masq(plan: &MasqPlan, primary: &BTreeMap<Family, String>) -> Chain {
+fn masq(plan: &MasqPlan, egress: Option<&EgressPlan>, primary: &BTreeMap<Family, String>) -> Chain {
     let mut rules = vec![
         "ip daddr @masq_except4 return comment \"masquerade: these see the pod's address\"".to_owned(),
         "ip6 daddr @masq_except6 return comment \"masquerade: these see the pod's address\"".to_owned(),
     ];
+    rules.extend(egress.and_then(egress::unmasqueraded));
     for (family, address) in &plan.node_ips {
         if let Some(link) = primary.get(family) {
             let ip = protocol(*family);

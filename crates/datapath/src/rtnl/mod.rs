@@ -11,6 +11,8 @@ pub mod nsid;
 pub mod qdisc;
 #[cfg(feature = "node")]
 pub mod route;
+#[cfg(feature = "node")]
+pub mod rule;
 
 /// `AF_...` of an address.
 #[cfg(feature = "node")]

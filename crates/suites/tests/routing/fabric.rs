@@ -241,7 +241,22 @@ fn a_family_that_nodes_do_not_have_goes_in_the_tunnel() {
                 packet::ping(&stage.nodes[0].ns, *to, 56, secs(2)).unwrap();
             }
             stage.check();
+            refuses_to_leave_the_tunnel(&stage);
         }
+    }
+}
+
+/// Linux has no next hop for a family that the node lacks.
+fn refuses_to_leave_the_tunnel(stage: &Stage) {
+    let network = "/apis/overlane.io/v1alpha1/clusternetworks/default";
+    stage.lab.api.merge(network, &json!({"spec": {"routing": "native"}}));
+    eventually(secs(10), "it is refused", || {
+        let (status, reason, message) = told(&stage.lab.api.get(network)["status"]["conditions"], "Ready");
+        let refused = status == "False" && reason == "Refused" && message.contains("native-families");
+        ensure(refused, || format!("{status} {reason} {message}"))
+    });
+    for to in &stage.pods[2].ips {
+        packet::ping(&stage.pods[0].ns, *to, 56, secs(2)).unwrap();
     }
 }
 

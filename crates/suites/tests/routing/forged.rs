@@ -17,6 +17,8 @@ struct Forger<'a> {
     ns: &'a Ns,
     /// The outer source, if it is not the sender's own.
     outer: Option<IpAddr>,
+    /// The tunnel's identifier.
+    vni: u32,
     /// The Ethernet source inside.
     mac: [u8; 6],
     /// The inner source.
@@ -37,7 +39,7 @@ impl Forger<'_> {
         let witness = Witness::new(&pod.ns, self.source, port);
         let word = format!("forged-{}-{port}", self.source);
         let inner = packet::udp(SocketAddr::new(self.source, 7777), to, word.as_bytes());
-        let frame = packet::vxlan(VNI, mac(node, LINK), self.mac, &inner);
+        let frame = packet::vxlan(self.vni, mac(node, LINK), self.mac, &inner);
         self.ns.run(|| {
             let any: IpAddr = if outer_to.is_ipv4() { [0; 4].into() } else { [0; 16].into() };
             let socket = UdpSocket::bind((self.outer.unwrap_or(any), 0)).unwrap();
@@ -58,7 +60,7 @@ fn the_tunnel_takes_packets_from_nodes_alone_and_of_their_own_pods_alone() {
     let forged = || nft::counter(&here.ns, "forged");
     for outer_to in here.ips() {
         for source in &c.ips {
-            let honest = Forger { ns: &there.ns, outer: None, mac: mac(&there.ns, LINK), source: *source };
+            let honest = Forger { ns: &there.ns, outer: None, vni: VNI, mac: mac(&there.ns, LINK), source: *source };
             assert!(
                 honest.reaches(&here.ns, outer_to, a),
                 "by {outer_to} from {source}: what a node sends for its pod"
@@ -77,7 +79,9 @@ fn the_tunnel_takes_packets_from_nodes_alone_and_of_their_own_pods_alone() {
             // An address that is in no block of a peer.
             let own = Forger { source: b.ip_like(*source), ..honest };
             assert!(!own.reaches(&here.ns, outer_to, a), "a node as a pod of this one");
-            assert!(forged() >= before + 20, "dropped packets are counted: {before} -> {}", forged());
+            let of_another = Forger { vni: VNI + 1, ..honest };
+            assert!(!of_another.reaches(&here.ns, outer_to, a), "another network's, by {outer_to} as {source}");
+            assert!(forged() >= before + 25, "dropped packets are counted: {before} -> {}", forged());
         }
     }
     // Bare, from a VM with a pod's address: as without a tunnel.
@@ -114,7 +118,7 @@ fn a_vm_cannot_send_with_a_nodes_address() {
         let outer_to = here.ips().into_iter().find(|ip| ip.is_ipv4() == outer.is_ipv4()).unwrap();
         vm.must(&format!("ip address add {outer}/{bits} dev lo {}", if bits == 128 { "nodad" } else { "" }));
         for source in &c.ips {
-            let forger = Forger { ns: &vm, outer: Some(outer), mac: mac(&there.ns, LINK), source: *source };
+            let forger = Forger { ns: &vm, outer: Some(outer), vni: VNI, mac: mac(&there.ns, LINK), source: *source };
             assert!(!forger.reaches(&here.ns, outer_to, a), "a VM as {outer}, inside {source}");
         }
         vm.must(&format!("ip address del {outer}/{bits} dev lo"));

@@ -4,9 +4,11 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 mod change;
+mod clusters;
 mod fabric;
 mod forged;
 mod mtu;
+mod nodes;
 mod vxlan;
 
 use overlane_suites::lab::{NodeHandle, Pod};

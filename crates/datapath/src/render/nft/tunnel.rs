@@ -6,6 +6,7 @@
 
 use std::collections::BTreeSet;
 
+use overlane_core::cluster::Vxlan;
 use overlane_core::family::Family;
 use overlane_core::plan::{NodePlan, TunnelPlan};
 
@@ -61,11 +62,13 @@ fn to_tunnel(plan: &NodePlan) -> Chain {
 
 /// Outer packets for this node, wherever they come from: a pod may send to the port as well.
 fn vtep_in(tunnel: &TunnelPlan) -> Chain {
-    let port = tunnel.vxlan.port;
+    let Vxlan { port, vni } = tunnel.vxlan;
     let mut rules = vec![
         // The rule on the port matches no packet that is not UDP.
         "meta l4proto != udp return comment \"tunnel: other packets\"".to_owned(),
         format!("udp dport != {port} return comment \"tunnel: other packets\""),
+        // The link itself takes every identifier.
+        format!("@th,96,24 != {vni} counter name forged drop comment \"tunnel: another network's\""),
     ];
     for family in Family::ALL {
         let ip = protocol(family);

@@ -1,0 +1,122 @@
+//! Ways out of the cluster made to agree with the plan.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use nix::errno::Errno;
+use overlane_core::family::Family;
+use overlane_core::plan::{EgressPlan, diff};
+
+use super::Underlay;
+use super::routes::table;
+use crate::netlink::{NetlinkError, Refused, Request, Socket};
+use crate::owned;
+use crate::render::exits::{Exits, render};
+use crate::rtnl::none_if_absent;
+use crate::rtnl::route::{self, Route};
+use crate::rtnl::rule::{self, Rule};
+
+/// What [`keep_exits`] did.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct KeptExits {
+    /// Rules and routes written or removed.
+    pub changes: usize,
+    /// Those that are there, are not planned, and were left.
+    pub surplus: usize,
+    /// Next hops that are not on the node's link.
+    pub not_on_link: Vec<IpAddr>,
+    /// What the kernel refused; the rest was done.
+    pub failed: Vec<Refused>,
+}
+
+/// What becomes of rules and routes that are not planned any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Surplus {
+    /// They stay: packets may still be marked for them.
+    Kept,
+    /// They go.
+    Removed,
+}
+
+/// Makes rules and tables of exits agree with the plan, in the calling thread's namespace. A second call changes nothing.
+///
+/// Before a rule leads to a table, all of the table is there. While marks are still made for what goes, it has to stay: a
+/// packet with a mark that no rule knows takes the node's own way.
+///
+/// # Errors
+/// The kernel could not be read. What it refused to write is in the answer.
+pub fn keep_exits(
+    plan: Option<&EgressPlan>,
+    underlays: &BTreeMap<Family, Underlay>,
+    surplus: Surplus,
+) -> Result<KeptExits, NetlinkError> {
+    let mut socket = Socket::route()?;
+    let grounds = underlays.iter().map(|(family, underlay)| (*family, underlay.ground())).collect();
+    let Exits { rules: wanted, routes: wanted_routes, not_on_link } = render(plan, &grounds);
+    let rules = diff(&wanted, &rules(&mut socket)?);
+    // Only the tables in use are looked at when all is as it should be.
+    let tables: BTreeSet<u32> = wanted.iter().chain(&rules.remove).map(|rule| rule.table).collect();
+    let routes = diff(&wanted_routes, &routes(&mut socket, &tables)?);
+    let mut kept = KeptExits { not_on_link, ..KeptExits::default() };
+    // A default route of the same metric is replaced: between two writes nothing is without a way.
+    kept.apply(&mut socket, routes.add.iter().map(Route::set))?;
+    kept.apply(&mut socket, rules.add.iter().map(Rule::add))?;
+    let replaced = |route: &&Route| {
+        routes
+            .add
+            .iter()
+            .any(|new| (new.table, new.destination, new.metric) == (route.table, route.destination, route.metric))
+    };
+    let gone: Vec<&Route> = routes.remove.iter().filter(|route| !replaced(route)).collect();
+    if surplus == Surplus::Kept {
+        kept.surplus = rules.remove.len() + gone.len();
+        return Ok(kept);
+    }
+    kept.apply(&mut socket, rules.remove.iter().map(Rule::delete))?;
+    kept.apply(&mut socket, gone.into_iter().map(Route::delete))?;
+    Ok(kept)
+}
+
+impl KeptExits {
+    fn apply(&mut self, socket: &mut Socket, requests: impl Iterator<Item = Request>) -> Result<(), NetlinkError> {
+        for answer in socket.batch(requests.collect())? {
+            match answer {
+                Ok(()) => self.changes += 1,
+                Err(refused) if matches!(refused.errno, Errno::ESRCH | Errno::ENOENT) => {}
+                Err(refused) => self.failed.push(refused),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What of ours there is: rules, and routes in the tables that they lead to.
+///
+/// # Errors
+/// The kernel could not be read.
+pub fn observed_exits(socket: &mut Socket) -> Result<(BTreeSet<Rule>, BTreeSet<Route>), NetlinkError> {
+    let mut routes = BTreeSet::new();
+    for family in Family::ALL {
+        let listed = none_if_absent(socket.dump(route::list_everywhere(family, owned::PROTOCOL)))?;
+        let ours = |route: &Route| route.is_ours() && owned::is_exit_table(route.table);
+        routes.extend(listed.iter().filter_map(Route::read).filter(ours));
+    }
+    Ok((rules(socket)?, routes))
+}
+
+fn rules(socket: &mut Socket) -> Result<BTreeSet<Rule>, NetlinkError> {
+    let mut rules = BTreeSet::new();
+    for family in Family::ALL {
+        let listed = none_if_absent(socket.dump(rule::list(family)))?;
+        rules.extend(listed.iter().filter_map(Rule::read));
+    }
+    Ok(rules)
+}
+
+fn routes(socket: &mut Socket, tables: &BTreeSet<u32>) -> Result<BTreeSet<Route>, NetlinkError> {
+    let mut routes = BTreeSet::new();
+    for number in tables {
+        routes.extend(table(socket, *number, owned::PROTOCOL, 0)?.into_iter().filter(Route::is_ours));
+    }
+    Ok(routes)
+}
