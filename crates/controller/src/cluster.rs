@@ -279,7 +279,8 @@ mod tests {
         assert!(findings[0].rule == "native-families" && findings[0].reason.contains("node-7"), "{findings:?}");
         // What is left as it was, and what does not ask for the family, is no matter.
         gate.upsert(object(&asked(crd::Routing::Auto), None));
-        assert!(gate.judge(&alloc, true));
+        gate.judge(&alloc, true);
+        assert_eq!(gate.judgement(), Some(&Judgement::InForce));
         gate.hear_lacking([(Family::V6, "node-7".to_owned())].into());
         gate.upsert(object(&asked(crd::Routing::Native), None));
         gate.judge(&alloc, true);
