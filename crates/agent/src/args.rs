@@ -2,7 +2,32 @@
 
 use std::path::PathBuf;
 
-use clap::Parser;
+use clap::{Parser, ValueEnum};
+use overlane_datapath::node::TunnelKind;
+
+/// `--tunnel`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum TunnelArg {
+    /// Routes where the kernel has those that encapsulate, else entries
+    #[default]
+    Auto,
+    /// The route itself (needs CONFIG_LWTUNNEL)
+    Routes,
+    /// Entries of the tunnel link's forwarding table (FDB)
+    Entries,
+}
+
+impl TunnelArg {
+    /// What was chosen; none leaves it to the kernel.
+    #[must_use]
+    pub const fn kind(self) -> Option<TunnelKind> {
+        match self {
+            Self::Auto => None,
+            Self::Routes => Some(TunnelKind::Routes),
+            Self::Entries => Some(TunnelKind::Entries),
+        }
+    }
+}
 
 /// The node agent of Overlane: gives this node's pods their network.
 #[derive(Clone, Debug, Parser)]
@@ -56,6 +81,10 @@ pub struct Args {
     /// This node's addresses, one a family, where the NodeNetworkConfig's shall not count.
     #[arg(long, env = "OVERLANE_NODE_IP", value_name = "ADDRESS,...", value_delimiter = ',')]
     pub node_ip: Vec<String>,
+
+    /// What says which node a packet in the tunnel goes to.
+    #[arg(long, env = "OVERLANE_TUNNEL", value_enum, value_name = "HOW", default_value_t)]
+    pub tunnel: TunnelArg,
 
     /// File that holds the machine's boot id; leases of another boot id are void.
     #[arg(long, env = "OVERLANE_BOOT_ID_FILE", value_name = "FILE", default_value = "/proc/sys/kernel/random/boot_id")]

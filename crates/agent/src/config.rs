@@ -5,10 +5,11 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::CommandFactory as _;
+use clap::{CommandFactory as _, ValueEnum as _};
 use overlane_core::family::Family;
 use overlane_daemon::api::ApiSource;
 use overlane_daemon::settings::{self, SettingError, refuse};
+use overlane_datapath::node::TunnelKind;
 
 use crate::args::Args;
 
@@ -44,6 +45,8 @@ pub struct Config {
     pub lab: Option<String>,
     /// The node's addresses where given by hand, one a family.
     pub node_ips: BTreeMap<Family, IpAddr>,
+    /// What leads into the tunnel, where the kernel is not to be asked.
+    pub tunnel: Option<TunnelKind>,
     /// Where the boot id is read from.
     pub boot_id_file: PathBuf,
     /// Where HTTP is served, if anywhere.
@@ -96,6 +99,7 @@ impl Config {
             sysctl_dir: args.sysctl_dir.clone(),
             lab: args.lab.clone(),
             node_ips: node_ips(&args.node_ip)?,
+            tunnel: args.tunnel.kind(),
             boot_id_file: args.boot_id_file.clone(),
             metrics: settings::metrics_address(&args.metrics_addr)?,
             cool_down: Duration::from_secs(u64::from(args.cool_down)),
@@ -152,6 +156,7 @@ fn values(args: &Args) -> BTreeMap<&'static str, Option<String>> {
         ("lab", args.lab.clone()),
         ("node-ip", (!args.node_ip.is_empty()).then(|| args.node_ip.join(","))),
         ("boot-id-file", path(&args.boot_id_file)),
+        ("tunnel", args.tunnel.to_possible_value().map(|value| value.get_name().to_owned())),
         ("metrics-addr", Some(args.metrics_addr.clone())),
         ("cool-down", Some(args.cool_down.to_string())),
         ("audit-interval", Some(args.audit_interval.to_string())),
@@ -193,6 +198,8 @@ mod tests {
             "l",
             "--node-ip",
             "10.0.0.1,fd00::1",
+            "--tunnel",
+            "entries",
             "--boot-id-file",
             "/b",
             "--metrics-addr",
@@ -219,6 +226,7 @@ mod tests {
                 sysctl_dir: "/s".into(),
                 lab: Some("l".into()),
                 node_ips: BTreeMap::from(ips),
+                tunnel: Some(TunnelKind::Entries),
                 boot_id_file: "/b".into(),
                 metrics: None,
                 cool_down: Duration::from_secs(7),

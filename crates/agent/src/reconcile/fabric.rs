@@ -91,7 +91,7 @@ impl Reconciler {
     pub(super) fn passing(&mut self, verdicts: &BTreeMap<Cidr, Verdict>, outcome: &mut Outcome) -> BTreeSet<Cidr> {
         if self.sent_bare.is_none() {
             match Socket::route().and_then(|mut socket| node::observed_routes(&mut socket)) {
-                Ok(routes) => self.sent_bare = Some(sent_bare(&routes)),
+                Ok(routes) => self.sent_bare = Some(sent_bare(&routes, node::tunnel_index())),
                 Err(error) => outcome.failed("read the routes that are there", &error),
             }
         }

@@ -79,10 +79,10 @@ fn leads_away(route: &Route) -> bool {
     matches!(route.hop, Hop::Gateway { .. } | Hop::Tunnel { .. })
 }
 
-/// Blocks that bare packets are sent to, and that were sent so when the agent last ran: nobody may lose them because an
+/// Blocks that bare packets are sent to (not by the tunnel's link), and that were sent so when the agent last ran: nobody may lose them because an
 /// agent has not asked yet.
-pub fn sent_bare(routes: &BTreeSet<Route>) -> BTreeSet<Cidr> {
-    let bare = routes.iter().filter(|route| matches!(route.hop, Hop::Gateway { .. }));
+pub fn sent_bare(routes: &BTreeSet<Route>, tunnel: Option<u32>) -> BTreeSet<Cidr> {
+    let bare = routes.iter().filter(|route| matches!(route.hop, Hop::Gateway { index, .. } if Some(index) != tunnel));
     bare.map(|route| route.destination).filter(|block| block.prefix_len() < block.family().bits()).collect()
 }
 

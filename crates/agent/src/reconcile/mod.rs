@@ -24,7 +24,7 @@ use overlane_core::cidr::Cidr;
 use overlane_core::cluster::RoutingState;
 use overlane_core::family::Family;
 use overlane_datapath::events::Event;
-use overlane_datapath::node::{Segment, Underlay};
+use overlane_datapath::node::{Segment, TunnelKind, Underlay};
 use overlane_datapath::rtnl::route::Route;
 
 use crate::node::Node;
@@ -81,6 +81,8 @@ pub struct Reconciler {
     routing: Option<RoutingState>,
     /// Blocks that an earlier agent sent bare packets to, of which nothing else is known yet.
     sent_bare: Option<BTreeSet<Cidr>>,
+    /// What leads into the tunnel, once that is known.
+    tunnel_kind: Option<TunnelKind>,
     /// What the last audit found of flows.
     scarce: BTreeSet<Problem>,
     /// How packets left the cluster after the last pass.
@@ -112,6 +114,7 @@ impl Reconciler {
             routes: None,
             routing: None,
             sent_bare: None,
+            tunnel_kind: None,
             scarce: BTreeSet::new(),
             egress: None,
             fabric: None,

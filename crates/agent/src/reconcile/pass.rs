@@ -11,7 +11,7 @@ use overlane_core::ipam::{Lease, LeaseKind, LeaseState};
 use overlane_core::plan::{Mac, NodePlan, Note, RouteAction, plan};
 use overlane_datapath::netlink::Socket;
 use overlane_datapath::nft::{self, Table};
-use overlane_datapath::node::{self, Applied, AwayRoutes, PodRoutes, Underlay};
+use overlane_datapath::node::{self, Applied, AwayRoutes, PodRoutes, TunnelGround, TunnelKind, Underlay};
 
 use super::input::{node_input, own_blocks, witnessed};
 use super::runtime_side::RuntimeSide;
@@ -117,14 +117,14 @@ impl Reconciler {
             outcome.failed("set the node's sysctls", &error);
         }
         let mtu = self.mtu(&plan);
-        let tunnel = self.keep_tunnel(&plan, mtu, outcome);
+        let away = if view.complete { AwayRoutes::Planned } else { AwayRoutes::Kept };
+        let tunnel = self.keep_tunnel(&plan, mtu, away, outcome);
         let exits = self.open_exits(&plan, outcome);
         let filter = self.apply_nft(&plan, &leases, outcome);
         let written = filter.is_some();
         self.close_exits(&input, &plan, exits, filter, outcome);
         self.cut_off(&plan, &leases, outcome);
         // Routes that lead into a tunnel stay while it cannot be looked at.
-        let away = if view.complete { AwayRoutes::Planned } else { AwayRoutes::Kept };
         let routed =
             (tunnel.is_some() || plan.tunnel.is_none()) && self.apply_routes(&plan, tunnel, away, &verdicts, outcome);
         // Asked only once the way is there.
@@ -296,24 +296,46 @@ impl Reconciler {
         underlay.saturating_sub(plan.tunnel.as_ref().map_or(0, |tunnel| tunnel.overhead))
     }
 
-    /// The index of the tunnel's link, if one is planned and there.
-    fn keep_tunnel(&self, plan: &NodePlan, mtu: u32, outcome: &mut Outcome) -> Option<u32> {
-        let tunnel = plan.tunnel.as_ref().filter(|_| !self.underlays.is_empty())?;
-        match node::keep_tunnel(tunnel, mtu) {
-            Ok(kept) => {
+    /// The tunnel's link, if one is planned and there.
+    fn keep_tunnel(
+        &mut self,
+        plan: &NodePlan,
+        mtu: u32,
+        away: AwayRoutes,
+        outcome: &mut Outcome,
+    ) -> Option<TunnelGround> {
+        plan.tunnel.as_ref().filter(|_| !self.underlays.is_empty())?;
+        let kind = self.tunnel_kind(outcome)?;
+        match node::keep_tunnel(plan, kind, mtu, away) {
+            Ok(None) => None,
+            Ok(Some(kept)) => {
                 if kept.changes > 0 {
                     tracing::debug!(changes = kept.changes, "tunnel");
                 }
                 for refused in &kept.failed {
                     outcome.failed("write the tunnel", refused);
                 }
-                Some(kept.index)
+                Some(TunnelGround { index: kept.index, kind })
             }
             Err(error) => {
                 outcome.failed("make the tunnel", &error);
                 None
             }
         }
+    }
+
+    fn tunnel_kind(&mut self, outcome: &mut Outcome) -> Option<TunnelKind> {
+        if self.tunnel_kind.is_none() {
+            let found = self.node.config.tunnel.map_or_else(node::tunnel_kind, Ok);
+            match found {
+                Ok(kind) => {
+                    tracing::info!(?kind, "what leads into the tunnel");
+                    self.tunnel_kind = Some(kind);
+                }
+                Err(error) => outcome.failed("find out what the kernel's tunnels can do", &error),
+            }
+        }
+        self.tunnel_kind
     }
 
     fn end_tunnel(&self, outcome: &mut Outcome) {
@@ -328,7 +350,7 @@ impl Reconciler {
     fn apply_routes(
         &mut self,
         plan: &NodePlan,
-        tunnel: Option<u32>,
+        tunnel: Option<TunnelGround>,
         away: AwayRoutes,
         verdicts: &BTreeMap<Cidr, Verdict>,
         outcome: &mut Outcome,
@@ -355,6 +377,13 @@ impl Reconciler {
                 peer.block, peer.node_ip
             );
             outcome.problems.insert((Reason::PeerNotOnLink, text));
+        }
+        for block in &applied.out_of_reach {
+            let text = format!(
+                "block {block} gets no route: this kernel has no routes that encapsulate (CONFIG_LWTUNNEL), and the node has \
+                 no address of the family that the tunnel's link uses outside"
+            );
+            outcome.problems.insert((Reason::PlanIncomplete, text));
         }
         for refused in &applied.failed {
             outcome.failed("write routes", refused);

@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use nix::errno::Errno;
+use overlane_core::cidr::Cidr;
 use overlane_core::family::Family;
 use overlane_core::plan::{NodePlan, RouteAction, diff};
 
-use super::Underlay;
+use super::{TunnelGround, Underlay};
 use crate::netlink::{NetlinkError, Refused, Socket};
 use crate::owned;
 use crate::render::routes::{Kernel, NotOnLink, render};
@@ -45,6 +46,8 @@ pub struct Applied {
     pub not_on_link: Vec<NotOnLink>,
     /// Pods' routes left out because their link is not there.
     pub without_link: Vec<String>,
+    /// Blocks that the tunnel cannot lead to, for want of node addresses of one family.
+    pub out_of_reach: Vec<Cidr>,
     /// What the kernel refused; the rest was done.
     pub failed: Vec<Refused>,
     /// What was to be there, without pods' routes.
@@ -59,15 +62,15 @@ impl Applied {
     }
 }
 
-/// Makes our routes agree with the plan, in the calling thread's namespace (`tunnel` is the index of the tunnel's link, if
-/// there is one): what is ours and not planned goes, what is planned and absent comes. A second call changes nothing.
+/// Makes our routes agree with the plan, in the calling thread's namespace (`tunnel` is the tunnel's link, if there is
+/// one): what is ours and not planned goes, what is planned and absent comes. A second call changes nothing.
 ///
 /// # Errors
 /// The kernel could not be read. What it refused to write is in the answer.
 pub fn apply(
     plan: &NodePlan,
     underlays: &BTreeMap<Family, Underlay>,
-    tunnel: Option<u32>,
+    tunnel: Option<TunnelGround>,
     pods: PodRoutes,
     away: AwayRoutes,
 ) -> Result<Applied, NetlinkError> {
@@ -93,7 +96,12 @@ pub fn apply(
         PodRoutes::Planned => desired.extend(rendered.pod_routes),
     }
     let routes = diff(&desired, &observed);
-    let mut applied = Applied { not_on_link: rendered.not_on_link, without_link, ..Applied::default() };
+    let mut applied = Applied {
+        not_on_link: rendered.not_on_link,
+        out_of_reach: rendered.out_of_reach,
+        without_link,
+        ..Applied::default()
+    };
 
     // What an addition replaces is gone: a deletion could hit what came in its place. What is not ours is not replaced.
     let ours: BTreeSet<_> = observed.iter().map(place).collect();
@@ -182,7 +190,8 @@ pub fn routed() -> Result<Routed, NetlinkError> {
         })
         .collect();
     let links = socket.dump(link::list(None))?;
-    let underlays = links.iter().filter_map(Link::read).filter(|link| gateways.contains(&link.index));
+    let is_underlay = |link: &Link| gateways.contains(&link.index) && link.name != owned::TUNNEL_LINK;
+    let underlays = links.iter().filter_map(Link::read).filter(is_underlay);
     Ok(Routed {
         families: Family::ALL.into_iter().filter(has).collect(),
         underlays: underlays.map(|link| link.name).collect(),

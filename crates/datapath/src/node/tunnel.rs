@@ -1,20 +1,39 @@
 //! The tunnel's link, with its addresses and neighbours, made to agree with the plan.
 //!
-//! Routes say where its packets go, permanent neighbours what they bear inside: it learns nothing and floods nothing.
+//! Routes say where its packets go, permanent neighbours what they bear inside: it learns nothing and floods nothing. Where
+//! the kernel has no routes that encapsulate (`CONFIG_LWTUNNEL`), permanent entries of its forwarding table do.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use nix::errno::Errno;
-use overlane_core::plan::TunnelPlan;
+use overlane_core::family::Family;
+use overlane_core::plan::{NodePlan, RouteAction, TunnelPlan};
 
+use super::AwayRoutes;
 use crate::mac::Mac;
 use crate::netlink::{NetlinkError, Refused, Request, Socket};
 use crate::owned::{self, TUNNEL_LINK};
 use crate::pod::has_ipv6;
+use crate::render::routes::TunnelKind;
 use crate::rtnl::address::{self, LinkAddress};
-use crate::rtnl::link::{self, Link};
+use crate::rtnl::link::{self, Link, VxlanEnd, VxlanLink};
 use crate::rtnl::neighbour::{self, Neighbour};
+use crate::rtnl::route;
+
+/// What the kernel can do.
+///
+/// # Errors
+/// The kernel could not be asked.
+pub fn tunnel_kind() -> Result<TunnelKind, NetlinkError> {
+    let mut socket = Socket::route()?;
+    // It is refused in any case: there is no such link.
+    match socket.request(route::encapsulating_nowhere()) {
+        Err(error) if error.errno() == Some(Errno::EOPNOTSUPP) => Ok(TunnelKind::Entries),
+        Err(error) if error.errno().is_none() => Err(error),
+        _ => Ok(TunnelKind::Routes),
+    }
+}
 
 /// Why there is no tunnel.
 #[derive(Debug, thiserror::Error)]
@@ -50,13 +69,22 @@ pub struct KeptTunnel {
 }
 
 /// Makes the tunnel's link agree with the plan, in the calling thread's namespace; `mtu` is the link's, in bytes. A
-/// second call changes nothing. What leads into the tunnel is the routes' business.
+/// second call changes nothing. What leads into the tunnel is the routes' business, and what is known of peers goes when
+/// their routes do. `None` where none is planned.
 ///
 /// # Errors
 /// See [`TunnelError`].
-pub fn keep_tunnel(plan: &TunnelPlan, mtu: u32) -> Result<KeptTunnel, TunnelError> {
+pub fn keep_tunnel(
+    node: &NodePlan,
+    kind: TunnelKind,
+    mtu: u32,
+    away: AwayRoutes,
+) -> Result<Option<KeptTunnel>, TunnelError> {
+    let Some(plan) = &node.tunnel else { return Ok(None) };
     let mut socket = Socket::route()?;
-    let (found, made) = link(&mut socket, plan, mtu)?;
+    let vxlan =
+        VxlanLink { port: plan.vxlan.port, own: end(node, kind).map(|local| VxlanEnd { vni: plan.vxlan.vni, local }) };
+    let (found, made) = link(&mut socket, plan, vxlan, mtu)?;
     let mut requests = Vec::new();
     if found.mac != Some(plan.mac) || found.mtu != mtu {
         requests.push(link::set_mac_and_mtu(found.index, TUNNEL_LINK, plan.mac, mtu));
@@ -74,9 +102,56 @@ pub fn keep_tunnel(plan: &TunnelPlan, mtu: u32) -> Result<KeptTunnel, TunnelErro
         return Err(TunnelError::PortTaken { port: plan.vxlan.port });
     }
     let mut requests = addresses(&mut socket, found.index, plan)?;
-    requests.extend(neighbours(&mut socket, found.index, plan)?);
+    let mut peers = neighbours(&mut socket, found.index, plan)?;
+    if let Some(local) = end(node, kind) {
+        let entries = forwarding(&mut socket, found.index, node, plan, local)?;
+        peers.gone.extend(entries.gone);
+        peers.missing.extend(entries.missing);
+    }
+    if away == AwayRoutes::Planned {
+        requests.extend(peers.gone);
+    }
+    requests.extend(peers.missing);
     kept.apply(&mut socket, requests)?;
-    Ok(kept)
+    Ok(Some(kept))
+}
+
+/// The outer source, where the link has one of its own.
+fn end(node: &NodePlan, kind: TunnelKind) -> Option<IpAddr> {
+    node.node_ips.values().next().copied().filter(|_| kind == TunnelKind::Entries)
+}
+
+/// Which node each endpoint is at.
+fn forwarding(
+    socket: &mut Socket,
+    index: u32,
+    node: &NodePlan,
+    plan: &TunnelPlan,
+    local: IpAddr,
+) -> Result<Changes, NetlinkError> {
+    let endpoints: BTreeMap<_, Mac> = plan.peers.iter().map(|peer| (peer.block, peer.mac)).collect();
+    let mut wanted: BTreeMap<Mac, IpAddr> = BTreeMap::new();
+    for route in &node.routes {
+        let RouteAction::Tunnel { to, .. } = route.action else { continue };
+        if let Some(mac) = endpoints.get(&route.destination).filter(|_| Family::of(&to) == Family::of(&local)) {
+            wanted.insert(*mac, to);
+        }
+    }
+    let listed = socket.dump(neighbour::list_forwarding(index))?;
+    let found = listed.iter().filter_map(Neighbour::read).filter(|entry| entry.index == index);
+    let present: BTreeMap<Mac, IpAddr> = found.filter_map(|entry| Some((entry.mac?, entry.address))).collect();
+    let gone = present.keys().filter(|mac| !wanted.contains_key(*mac));
+    let missing = wanted.iter().filter(|(mac, to)| present.get(*mac) != Some(to));
+    Ok(Changes {
+        gone: gone.map(|mac| neighbour::delete_forwarding(index, TUNNEL_LINK, *mac)).collect(),
+        missing: missing.map(|(mac, to)| neighbour::set_forwarding(index, TUNNEL_LINK, *mac, *to)).collect(),
+    })
+}
+
+/// What of the peers is there and not planned, and the other way round.
+struct Changes {
+    gone: Vec<Request>,
+    missing: Vec<Request>,
 }
 
 impl KeptTunnel {
@@ -92,14 +167,14 @@ impl KeptTunnel {
 }
 
 /// The link as it is, and whether it was just made.
-fn link(socket: &mut Socket, plan: &TunnelPlan, mtu: u32) -> Result<(Link, bool), TunnelError> {
+fn link(socket: &mut Socket, plan: &TunnelPlan, vxlan: VxlanLink, mtu: u32) -> Result<(Link, bool), TunnelError> {
     if let Some(found) = tunnel_link(socket)? {
-        if found.external_vxlan == Some(plan.vxlan.port) {
+        if found.vxlan == Some(vxlan) {
             return Ok((found, false));
         }
         socket.request(link::delete(found.index, TUNNEL_LINK))?;
     }
-    match socket.request(link::add_vxlan(TUNNEL_LINK, plan.vxlan.port, plan.mac, mtu)) {
+    match socket.request(link::add_vxlan(TUNNEL_LINK, vxlan, plan.mac, mtu)) {
         Ok(_) => {}
         Err(error) if error.errno() == Some(Errno::EEXIST) => {
             return Err(TunnelError::PortTaken { port: plan.vxlan.port });
@@ -138,16 +213,24 @@ fn addresses(socket: &mut Socket, index: u32, plan: &TunnelPlan) -> Result<Vec<R
     Ok(requests)
 }
 
-fn neighbours(socket: &mut Socket, index: u32, plan: &TunnelPlan) -> Result<Vec<Request>, NetlinkError> {
+fn neighbours(socket: &mut Socket, index: u32, plan: &TunnelPlan) -> Result<Changes, NetlinkError> {
     let wanted: BTreeMap<IpAddr, Mac> = plan.peers.iter().map(|peer| (peer.next_hop(), peer.mac)).collect();
     let listed = socket.dump(neighbour::list(index))?;
     let found = listed.iter().filter_map(Neighbour::read).filter(|n| n.index == index && n.is_permanent());
     let present: BTreeMap<IpAddr, Option<Mac>> = found.map(|n| (n.address, n.mac)).collect();
     let gone = present.keys().filter(|address| !wanted.contains_key(address));
-    let mut requests: Vec<Request> = gone.map(|address| neighbour::delete(index, TUNNEL_LINK, *address)).collect();
     let missing = wanted.iter().filter(|(address, mac)| present.get(address) != Some(&Some(**mac)));
-    requests.extend(missing.map(|(address, mac)| neighbour::set_permanent(index, TUNNEL_LINK, *address, *mac)));
-    Ok(requests)
+    Ok(Changes {
+        gone: gone.map(|address| neighbour::delete(index, TUNNEL_LINK, *address)).collect(),
+        missing: missing.map(|(address, mac)| neighbour::set_permanent(index, TUNNEL_LINK, *address, *mac)).collect(),
+    })
+}
+
+/// The index of the tunnel's link, if there is one.
+#[must_use]
+pub fn tunnel_index() -> Option<u32> {
+    let mut socket = Socket::route().ok()?;
+    tunnel_link(&mut socket).ok().flatten().map(|link| link.index)
 }
 
 /// Deletes the tunnel's link, and with it its addresses, neighbours and routes. Whether there was one.

@@ -19,6 +19,25 @@ pub struct Ground {
     pub on_link: Vec<Cidr>,
 }
 
+/// What says which node a packet in the tunnel goes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TunnelKind {
+    /// The route: lightweight encapsulation.
+    Routes,
+    /// An entry of the link's forwarding table (FDB), by Ethernet destination. The nodes' addresses of one family alone
+    /// are used outside: a link has one.
+    Entries,
+}
+
+/// The tunnel's link as routes need it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TunnelGround {
+    /// The link's index.
+    pub index: u32,
+    /// What says where packets go.
+    pub kind: TunnelKind,
+}
+
 /// A peer's block that cannot be routed natively.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct NotOnLink {
@@ -39,6 +58,8 @@ pub struct Rendered {
     pub not_on_link: Vec<NotOnLink>,
     /// Pod links that are not there.
     pub without_link: Vec<String>,
+    /// Blocks that the tunnel cannot lead to: their nodes have no address of the family that its link uses outside.
+    pub out_of_reach: Vec<Cidr>,
 }
 
 /// What of the kernel a plan's routes depend on.
@@ -46,8 +67,8 @@ pub struct Rendered {
 pub struct Kernel {
     /// Where the node stands in each family.
     pub grounds: BTreeMap<Family, Ground>,
-    /// Index of the tunnel's link.
-    pub tunnel: Option<u32>,
+    /// The tunnel's link.
+    pub tunnel: Option<TunnelGround>,
     /// Indexes of the pod links that are there.
     pub links: BTreeMap<String, u32>,
     /// Routers that lead to other nodes: gateway and link, by the node's address.
@@ -89,8 +110,17 @@ pub fn render(plan: &NodePlan, kernel: &Kernel) -> Rendered {
                 None => rendered.without_link.push(link.clone()),
             },
             RouteAction::Tunnel { from, to } => {
-                let Some((index, gateway)) = tunnel.zip(next_hops.get(destination).copied()) else { continue };
-                let hop = Hop::Tunnel { index, gateway, vni, from: *from, to: *to };
+                let Some((ground, gateway)) = tunnel.zip(next_hops.get(destination).copied()) else { continue };
+                let TunnelGround { index, kind } = ground;
+                let outside = plan.node_ips.values().next();
+                let hop = match kind {
+                    TunnelKind::Routes => Hop::Tunnel { index, gateway, vni, from: *from, to: *to },
+                    TunnelKind::Entries if outside != Some(from) => {
+                        rendered.out_of_reach.push(*destination);
+                        continue;
+                    }
+                    TunnelKind::Entries => Hop::Gateway { gateway, index, onlink: true },
+                };
                 rendered.routes.insert(route(hop, in_tunnel, owned::METRIC));
             }
             RouteAction::Via(node_ip) | RouteAction::Fabric(node_ip) => {

@@ -1,12 +1,13 @@
 //! Links.
 
+use std::net::IpAddr;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use nix::errno::Errno;
 use nix::libc;
 
 use crate::mac::{self, Mac};
-use crate::netlink::{Message, NetlinkError, Request, attrs, find, text, u32_of};
+use crate::netlink::{Message, NetlinkError, Request, attrs, find, ip_of, text, u32_of};
 
 const INFO_LEN: usize = 16;
 const IFLA_MTU: u16 = 4;
@@ -25,8 +26,12 @@ const IFLA_TARGET_NETNSID: u16 = 46;
 const IFLA_INFO_KIND: u16 = 1;
 const IFLA_INFO_DATA: u16 = 2;
 const VETH_INFO_PEER: u16 = 1;
+const IFLA_VXLAN_ID: u16 = 1;
+const IFLA_VXLAN_LOCAL: u16 = 4;
 const IFLA_VXLAN_LEARNING: u16 = 7;
 const IFLA_VXLAN_PORT: u16 = 15;
+const IFLA_VXLAN_LOCAL6: u16 = 17;
+const IFLA_VXLAN_UDP_CSUM: u16 = 18;
 const IFLA_VXLAN_UDP_ZERO_CSUM6_RX: u16 = 20;
 const IFLA_VXLAN_COLLECT_METADATA: u16 = 25;
 const IFLA_INET6_ADDR_GEN_MODE: u16 = 8;
@@ -62,8 +67,26 @@ pub struct Link {
     pub peer_nsid: Option<i32>,
     /// How IPv6 link-local addresses are made: 1 is "not at all".
     pub addr_gen_mode: Option<u8>,
-    /// Of a VXLAN whose routes say where packets go (`external`): its UDP port.
-    pub external_vxlan: Option<u16>,
+    /// What a VXLAN link was made with.
+    pub vxlan: Option<VxlanLink>,
+}
+
+/// What a VXLAN link is made with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct VxlanLink {
+    /// Its UDP port.
+    pub port: u16,
+    /// What it has of its own; none where routes say where packets go (`external`).
+    pub own: Option<VxlanEnd>,
+}
+
+/// What a VXLAN link has of its own, where no routes say it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct VxlanEnd {
+    /// The network's identifier.
+    pub vni: u32,
+    /// The outer source.
+    pub local: IpAddr,
 }
 
 impl Link {
@@ -85,7 +108,7 @@ impl Link {
                 IFLA_LINKINFO => {
                     link.kind = find(value, IFLA_INFO_KIND).map(text);
                     if link.kind.as_deref() == Some(VXLAN_KIND) {
-                        link.external_vxlan = find(value, IFLA_INFO_DATA).and_then(external_vxlan);
+                        link.vxlan = find(value, IFLA_INFO_DATA).and_then(vxlan);
                     }
                 }
                 IFLA_AF_SPEC => {
@@ -109,10 +132,15 @@ impl Link {
 /// The kind of a VXLAN link.
 pub const VXLAN_KIND: &str = "vxlan";
 
-fn external_vxlan(data: &[u8]) -> Option<u16> {
+fn vxlan(data: &[u8]) -> Option<VxlanLink> {
     let is_external = find(data, IFLA_VXLAN_COLLECT_METADATA).is_some_and(|value| value.first() == Some(&1));
     let port = find(data, IFLA_VXLAN_PORT)?.try_into().map(u16::from_be_bytes).ok()?;
-    is_external.then_some(port)
+    if is_external {
+        return Some(VxlanLink { port, own: None });
+    }
+    let vni = find(data, IFLA_VXLAN_ID).and_then(u32_of)?;
+    let local = find(data, IFLA_VXLAN_LOCAL).or_else(|| find(data, IFLA_VXLAN_LOCAL6)).and_then(ip_of)?;
+    Some(VxlanLink { port, own: Some(VxlanEnd { vni, local }) })
 }
 
 /// One end of a veth pair to be made.
@@ -169,10 +197,11 @@ pub fn add_ifb(name: &str) -> Request {
         .nest(IFLA_LINKINFO, |r| r.text(IFLA_INFO_KIND, "ifb"))
 }
 
-/// Makes a VXLAN link whose routes say where packets go (`external`), down at first: it learns nothing and floods
-/// nothing. Outer IPv6 packets are taken without checksum too, as RFC 6935 allows: some senders' hardware makes none.
+/// Makes a VXLAN link, down at first: it learns nothing and floods nothing. Outer IPv6 packets are taken without checksum
+/// too, as RFC 6935 allows: some senders' hardware makes none.
 #[must_use]
-pub fn add_vxlan(name: &str, port: u16, mac: Mac, mtu: u32) -> Request {
+pub fn add_vxlan(name: &str, vxlan: VxlanLink, mac: Mac, mtu: u32) -> Request {
+    let port = vxlan.port;
     let flags = libc::NLM_F_CREATE | libc::NLM_F_EXCL;
     Request::new(libc::RTM_NEWLINK, flags, format!("add vxlan {name} on UDP port {port}"))
         .body(&header(0, 0, 0))
@@ -181,8 +210,15 @@ pub fn add_vxlan(name: &str, port: u16, mac: Mac, mtu: u32) -> Request {
         .u32(IFLA_MTU, mtu)
         .nest(IFLA_LINKINFO, |r| {
             r.text(IFLA_INFO_KIND, VXLAN_KIND).nest(IFLA_INFO_DATA, |r| {
-                r.u8(IFLA_VXLAN_COLLECT_METADATA, 1)
-                    .u8(IFLA_VXLAN_LEARNING, 0)
+                let r = match vxlan.own {
+                    None => r.u8(IFLA_VXLAN_COLLECT_METADATA, 1),
+                    Some(VxlanEnd { vni, local }) => {
+                        let kind = if local.is_ipv4() { IFLA_VXLAN_LOCAL } else { IFLA_VXLAN_LOCAL6 };
+                        // As routes have it: no outer checksum over IPv4 (RFC 7348, section 5).
+                        r.u32(IFLA_VXLAN_ID, vni).ip(kind, local).u8(IFLA_VXLAN_UDP_CSUM, 0)
+                    }
+                };
+                r.u8(IFLA_VXLAN_LEARNING, 0)
                     .attr(IFLA_VXLAN_PORT, &port.to_be_bytes())
                     .u8(IFLA_VXLAN_UDP_ZERO_CSUM6_RX, 1)
             })

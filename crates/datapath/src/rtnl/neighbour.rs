@@ -10,7 +10,11 @@ use crate::netlink::{Message, Request, attrs, ip_of, u16_of, u32_of};
 
 const NDA_DST: u16 = 1;
 const NDA_LLADDR: u16 = 2;
+const NUD_NOARP: u16 = 0x40;
 const NUD_PERMANENT: u16 = 0x80;
+const AF_BRIDGE: u8 = 7;
+/// The link's own table, not a bridge's (linux/neighbour.h).
+const NTF_SELF: u8 = 2;
 const HEADER_LEN: usize = 12;
 
 /// A neighbour.
@@ -74,6 +78,37 @@ pub fn delete(index: u32, ifname: &str, address: IpAddr) -> Request {
     Request::new(libc::RTM_DELNEIGH, 0, format!("delete neighbour {address} on link {ifname}"))
         .body(&header(family_of(&address), index, 0))
         .ip(NDA_DST, address)
+}
+
+/// An entry of a VXLAN link's forwarding table (FDB): whom packets with an Ethernet destination go to.
+///
+/// Writes a permanent one, over whatever is there for that destination.
+#[must_use]
+pub fn set_forwarding(index: u32, ifname: &str, mac: Mac, to: IpAddr) -> Request {
+    let flags = libc::NLM_F_CREATE | libc::NLM_F_REPLACE;
+    Request::new(libc::RTM_NEWNEIGH, flags, format!("add forwarding to {to} on link {ifname}"))
+        .body(&forwarding_header(index, NUD_PERMANENT | NUD_NOARP))
+        .attr(NDA_LLADDR, &mac)
+        .ip(NDA_DST, to)
+}
+
+/// Removes the entries of an Ethernet destination from a VXLAN link's forwarding table.
+#[must_use]
+pub fn delete_forwarding(index: u32, ifname: &str, mac: Mac) -> Request {
+    let what = format!("delete forwarding of {} on link {ifname}", mac::text(mac));
+    Request::new(libc::RTM_DELNEIGH, 0, what).body(&forwarding_header(index, 0)).attr(NDA_LLADDR, &mac)
+}
+
+/// Asks for the forwarding table of a link (a dump).
+#[must_use]
+pub fn list_forwarding(index: u32) -> Request {
+    Request::new(libc::RTM_GETNEIGH, 0, "list forwarding entries").body(&header(AF_BRIDGE, index, 0))
+}
+
+fn forwarding_header(index: u32, state: u16) -> [u8; HEADER_LEN] {
+    let mut bytes = header(AF_BRIDGE, index, state);
+    bytes[10] = NTF_SELF;
+    bytes
 }
 
 /// Asks for the neighbours (a dump), of one link if `index` is not 0.

@@ -298,6 +298,28 @@ pub fn look_up(address: IpAddr) -> Request {
     Request::new(libc::RTM_GETROUTE, 0, format!("look up the route to {address}")).body(&header).ip(RTA_DST, address)
 }
 
+/// Asks for a route that encapsulates, by a link that cannot be: a kernel without such routes says so before it looks.
+#[must_use]
+pub fn encapsulating_nowhere() -> Request {
+    let documentation = IpAddr::from([192, 0, 2, 1]);
+    let hop = Hop::Tunnel {
+        index: i32::MAX.cast_unsigned(),
+        gateway: documentation,
+        vni: 1,
+        from: documentation,
+        to: documentation,
+    };
+    Route {
+        table: owned::ROUTE_TABLE,
+        protocol: owned::PROTOCOL,
+        destination: Cidr::host_range(documentation),
+        hop,
+        prefsrc: None,
+        metric: owned::METRIC,
+    }
+    .add()
+}
+
 /// Whether the route in an answer leads to this machine itself.
 #[must_use]
 pub fn is_local(message: &Message) -> bool {

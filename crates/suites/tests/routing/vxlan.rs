@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use overlane_suites::wait::{ensure, eventually, secs};
+use overlane_suites::stream::Stream;
+use overlane_suites::wait::{ensure, eventually, millis, secs};
 use overlane_suites::{ip, packet};
 
 use crate::{FAMILIES, LINK, Stage, Wiretap};
@@ -88,5 +89,46 @@ fn it_outlives_its_agents() {
     assert_eq!(before, after, "a restart makes no other tunnel");
     for to in &c.ips {
         packet::ping(&a.ns, *to, 56, LIMIT).unwrap();
+    }
+}
+
+/// A kernel without routes that encapsulate: the tunnel's link has an entry a node.
+#[test]
+fn entries_lead_where_routes_cannot() {
+    for families in FAMILIES {
+        let stage = Stage::new(
+            3,
+            families,
+            &["--routing", "vxlan", "--agent-arg=--tunnel=entries", "--agent-arg=--audit-interval=2"],
+        );
+        let node = &stage.nodes[0].ns;
+        let routes = node.must("ip -4 route show proto 111").stdout + &node.must("ip -6 route show proto 111").stdout;
+        assert!(routes.contains("dev ovlx0") && !routes.contains("encap"), "{routes}");
+        let entries = || node.must("bridge fdb show dev ovlx0").stdout;
+        assert_eq!(entries().lines().filter(|line| line.contains("dst ") && line.contains("permanent")).count(), 2);
+        stage.check();
+        // A foreign hand, and an agent that starts again without the API.
+        let line = entries().lines().next().unwrap().to_owned();
+        let mac = line.split(' ').next().unwrap();
+        node.must(&format!("bridge fdb del {mac} dev ovlx0"));
+        eventually(secs(20), "the entry is there again", || {
+            let found = entries();
+            ensure(found.lines().count() == 2, || found.clone())
+        });
+        let stream = Stream::start(&stage.pods[0].ns, &stage.pods[2].ns, stage.pods[2].ips[0], millis(5));
+        stage.lab.api_up(false);
+        let agent = stage.nodes[0].take_agent();
+        agent.kill();
+        agent.start();
+        std::thread::sleep(secs(2));
+        stage.lab.api_up(true);
+        stage.nodes[0].agent_ready();
+        let report = stream.finish();
+        assert!(report.lost() == 0 && report.refused == 0, "{report:?}");
+        stage.lab.remove_node(&stage.nodes[2].name, false);
+        eventually(secs(10), "the entry of a node that is gone goes", || {
+            let found = entries();
+            ensure(found.lines().count() == 1, || found.clone())
+        });
     }
 }
