@@ -146,6 +146,7 @@ pub fn run(bin: &Path, out: &Path, nodes: usize, routing: &str) -> Result<()> {
 }
 
 async fn measure(bin: &Path, out: &Path, nodes: usize, routing: Routing) -> Result<()> {
+    anyhow::ensure!(nodes > 1, "--nodes {nodes}: one node has nobody to be routed to");
     let mut ground = Ground::new()?;
     let api = ApiServer::new();
     for crd in overlane_api::crd::all_crds() {
@@ -197,8 +198,9 @@ async fn measure(bin: &Path, out: &Path, nodes: usize, routing: Routing) -> Resu
     let agent_cpu = cpu_seconds(agent)?;
     signal(agent, Signal::SIGKILL)?;
     let monitor = Monitor::start()?;
-    ground.start(&bin.join("overlane-agent"), &args)?;
+    let again = ground.start(&bin.join("overlane-agent"), &args)?;
     tokio::time::sleep(Duration::from_secs(30)).await;
+    anyhow::ensure!(cpu_seconds(again)? > 0.05, "the agent that was started again has done nothing");
     let rewritten = monitor.lines().len();
     let change = summary(&changes).context("no changes")?;
 

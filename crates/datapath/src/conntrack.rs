@@ -99,16 +99,15 @@ pub fn forget_udp_to(ports: &[(Option<IpAddr>, u16)]) -> Result<usize, NetlinkEr
     delete_those(to_one)
 }
 
-/// Deletes every entry of a flow that began in one of the `sources` and is answered from outside of `inside`, of which none
-/// lies in another. Gives how many.
-///
-/// # Errors
-/// As [`forget`].
-pub fn forget_from(sources: &[Cidr], inside: &BTreeSet<Cidr>) -> Result<usize, NetlinkError> {
-    let is_inside = |ip: IpAddr| {
-        let before = inside.range(..=Cidr::host_range(ip)).next_back();
-        before.is_some_and(|network| network.contains(ip))
-    };
+/// Whether an address is in one of `networks`, of which none lies in another.
+fn is_in(networks: &BTreeSet<Cidr>, ip: IpAddr) -> bool {
+    let before = networks.range(..=Cidr::host_range(ip)).next_back();
+    before.is_some_and(|network| network.contains(ip))
+}
+
+/// Deletes every entry of a flow that began in one of the `sources` and is answered from an address that is `doomed`. Gives
+/// how many.
+fn forget_answered(sources: &[Cidr], doomed: impl Fn(IpAddr) -> bool) -> Result<usize, NetlinkError> {
     delete_those(|attributes| {
         let end = |tuple, ends: &[u16]| {
             let ip = find(attributes, tuple).and_then(|t| find(t, CTA_TUPLE_IP)).unwrap_or(&[]);
@@ -116,9 +115,29 @@ pub fn forget_from(sources: &[Cidr], inside: &BTreeSet<Cidr>) -> Result<usize, N
         };
         let from = end(CTA_TUPLE_ORIG, &ENDS_FROM);
         let answers = end(CTA_TUPLE_REPLY, &ENDS_FROM);
-        from.is_some_and(|ip| sources.iter().any(|source| source.contains(ip)))
-            && answers.is_some_and(|ip| !is_inside(ip))
+        from.is_some_and(|ip| sources.iter().any(|source| source.contains(ip))) && answers.is_some_and(&doomed)
     })
+}
+
+/// Deletes every entry of a flow that began in one of the `sources` and is answered from outside of `inside`, of which none
+/// lies in another. Gives how many.
+///
+/// # Errors
+/// As [`forget`].
+pub fn forget_from(sources: &[Cidr], inside: &BTreeSet<Cidr>) -> Result<usize, NetlinkError> {
+    forget_answered(sources, |ip| !is_in(inside, ip))
+}
+
+/// Deletes every entry of a flow that began in one of the `sources` and is answered from one of `networks`, of which none
+/// lies in another. Gives how many.
+///
+/// # Errors
+/// As [`forget`].
+pub fn forget_to(sources: &[Cidr], networks: &BTreeSet<Cidr>) -> Result<usize, NetlinkError> {
+    if networks.is_empty() {
+        return Ok(0);
+    }
+    forget_answered(sources, |ip| is_in(networks, ip))
 }
 
 /// Where most flows go that take their ports from one address of this node.
@@ -132,13 +151,14 @@ pub struct Busiest {
     pub flows: u32,
 }
 
-/// The busiest destination of flows that were translated to one of `addresses`, for each family and each of TCP and UDP
+/// The busiest destination of flows that began in one of the `sources` and were translated to one of `addresses`, for each family and each of TCP and UDP
 /// that has any.
 ///
 /// # Errors
 /// The list could not be read whole.
-pub fn busiest(addresses: &BTreeSet<IpAddr>) -> Result<Vec<Busiest>, NetlinkError> {
-    let found = Socket::netfilter()?.dump_some(list(), |message| translated(message.after(HEADER_LEN), addresses))?;
+pub fn busiest(sources: &[Cidr], addresses: &BTreeSet<IpAddr>) -> Result<Vec<Busiest>, NetlinkError> {
+    let found =
+        Socket::netfilter()?.dump_some(list(), |message| translated(message.after(HEADER_LEN), sources, addresses))?;
     let mut flows: HashMap<(IpAddr, SocketAddr, u8), u32> = HashMap::new();
     for key in found {
         *flows.entry(key).or_default() += 1;
@@ -155,14 +175,15 @@ pub fn busiest(addresses: &BTreeSet<IpAddr>) -> Result<Vec<Busiest>, NetlinkErro
 }
 
 /// The address that a flow was translated to, if it is one of `addresses`, whom it goes to, and its protocol.
-fn translated(attributes: &[u8], addresses: &BTreeSet<IpAddr>) -> Option<(IpAddr, SocketAddr, u8)> {
+fn translated(attributes: &[u8], sources: &[Cidr], addresses: &BTreeSet<IpAddr>) -> Option<(IpAddr, SocketAddr, u8)> {
     let (asks, answers) = (find(attributes, CTA_TUPLE_ORIG)?, find(attributes, CTA_TUPLE_REPLY)?);
     let end = |tuple, ends: &[u16]| {
         let ip = find(tuple, CTA_TUPLE_IP)?;
         ends.iter().find_map(|end| find(ip, *end)).and_then(ip_of)
     };
     let from = end(answers, &ENDS_TO)?;
-    if !addresses.contains(&from) || end(asks, &ENDS_FROM)? == from {
+    let began = end(asks, &ENDS_FROM)?;
+    if !addresses.contains(&from) || !sources.iter().any(|source| source.contains(began)) {
         return None;
     }
     let proto = find(answers, CTA_TUPLE_PROTO)?;

@@ -15,9 +15,10 @@ use crate::rtnl::link::{self, Link};
 use crate::rtnl::neighbour::Neighbour;
 use crate::rtnl::nsid;
 use crate::rtnl::route::Route;
+use crate::rtnl::rule::Rule;
 
-/// `RTNLGRP_...`: links, neighbours, addresses and routes of both families, namespaces' numbers.
-const GROUPS: [u32; 7] = [1, 3, 5, 7, 9, 11, 28];
+/// `RTNLGRP_...`: links, neighbours, addresses, routes and rules of both families, namespaces' numbers.
+const GROUPS: [u32; 9] = [1, 3, 5, 7, 8, 9, 11, 19, 28];
 const NFNLGRP_NFTABLES: u32 = 7;
 /// Room for a burst: a few thousand messages.
 const BUFFER: usize = 4 << 20;
@@ -45,7 +46,7 @@ pub enum Event {
     },
     /// An address of a link came or went.
     Addresses,
-    /// A route of ours came or went.
+    /// A route or a rule of ours came or went.
     Routes,
     /// A neighbour on a pod link went.
     Neighbours,
@@ -163,6 +164,7 @@ impl Watcher {
             libc::RTM_NEWROUTE | libc::RTM_DELROUTE => {
                 Route::read(message).filter(Route::is_ours).map(|_| Event::Routes)
             }
+            libc::RTM_NEWRULE | libc::RTM_DELRULE => Rule::read(message).map(|_| Event::Routes),
             // Neighbours of other links come and go by themselves, and many.
             libc::RTM_DELNEIGH => {
                 Neighbour::read(message).filter(|n| self.pod_links.contains(&n.index)).map(|_| Event::Neighbours)

@@ -30,8 +30,7 @@ pub struct Removed {
 /// Removes what is ours in the calling thread's namespace; gathers errors and carries on. What is gone already is
 /// success. Whether pods still run is the caller's to ask.
 ///
-/// Rules go before routes (else packets to pods would take the default route for a moment), and the packet filter
-/// goes last.
+/// The packet filter goes after the routes, and after it the ways out that it marks packets for.
 #[must_use]
 pub fn remove_all(removal: &Removal<'_>) -> Removed {
     let mut removed = Removed::default();
@@ -43,8 +42,6 @@ pub fn remove_all(removal: &Removal<'_>) -> Removed {
             }
             let routes = routes(&mut socket);
             removed.batch(&mut socket, "routes", routes);
-            let exits = exits(&mut socket);
-            removed.batch(&mut socket, "rules and routes out of the cluster", exits);
         }
         Err(error) => removed.failed(error),
     }
@@ -56,6 +53,14 @@ pub fn remove_all(removal: &Removal<'_>) -> Removed {
     match nft::remove() {
         Ok(true) => removed.done.push(format!("nft table inet {}", owned::NFT_TABLE)),
         Ok(false) => {}
+        Err(error) => removed.failed(error),
+    }
+    // Only now is nothing marked for them any more.
+    match Socket::route() {
+        Ok(mut socket) => {
+            let exits = exits(&mut socket);
+            removed.batch(&mut socket, "rules and routes out of the cluster", exits);
+        }
         Err(error) => removed.failed(error),
     }
     match sysctl::restore(removal.sysctls) {

@@ -108,18 +108,24 @@ fn flows_that_leave_are_counted_and_forgotten() {
         assert!(pod.ns.ask(None, SocketAddr::new(far.address(family), 7)).is_some());
     }
     let nodes = [net.a.address(V4), net.a.address(V6)].into();
-    let busiest = net.a.ns.run(|| conntrack::busiest(&nodes).unwrap());
+    let sources = [cidr("10.244.4.0/24"), cidr("fd12:3456:789a:0:4::/80")];
+    let busiest = net.a.ns.run(|| conntrack::busiest(&sources, &nodes).unwrap());
     let told: Vec<_> = busiest.iter().map(|found| (found.to.to_string(), found.protocol, found.flows)).collect();
     assert_eq!(told, [("[2001:db8::7]:7".to_owned(), 17, 3), ("198.51.100.7:7".to_owned(), 17, 3)]);
-    assert!(net.a.ns.run(|| conntrack::busiest(&[ip("10.224.0.99")].into()).unwrap()).is_empty());
+    for (sources, nodes) in [(&sources[..], [ip("10.224.0.99")].into()), (&[], nodes)] {
+        assert!(net.a.ns.run(|| conntrack::busiest(sources, &nodes).unwrap()).is_empty());
+    }
 
-    let sources = [cidr("10.244.4.0/24"), cidr("fd12:3456:789a:0:4::/80")];
     let pods = [cidr("10.244.0.0/16"), cidr("fd12:3456:789a::/64")];
     let forget =
         |inside: &[_]| net.a.ns.run(|| conntrack::forget_from(&sources, &inside.iter().copied().collect()).unwrap());
+    let forget_to =
+        |networks: &[_]| net.a.ns.run(|| conntrack::forget_to(&sources, &networks.iter().copied().collect()).unwrap());
+    assert_eq!((forget_to(&[]), forget_to(&[cidr("192.0.2.0/24")])), (0, 0));
+    assert_eq!(forget_to(&[cidr("2001:db8::/64")]), 4);
     let all = [&pods[..], &[cidr("198.51.100.0/24"), cidr("2001:db8::/64")]].concat();
     assert_eq!(forget(&all), 0, "nothing is outside");
-    assert_eq!(forget(&pods), 8);
+    assert_eq!(forget(&pods), 4);
     assert_eq!(forget(&pods), 0);
     assert_eq!(forget(&[]), 2, "what went to the other pod was left");
 }
@@ -136,7 +142,9 @@ fn exits_are_kept_and_removed() {
     net.a.ns.sh(
         "ip rule add fwmark 0x100000/0xff00000 lookup 28601 priority 110; ip route add default via 10.224.0.5 table 28601 metric 9",
     );
-    let foreign = || net.a.ns.sh("ip rule; ip -6 rule; ip route show table 28601; ip -6 route show table 28601");
+    let foreign = || {
+        net.a.ns.sh("ip rule; ip -6 rule; ip route show table 28601; ip -6 route show table 28601 2>/dev/null || true")
+    };
     let before = foreign();
     let underlays =
         || -> BTreeMap<_, _> { [V4, V6].map(|family| (family, node::underlay(net.a.address(family)).unwrap())).into() };
@@ -145,6 +153,9 @@ fn exits_are_kept_and_removed() {
     let both = plan(hop("10.224.0.5"), hop("fd10:224::5"));
     let first = keep(Some(&both), Surplus::Kept);
     assert_eq!((first.changes, first.failed, first.surplus), (6, vec![], 0), "two rules, two routes a table");
+    // Without its rule a route is found all the same.
+    net.a.ns.sh("ip rule del priority 111");
+    assert_eq!(keep(Some(&both), Surplus::Kept).changes, 1);
     let again = keep(Some(&both), Surplus::Removed);
     assert_eq!((again.changes, again.surplus), (0, 0), "a second call writes nothing");
     let lost = keep(Some(&plan(hop("10.224.0.6"), None)), Surplus::Kept);

@@ -1,28 +1,68 @@
 //! The ways out of the cluster.
 
 use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 
-use overlane_core::cidr::Cidr;
+use overlane_core::cidr::{Cidr, outermost};
 use overlane_core::plan::{EgressPlan, NodeInput, NodePlan, Outside};
+use overlane_datapath::conntrack;
+use overlane_datapath::netlink::NetlinkError;
 use overlane_datapath::node::{self, KeptExits, Surplus};
-use overlane_datapath::{conntrack, nft};
 
 use super::Reconciler;
 use super::pass::Outcome;
 use super::status::Reason;
 
+/// File name in the run dir: the way that flows were last brought to.
+const FILE: &str = "egress-way";
+
 /// What decides how a flow leaves; one that began under another goes on as it began unless it is forgotten.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct EgressWay {
     outside: Option<Outside>,
-    /// Destinations that it does not speak of.
+    /// Destinations that it does not speak of, but for nodes, which come and go.
     spared: BTreeSet<Cidr>,
+    /// The same with nodes.
+    inside: BTreeSet<Cidr>,
 }
 
 impl EgressWay {
-    /// Whether flows that began under the one before may not go on.
-    fn closes(&self, before: &Self) -> bool {
-        self.outside != before.outside || (self.outside.is_some() && !before.spared.is_subset(&self.spared))
+    fn of(input: &NodeInput, plan: &NodePlan) -> Self {
+        let left_alone = plan.masquerade.iter().flat_map(|masquerade| &masquerade.except);
+        let spared = outermost(plan.pod_space.iter().chain(left_alone).chain(&input.egress.internal).copied());
+        let nodes = plan.nodes.iter().map(|node| node.address).chain(plan.node_ips.values().copied());
+        let nodes: Vec<Cidr> = nodes.map(Cidr::host_range).collect();
+        let inside = plan
+            .egress
+            .as_ref()
+            .map_or_else(|| outermost(spared.iter().copied().chain(nodes)), |egress| egress.inside.clone());
+        Self { outside: plan.egress.as_ref().map(|egress| egress.outside.clone()), spared, inside }
+    }
+
+    /// How it is written down; without nodes, whose coming and going changes nobody's way.
+    fn words(&self) -> String {
+        match &self.outside {
+            None => String::new(),
+            Some(outside) => format!("{outside:?} but {:?}\n", self.spared),
+        }
+    }
+
+    /// Forgets flows of pods that would go on by the way before, and no others.
+    fn end_flows_of(&self, before: &Self, pods: &[Cidr]) -> Result<usize, NetlinkError> {
+        let mut count = 0;
+        if self.outside != before.outside {
+            count += match &before.outside {
+                // Nothing left.
+                Some(Outside::Dropped) => 0,
+                Some(Outside::NextHops { .. }) => conntrack::forget_from(pods, &before.inside)?,
+                None => conntrack::forget_from(pods, &self.inside)?,
+            };
+        }
+        if self.outside.is_some() || before.outside.is_some() {
+            let moved = outermost(self.spared.symmetric_difference(&before.spared).copied());
+            count += conntrack::forget_to(pods, &moved)?;
+        }
+        Ok(count)
     }
 }
 
@@ -32,42 +72,51 @@ impl Reconciler {
         let kept = self.keep_exits(plan.egress.as_ref(), Surplus::Kept, outcome)?;
         for address in &kept.not_on_link {
             let text = format!(
-                "next hop {address} of packets that leave the cluster is not on this node's link: they are answered with \
-                 \"unreachable\"; give a next hop on the nodes' network"
+                "next hop {address} of packets that leave the cluster is not another host on this node's link: they are \
+                 answered with \"unreachable\"; give a next hop on the nodes' network that is no node"
             );
             outcome.problem(Reason::NextHopNotOnLink, text);
         }
         Some(kept)
     }
 
-    /// Ends what no packet is marked for any more, and flows that go on by a way that is closed.
+    /// Ends what no packet is marked for any more, and flows that go on by a way that is closed. `written`: the packet
+    /// filter is as planned.
     pub(super) fn close_exits(
         &mut self,
         input: &NodeInput,
         plan: &NodePlan,
         opened: Option<KeptExits>,
-        filter: Option<nft::Applied>,
+        written: bool,
         outcome: &mut Outcome,
     ) {
-        let (Some(mut kept), Some(filter)) = (opened, filter) else { return };
+        let Some(mut kept) = opened.filter(|_| written) else { return };
         if kept.surplus > 0 {
             let Some(more) = self.keep_exits(plan.egress.as_ref(), Surplus::Removed, outcome) else { return };
             kept.changes += more.changes;
         }
-        let outside = plan.egress.as_ref().map(|egress| egress.outside.clone());
-        let unmasqueraded = input.masquerade.iter().flat_map(|config| &config.non_masquerade);
-        let spared = input.egress.internal.iter().chain(unmasqueraded).copied().collect();
-        let way = EgressWay { outside, spared };
-        let changed = match &self.egress {
-            Some(before) => way.closes(before),
-            // How it was before this agent began is seen by what it had to write.
-            None => kept.changes > 0 || (filter.structure && way.outside.is_some()),
+        let way = EgressWay::of(input, plan);
+        let file = self.node.config.run_dir.join(FILE);
+        let ended = match &self.egress {
+            Some(before) if *before == way => {
+                self.node.metrics.repaired("way-out", kept.changes);
+                return;
+            }
+            Some(before) => way.end_flows_of(before, &input.own_blocks),
+            // Of an agent before this one only its last word is known.
+            None if read(&file) == way.words() => Ok(0),
+            None => conntrack::forget_from(&input.own_blocks, &way.inside),
         };
-        if changed && let Err(error) = self.forget_leaving(input, plan) {
-            outcome.failed("end flows that left the cluster another way", &error);
-            return;
+        let done = ended.map_err(|error| error.to_string()).and_then(|count| {
+            if count > 0 {
+                tracing::info!(flows = count, "the way out of the cluster changed: flows by the former one were ended");
+            }
+            write(&file, &way.words()).map_err(|error| format!("write {}: {error}", file.display()))
+        });
+        match done {
+            Ok(()) => self.egress = Some(way),
+            Err(error) => outcome.failed("end flows that left the cluster another way", &error),
         }
-        self.egress = Some(way);
     }
 
     fn keep_exits(&self, plan: Option<&EgressPlan>, surplus: Surplus, outcome: &mut Outcome) -> Option<KeptExits> {
@@ -87,17 +136,18 @@ impl Reconciler {
             }
         }
     }
+}
 
-    /// Where nothing is special any more, all that leaves the pods' space is forgotten.
-    fn forget_leaving(
-        &self,
-        input: &NodeInput,
-        plan: &NodePlan,
-    ) -> Result<(), overlane_datapath::netlink::NetlinkError> {
-        let inside = plan.egress.as_ref().map_or(&plan.pod_space, |egress| &egress.inside);
-        let own: Vec<Cidr> = input.own_blocks.clone();
-        let count = conntrack::forget_from(&own, inside)?;
-        tracing::info!(flows = count, "the way out of the cluster changed: flows by the former one were ended");
-        Ok(())
+/// What is on file; nothing where there is none, as on a node whose packets never left another way.
+fn read(file: &Path) -> String {
+    std::fs::read_to_string(file).unwrap_or_default()
+}
+
+fn write(file: &PathBuf, words: &str) -> std::io::Result<()> {
+    if read(file) == words {
+        return Ok(());
     }
+    let fresh = file.with_extension("new");
+    std::fs::write(&fresh, words)?;
+    std::fs::rename(&fresh, file)
 }

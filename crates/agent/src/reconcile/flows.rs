@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
+use overlane_core::cidr::Cidr;
 use overlane_core::family::Family;
 use overlane_datapath::netlink::NetlinkError;
 use overlane_datapath::{conntrack, sysctl};
@@ -16,12 +17,16 @@ const PORTS: u32 = 65_535 - 1_024 + 1;
 /// Of a hundred: so much of what there is in use is a problem.
 const SCARCE: u32 = 80;
 
-/// Counts them, and says what is nearly used up. A walk through the kernel's table: for audits.
-pub(super) fn look(metrics: &Metrics, addresses: &BTreeSet<IpAddr>) -> Result<BTreeSet<Problem>, NetlinkError> {
+/// Counts them, those of `pods` by destination, and says what is nearly used up. A walk through the kernel's whole table.
+pub(super) fn look(
+    metrics: &Metrics,
+    pods: &[Cidr],
+    addresses: &BTreeSet<IpAddr>,
+) -> Result<BTreeSet<Problem>, NetlinkError> {
     let mut scarce = BTreeSet::new();
     metrics.snat_ports_limit.set(i64::from(PORTS));
     metrics.snat_ports.clear();
-    for found in conntrack::busiest(addresses)? {
+    for found in conntrack::busiest(pods, addresses)? {
         let protocol = if found.protocol == 6 { "tcp" } else { "udp" };
         let labels = FlowLabels { family: Family::of(&found.to.ip()).to_string(), protocol };
         metrics.snat_ports.get_or_create(&labels).set(i64::from(found.flows));

@@ -83,8 +83,9 @@ pub struct Reconciler {
     sent_bare: Option<BTreeSet<Cidr>>,
     /// What leads into the tunnel, once that is known.
     tunnel_kind: Option<TunnelKind>,
-    /// What the last audit found of flows.
+    /// What was found of flows when they were last counted, and when.
     scarce: BTreeSet<Problem>,
+    flows_counted: Option<Instant>,
     /// How packets left the cluster after the last pass.
     egress: Option<EgressWay>,
     /// What the fabric is known to do with bare packets of pods, where it is asked.
@@ -116,6 +117,7 @@ impl Reconciler {
             sent_bare: None,
             tunnel_kind: None,
             scarce: BTreeSet::new(),
+            flows_counted: None,
             egress: None,
             fabric: None,
             runtime_side: RuntimeSide::default(),

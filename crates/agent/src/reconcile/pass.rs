@@ -3,12 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::slice::from_ref;
+use std::time::Instant;
 
 use overlane_core::cidr::Cidr;
 use overlane_core::cluster::{ClusterPlan, Routing};
 use overlane_core::family::Family;
 use overlane_core::ipam::{Lease, LeaseKind, LeaseState};
-use overlane_core::plan::{Mac, NodePlan, Note, RouteAction, plan};
+use overlane_core::plan::{Mac, NodeInput, NodePlan, Note, RouteAction, plan};
 use overlane_datapath::netlink::Socket;
 use overlane_datapath::nft::{self, Table};
 use overlane_datapath::node::{self, Applied, AwayRoutes, PodRoutes, TunnelGround, TunnelKind, Underlay};
@@ -120,9 +121,8 @@ impl Reconciler {
         let away = if view.complete { AwayRoutes::Planned } else { AwayRoutes::Kept };
         let tunnel = self.keep_tunnel(&plan, mtu, away, outcome);
         let exits = self.open_exits(&plan, outcome);
-        let filter = self.apply_nft(&plan, &leases, outcome);
-        let written = filter.is_some();
-        self.close_exits(&input, &plan, exits, filter, outcome);
+        let written = self.apply_nft(&plan, &leases, outcome);
+        self.close_exits(&input, &plan, exits, written, outcome);
         self.cut_off(&plan, &leases, outcome);
         // Routes that lead into a tunnel stay while it cannot be looked at.
         let routed =
@@ -149,11 +149,7 @@ impl Reconciler {
         }
         if audit && written {
             audit::run(&node, outcome_failed(outcome));
-            let addresses = plan.node_ips.values().copied().collect();
-            match flows::look(&node.metrics, &addresses) {
-                Ok(scarce) => self.scarce = scarce,
-                Err(error) => outcome.failed("count flows", &error),
-            }
+            self.count_flows(&input, &plan);
         }
         own
     }
@@ -214,8 +210,8 @@ impl Reconciler {
         }
     }
 
-    /// What was written, once the table holds what a pod's first packet must meet.
-    fn apply_nft(&self, plan: &NodePlan, leases: &[Lease], outcome: &mut Outcome) -> Option<nft::Applied> {
+    /// Whether the table holds what a pod's first packet must meet.
+    fn apply_nft(&self, plan: &NodePlan, leases: &[Lease], outcome: &mut Outcome) -> bool {
         let node = &self.node;
         let first = node.members.table().is_none();
         let table = node.members.begin(|| Table::new(plan.pod_elements()));
@@ -234,12 +230,26 @@ impl Reconciler {
                 if applied != nft::Applied::default() {
                     tracing::debug!(?applied, "packet filter");
                 }
-                Some(applied)
+                true
             }
             Err(error) => {
                 outcome.failed("write the packet filter", &error);
-                None
+                false
             }
+        }
+    }
+
+    /// Not with every audit: news of the kernel bring those forward, and this walks through all that it remembers.
+    fn count_flows(&mut self, input: &NodeInput, plan: &NodePlan) {
+        let node = &self.node;
+        if self.flows_counted.is_some_and(|at| at.elapsed() < node.config.audit_interval) {
+            return;
+        }
+        self.flows_counted = Some(Instant::now());
+        let addresses = plan.node_ips.values().copied().collect();
+        match flows::look(&node.metrics, &input.own_blocks, &addresses) {
+            Ok(scarce) => self.scarce = scarce,
+            Err(error) => tracing::warn!(%error, "count flows"),
         }
     }
 

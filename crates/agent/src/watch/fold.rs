@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use overlane_api::convert::{self, ConvertError};
-use overlane_api::crd::{CLUSTER_NETWORK, ClusterNetworkSpec, NAMESPACE, NodeStateSpec};
+use overlane_api::crd::{CLUSTER_NETWORK, ClusterNetworkSpec, NAMESPACE, NodeStateSpec, OutboundType};
 use overlane_core::cidr::{Cidr, outermost};
 use overlane_core::cluster::{ClusterPlan, Finding, RoutingState, validate};
 use overlane_core::family::Family;
@@ -140,10 +140,10 @@ impl Fold {
         }
     }
 
-    fn take_cluster(&mut self, change: Change<Named<ClusterWord>>) -> Effect {
+    fn take_cluster(&mut self, change: Change<Named<Box<ClusterWord>>>) -> Effect {
         match change {
             Change::Listed((name, word)) | Change::Applied((name, word)) if name == CLUSTER_NETWORK => {
-                self.set_cluster(word);
+                self.set_cluster(*word);
                 Effect::View
             }
             Change::Done => {
@@ -166,7 +166,12 @@ impl Fold {
         }
     }
 
-    pub(super) fn put_in_force(&mut self, spec: ClusterNetworkSpec, routing: Option<RoutingState>) {
+    pub(super) fn put_in_force(&mut self, mut spec: ClusterNetworkSpec, routing: Option<RoutingState>) {
+        // A controller of an older version leaves them in what it put in force, and knows nothing of them.
+        if spec.outbound_type != OutboundType::UserDefinedRouting {
+            spec.egress.next_hops.clear();
+            spec.egress.keep_pod_address = false;
+        }
         match validate(&convert::cluster_spec(&spec)) {
             Ok(plan) => {
                 let told = routing.filter(|told| told.sends == plan.routing());

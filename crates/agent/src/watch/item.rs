@@ -139,7 +139,7 @@ pub type Named<T> = (String, T);
 #[derive(Clone, Debug, PartialEq)]
 pub enum Item {
     /// The ClusterNetwork.
-    Cluster(Change<Named<ClusterWord>>),
+    Cluster(Change<Named<Box<ClusterWord>>>),
     /// NodeNetworkConfigs, or why one of them means nothing.
     Config(Change<Named<Result<NodeConfig, ConvertError>>>),
     /// ConfigMaps, as heard by one of several watches: data by key.
@@ -161,7 +161,7 @@ impl Item {
                 .any(|condition| matches!(condition.reason.as_str(), "Invalid" | "Refused"));
             let routing = object.status.as_ref().and_then(|status| status.routing.as_ref());
             let routing = routing.map(convert::routing_state);
-            (object.name_any(), ClusterWord { in_force, routing, refused, asked: object.spec })
+            (object.name_any(), Box::new(ClusterWord { in_force, routing, refused, asked: object.spec }))
         };
         Self::Cluster(change.map(word))
     }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use overlane_api::crd::NodeStateSpec;
+use overlane_core::cluster::ClusterPlan;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant as TokioInstant, sleep_until};
 
@@ -47,6 +48,13 @@ pub struct Folding {
     pub boot_id: String,
 }
 
+/// What of a view an agent that starts without an API server needs first, and must not have older than what counted.
+#[derive(PartialEq)]
+struct First {
+    own: Own,
+    cluster: Option<Arc<ClusterPlan>>,
+}
+
 /// When what is due.
 #[derive(Default)]
 struct Due {
@@ -59,7 +67,7 @@ impl Folding {
     pub async fn run(mut self, mut words: mpsc::Receiver<Word<Item>>) {
         let mut due = Due::default();
         let mut published = TokioInstant::now();
-        let mut cached_own: Option<Own> = None;
+        let mut on_file: Option<First> = None;
         loop {
             let expiry = self.fold.next_expiry().map(|at_ms| {
                 TokioInstant::now() + Duration::from_millis(at_ms.saturating_sub(clock::boot_ms()).max(1))
@@ -82,12 +90,20 @@ impl Folding {
             let now = TokioInstant::now();
             if let Some((_, heard)) = due.publish.take_if(|(at, _)| *at <= now) {
                 published = now;
-                let Some(view) = self.publish(heard) else { continue };
-                // What a restart without an API server needs first is on file at once.
-                let at = if cached_own.as_ref() == Some(&view) { now + LAZY } else { now };
-                cached_own = Some(view);
-                due.cache.get_or_insert(at);
-                due.cache = due.cache.map(|old| old.min(at));
+                if !self.fold.complete() {
+                    continue;
+                }
+                let view = self.fold.view();
+                let first = First { own: view.own.clone(), cluster: view.cluster.clone() };
+                if on_file.as_ref() == Some(&first) {
+                    due.cache.get_or_insert(now + LAZY);
+                } else {
+                    // An agent that is killed once this counts must not go back behind it.
+                    due.cache = None;
+                    self.write_cache();
+                    on_file = Some(first);
+                }
+                self.publish(view, heard);
             }
             if due.cache.take_if(|at| *at <= TokioInstant::now()).is_some() {
                 self.write_cache();
@@ -123,16 +139,10 @@ impl Folding {
         }
     }
 
-    /// Hands the view on, once every source was heard; gives what of it a restart needs first.
-    fn publish(&mut self, heard: Instant) -> Option<Own> {
-        if !self.fold.complete() {
-            return None;
-        }
-        let view = self.fold.view();
+    /// Hands the view on.
+    fn publish(&self, view: View, heard: Instant) {
         self.metrics.peers.set(i64::try_from(view.peers.len()).unwrap_or(i64::MAX));
-        let own = view.own.clone();
         let _ = self.wake.send(Wake::View(Box::new(view), heard));
-        Some(own)
     }
 
     fn write_cache(&self) {

@@ -11,7 +11,7 @@ use super::Underlay;
 use super::routes::table;
 use crate::netlink::{NetlinkError, Refused, Request, Socket};
 use crate::owned;
-use crate::render::exits::{Exits, render};
+use crate::render::exits::{Exits, NEXT_HOP_EXIT, render};
 use crate::rtnl::none_if_absent;
 use crate::rtnl::route::{self, Route};
 use crate::rtnl::rule::{self, Rule};
@@ -23,7 +23,7 @@ pub struct KeptExits {
     pub changes: usize,
     /// Those that are there, are not planned, and were left.
     pub surplus: usize,
-    /// Next hops that are not on the node's link.
+    /// Next hops that are not on the node's link, or the node itself.
     pub not_on_link: Vec<IpAddr>,
     /// What the kernel refused; the rest was done.
     pub failed: Vec<Refused>,
@@ -52,10 +52,11 @@ pub fn keep_exits(
 ) -> Result<KeptExits, NetlinkError> {
     let mut socket = Socket::route()?;
     let grounds = underlays.iter().map(|(family, underlay)| (*family, underlay.ground())).collect();
-    let Exits { rules: wanted, routes: wanted_routes, not_on_link } = render(plan, &grounds);
+    let own = underlays.values().map(|underlay| underlay.node_ip).collect();
+    let Exits { rules: wanted, routes: wanted_routes, not_on_link } = render(plan, &grounds, &own);
     let rules = diff(&wanted, &rules(&mut socket)?);
-    // Only the tables in use are looked at when all is as it should be.
-    let tables: BTreeSet<u32> = wanted.iter().chain(&rules.remove).map(|rule| rule.table).collect();
+    // What an agent left that died between rules and routes is found too.
+    let tables = BTreeSet::from([owned::exit_table(NEXT_HOP_EXIT)]);
     let routes = diff(&wanted_routes, &routes(&mut socket, &tables)?);
     let mut kept = KeptExits { not_on_link, ..KeptExits::default() };
     // A default route of the same metric is replaced: between two writes nothing is without a way.

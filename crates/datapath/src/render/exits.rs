@@ -22,13 +22,13 @@ pub struct Exits {
     pub rules: BTreeSet<Rule>,
     /// The routes, each in its exit's table. Every table ends in "unreachable": what has no way goes no other.
     pub routes: BTreeSet<Route>,
-    /// Next hops that are not on the node's link: packets for them are answered with "unreachable".
+    /// Next hops that are not on the node's link, or are the node itself: packets for them are answered with "unreachable".
     pub not_on_link: Vec<IpAddr>,
 }
 
 /// Renders.
 #[must_use]
-pub fn render(plan: Option<&EgressPlan>, grounds: &BTreeMap<Family, Ground>) -> Exits {
+pub fn render(plan: Option<&EgressPlan>, grounds: &BTreeMap<Family, Ground>, own: &BTreeSet<IpAddr>) -> Exits {
     let mut exits = Exits::default();
     let Some(EgressPlan { outside: Outside::NextHops { by, .. }, .. }) = plan else { return exits };
     for (family, next_hop) in by {
@@ -36,7 +36,7 @@ pub fn render(plan: Option<&EgressPlan>, grounds: &BTreeMap<Family, Ground>) -> 
         exits.rules.insert(rule);
         exits.routes.insert(Route { metric: owned::METRIC_UNREACHABLE, ..route(Hop::Unreachable) });
         let Some(gateway) = *next_hop else { continue };
-        let ground = grounds.get(family).filter(|ground| is_on_link(ground, gateway));
+        let ground = grounds.get(family).filter(|ground| is_on_link(ground, gateway) && !own.contains(&gateway));
         match ground {
             Some(ground) => {
                 let hop = Hop::Gateway { gateway, index: ground.index, onlink: false };
@@ -89,7 +89,7 @@ mod tests {
             },
         };
         for (v6, not_on_link) in [(None, vec![]), (Some(far), vec![far])] {
-            let exits = render(Some(&plan(v6)), &grounds);
+            let exits = render(Some(&plan(v6)), &grounds, &BTreeSet::new());
             assert_eq!((exits.rules.len(), exits.not_on_link), (2, not_on_link));
             let hops: Vec<_> = exits.routes.iter().map(|r| (r.destination.to_string(), r.hop, r.metric)).collect();
             let gateway = Hop::Gateway { gateway: hop, index: 2, onlink: false };
@@ -98,7 +98,9 @@ mod tests {
             assert_eq!(hops, [here, nowhere("0.0.0.0/0"), nowhere("::/0")]);
         }
         let dropped = EgressPlan { inside: BTreeSet::new(), outside: Outside::Dropped };
-        assert_eq!(render(Some(&dropped), &grounds), Exits::default());
-        assert_eq!(render(None, &grounds), Exits::default());
+        assert_eq!(render(Some(&dropped), &grounds, &BTreeSet::new()), Exits::default());
+        assert_eq!(render(None, &grounds, &BTreeSet::new()), Exits::default());
+        // A node cannot be its own next hop.
+        assert_eq!(render(Some(&plan(None)), &grounds, &[hop].into()).not_on_link, [hop]);
     }
 }

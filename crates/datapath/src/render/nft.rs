@@ -82,7 +82,7 @@ impl Structure {
         if let Some(tunnel) = &plan.tunnel {
             chains.extend(tunnel::chains(tunnel, plan));
         }
-        chains.extend(plan.egress.iter().flat_map(egress::chains));
+        chains.extend(plan.egress.iter().flat_map(|egress| egress::chains(egress, &plan.service_space)));
         // Where later features go; empty until then.
         chains.extend(["policy_established", "policy_in", "policy_out", "services"].map(|name| Chain {
             name,

@@ -7,16 +7,14 @@ use super::number;
 use crate::netlink::{Message, Request, attrs, u32_of};
 use crate::owned;
 
-const FRA_DST: u16 = 1;
-const FRA_SRC: u16 = 2;
-const FRA_IIFNAME: u16 = 3;
 const FRA_PRIORITY: u16 = 6;
 const FRA_FWMARK: u16 = 10;
 const FRA_TABLE: u16 = 15;
+const FRA_SUPPRESS_PREFIXLEN: u16 = 14;
 const FRA_FWMASK: u16 = 16;
-const FRA_OIFNAME: u16 = 17;
 const FRA_PROTOCOL: u16 = 21;
 const FR_ACT_TO_TBL: u8 = 1;
+const FIB_RULE_INVERT: u32 = 2;
 const HEADER_LEN: usize = 12;
 
 /// A rule on a packet's mark.
@@ -39,7 +37,8 @@ impl Rule {
     /// we made it. What else it asks for makes it somebody else's.
     #[must_use]
     pub fn read(message: &Message) -> Option<Self> {
-        let [family, _, _, _, table, _, _, action] = *message.payload.first_chunk()?;
+        let [family, _, _, tos, table, _, _, action, flags @ ..] = *message.payload.first_chunk::<HEADER_LEN>()?;
+        let inverted = u32::from_ne_bytes(flags) & FIB_RULE_INVERT != 0;
         let family = Family::ALL.into_iter().find(|known| number(*known) == family)?;
         let mut rule = Self { family, priority: 0, mark: 0, mask: 0, table: u32::from(table) };
         let mut protocol = 0;
@@ -50,11 +49,17 @@ impl Rule {
                 FRA_FWMASK => rule.mask = u32_of(value)?,
                 FRA_TABLE => rule.table = u32_of(value)?,
                 FRA_PROTOCOL => protocol = *value.first()?,
-                FRA_DST | FRA_SRC | FRA_IIFNAME | FRA_OIFNAME => return None,
-                _ => {}
+                // It is always told, and `u32::MAX` is none.
+                FRA_SUPPRESS_PREFIXLEN if u32_of(value) == Some(u32::MAX) => {}
+                _ => return None,
             }
         }
-        (action == FR_ACT_TO_TBL && protocol == owned::PROTOCOL && owned::is_exit_table(rule.table)).then_some(rule)
+        (action == FR_ACT_TO_TBL
+            && tos == 0
+            && !inverted
+            && protocol == owned::PROTOCOL
+            && owned::is_exit_table(rule.table))
+        .then_some(rule)
     }
 
     /// Adds the rule; refused if it is there.

@@ -313,9 +313,10 @@ impl Node {
             let table = self.table.apply(&plan, &primary).unwrap();
             let mtu = self.underlays.values().map(|underlay| underlay.mtu).min().unwrap();
             let tunnel = plan.tunnel.as_ref().map(|tunnel| {
-                let kept = node::keep_tunnel(tunnel, mtu - tunnel.overhead).unwrap();
+                let (kind, away) = (node::TunnelKind::Routes, node::AwayRoutes::Planned);
+                let kept = node::keep_tunnel(&self.plan(), kind, mtu - tunnel.overhead, away).unwrap().unwrap();
                 assert_eq!(kept.failed, []);
-                kept.index
+                node::TunnelGround { index: kept.index, kind }
             });
             let routes =
                 node::apply(&plan, &self.underlays, tunnel, PodRoutes::LeftAlone, AwayRoutes::Planned).unwrap();

@@ -146,6 +146,13 @@ fn it_outlives_the_agent_and_foreign_hands() {
     };
     eventually(secs(10), "the rules are there", || rules(node, 2));
     by_firewall("with an agent");
+    // A node needs no route of its own for what goes to the next hop.
+    for family in ["-4", "-6"] {
+        node.ns.must(&format!("ip {family} route del default"));
+    }
+    by_firewall("without a default route");
+    // Whatever was about to be looked at has been.
+    std::thread::sleep(secs(5));
     for family in ["-4", "-6"] {
         node.ns.must(&format!("ip {family} rule del priority 111"));
     }
@@ -204,4 +211,56 @@ fn what_has_no_next_hop_does_not_leave() {
         let refused = status["conditions"].to_string().contains("egress.nextHops[0]");
         ensure(refused && status["applied"]["egress"]["nextHops"][0] == "192.0.2.7", || status.to_string())
     });
+}
+
+/// A mark that no rule leads anywhere is no way out, and a connection by the next hop outlives an upgrade of the agent.
+#[test]
+fn nothing_goes_past_the_next_hop() {
+    let stage = Stage::new("ipv4,ipv6", &[]);
+    let (vm, internet) = (firewall(&stage), stage.lab.internet());
+    stage.egress("userDefinedRouting", &json!({"nextHops": hops(&stage, &vm)}));
+    let (pod, node) = (&stage.pods[0], &stage.nodes[0]);
+    for own in &pod.ips {
+        let before = counted(&vm, "nodes");
+        eventually(secs(10), "by the firewall", || {
+            let seen = seen_within(pod, &internet, *own, millis(300));
+            ensure(seen.is_some() && counted(&vm, "nodes") > before, || format!("{seen:?}"))
+        });
+    }
+    let mut open: Vec<_> = pod
+        .ips
+        .iter()
+        .map(|own| {
+            let at = SocketAddr::new(address_like(&internet, *own), probe::port());
+            let listener = internet.listen(at);
+            let client = pod.ns.connect(at, None, secs(2)).unwrap();
+            (client, listener.accept().unwrap().0)
+        })
+        .collect();
+    let agent = node.take_agent();
+    agent.kill();
+    agent.start();
+    node.agent_ready();
+    for (client, server) in &mut open {
+        use std::io::{Read as _, Write as _};
+        client.write_all(b"on").unwrap();
+        server.set_read_timeout(Some(secs(2))).unwrap();
+        let read = server.read_exact(&mut [0; 2]);
+        assert!(read.is_ok(), "{read:?}: {}", agent.log());
+    }
+    // Nobody puts them back.
+    agent.kill();
+    for family in ["-4", "-6"] {
+        node.ns.must(&format!("ip {family} rule del priority 111"));
+    }
+    let before = nft::counter(&node.ns, "no_way_out");
+    for own in &pod.ips {
+        seen_as(pod, &internet, *own, None, "without a rule nothing leaves");
+    }
+    assert!(nft::counter(&node.ns, "no_way_out") > before);
+    agent.start();
+    node.agent_ready();
+    for own in &pod.ips {
+        seen_as(pod, &internet, *own, Some(stage.node_like(0, *own)), "with the rule again");
+    }
 }

@@ -1,7 +1,9 @@
 //! The node's ports, which flows of pods share.
 
 use std::net::{SocketAddr, UdpSocket};
+use std::ops::Range;
 
+use overlane_suites::lab::Pod;
 use overlane_suites::probe;
 use overlane_suites::wait::{ensure, eventually, secs};
 
@@ -16,9 +18,7 @@ fn ports_that_are_held_are_counted_by_destination() {
         let to = address_like(&internet, *own);
         // Each from a port of its own: 150 flows to one destination, 60 to another.
         for (port, count) in [(probe::port(), 150), (probe::port(), 60)] {
-            for _ in 0..count {
-                probe::fire(&pod.ns, SocketAddr::new(to, port), None, "hold", 1);
-            }
+            hold(pod, SocketAddr::new(to, port), 31_000..31_000 + count);
         }
         eventually(secs(10), "the busiest destination's ports", || {
             let label = format!("family=\"{family}\",protocol=\"udp\"");
@@ -32,6 +32,16 @@ fn ports_that_are_held_are_counted_by_destination() {
     scarce(&stage);
 }
 
+/// Has a pod send once from each of these ports.
+fn hold(pod: &Pod, to: SocketAddr, ports: Range<u16>) {
+    pod.ns.run(|| {
+        for port in ports {
+            let socket = UdpSocket::bind((probe::any(to.ip()), port)).unwrap();
+            let _ = socket.send_to(b"hold", to);
+        }
+    });
+}
+
 /// Four ports of five are held: that is said.
 fn scarce(stage: &Stage) {
     let node = &stage.nodes[0];
@@ -42,12 +52,7 @@ fn scarce(stage: &Stage) {
     let to = SocketAddr::new(address_like(&stage.lab.internet(), own), probe::port());
     let second = stage.lab.run_pod("second", &node.name);
     for pod in [&stage.pods[0], &second] {
-        pod.ns.run(|| {
-            for port in 32_000..58_500 {
-                let socket = UdpSocket::bind((probe::any(own), port)).unwrap();
-                let _ = socket.send_to(b"hold", to);
-            }
-        });
+        hold(pod, to, 32_000..58_500);
     }
     eventually(secs(20), "ports run out", || {
         let said = says();

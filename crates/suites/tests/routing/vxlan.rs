@@ -126,7 +126,7 @@ fn entries_lead_where_routes_cannot() {
         let report = stream.finish();
         assert!(report.lost() == 0 && report.refused == 0, "{report:?}");
         stage.lab.remove_node(&stage.nodes[2].name, false);
-        eventually(secs(10), "the entry of a node that is gone goes", || {
+        eventually(secs(30), "the entry of a node that is gone goes", || {
             let found = entries();
             ensure(found.lines().count() == 1, || found.clone())
         });
