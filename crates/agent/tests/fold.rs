@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use overlane_agent::watch::cache;
 use overlane_agent::watch::fold::{Effect, Fold, KEEP_MS};
 use overlane_agent::watch::item::{Change, ClusterWord, Item, NodeConfig, NodeFacts};
-use overlane_api::crd::ClusterNetworkSpec;
+use overlane_api::crd::{ClusterNetworkSpec, Egress};
 use overlane_core::cluster::{Routing, RoutingState};
 use overlane_core::family::Family;
 use overlane_core::ipam::Block;
@@ -39,17 +39,29 @@ fn applied(name: &str, config: NodeConfig) -> Item {
 }
 
 fn cluster(asked: ClusterNetworkSpec, in_force: Option<ClusterNetworkSpec>) -> Item {
-    Item::Cluster(Change::Applied(("default".into(), ClusterWord { asked, in_force, routing: None, refused: false })))
+    let word = ClusterWord { asked, in_force, routing: None, refused: false };
+    Item::Cluster(Change::Applied(("default".into(), Box::new(word))))
 }
 
 #[test]
 fn a_new_agent_does_not_take_what_was_refused() {
     let mut fold = Fold::new("n0", 1);
     let refused = ClusterWord { asked: spec(), in_force: None, routing: None, refused: true };
-    fold.take(Item::Cluster(Change::Applied(("default".into(), refused))), 0);
+    fold.take(Item::Cluster(Change::Applied(("default".into(), Box::new(refused)))), 0);
     assert!(fold.view().cluster.is_none());
     fold.take(cluster(spec(), None), 1);
     assert!(fold.view().cluster.is_some());
+}
+
+/// An older controller goes back to `loadBalancer`, and leaves in place what it does not know.
+#[test]
+fn next_hops_of_another_outbound_type_are_nothing() {
+    let mut fold = Fold::new("n0", 1);
+    let egress = Egress { next_hops: vec!["10.224.0.250".into()], keep_pod_address: true, ..Egress::default() };
+    fold.take(cluster(spec(), Some(ClusterNetworkSpec { egress, ..spec() })), 0);
+    let view = fold.view();
+    assert!(view.findings.is_empty(), "{:?}", view.findings);
+    assert!(view.cluster.unwrap().egress().next_hops.is_empty());
 }
 
 fn gone(name: &str) -> Item {
@@ -193,7 +205,7 @@ fn what_is_taken_during_a_change_is_remembered() {
     assert_eq!(fold.view().routing, Some(RoutingState::settled(Routing::Native)));
     let routing = RoutingState { accepts: Routing::Auto.carriers(), step: 7, ..RoutingState::settled(Routing::Native) };
     let word = ClusterWord { asked: spec(), in_force: Some(spec()), routing: Some(routing.clone()), refused: false };
-    fold.take(Item::Cluster(Change::Applied(("default".into(), word))), 1);
+    fold.take(Item::Cluster(Change::Applied(("default".into(), Box::new(word)))), 1);
     assert_eq!(fold.view().routing, Some(routing.clone()));
     let dir = tempfile::tempdir().unwrap();
     cache::write(dir.path(), &cache::encode(&fold, "boot").unwrap()).unwrap();

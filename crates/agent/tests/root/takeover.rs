@@ -14,6 +14,10 @@ fn a_restart_writes_nothing_that_is_right() {
     let endpoints: Vec<_> =
         pods.iter().enumerate().map(|(n, pod)| world.client.add(&format!("c{n}"), &pod.path())).collect();
     world.kill();
+    // The kernel's own addresses, which it tries first.
+    eventually("no address is being tried", || {
+        world.run("ip -6 address show tentative").trim().is_empty().then_some(())
+    });
     let before = world.run("nft -a list table inet overlane");
     let watch = |what: &str| {
         let mut command = Command::new("ip");
