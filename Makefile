@@ -80,6 +80,7 @@ test-hundred: build ## a lab of a hundred nodes; root
 
 .PHONY: kubernetes-parts
 kubernetes-parts: ## build the real API of `overlane lab up --api kubernetes`: target/kubernetes/bin
+	tests/kubernetes/setup.sh
 	tests/kubernetes/build.sh kube-apiserver kube-controller-manager
 
 .PHONY: test-lab-kubernetes

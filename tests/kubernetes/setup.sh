@@ -3,7 +3,7 @@
 set -euo pipefail
 # program or file -> package
 declare -A need=(
-  [etcd]=etcd-server [/usr/include/seccomp.h]=libseccomp-dev [busybox]=busybox-static [dig]=bind9-dnsutils [dash]=dash
+  [etcd]=etcd-server [etcdctl]=etcd-client [/usr/include/seccomp.h]=libseccomp-dev [busybox]=busybox-static [dig]=bind9-dnsutils [dash]=dash
   [nc.openbsd]=netcat-openbsd [openssl]=openssl [ip]=iproute2 [nsenter]=util-linux [jq]=jq [curl]=curl [wget]=wget [cc]=build-essential
   [/usr/lib/python3/dist-packages/yaml/__init__.py]=python3-yaml [bc]=bc [pgrep]=procps [nft]=nftables [iptables]=iptables [ipset]=ipset [conntrack]=conntrack
 )
