@@ -41,7 +41,8 @@ const LOCK_PATIENCE: Duration = Duration::from_secs(5);
 /// Where the first controller serves its metrics; each further one a port above.
 const CONTROLLER_PORT: u32 = 9471;
 /// Seconds that a controller waits for agents to say what they hold: here they all start at once and speak within
-/// milliseconds. An argument of `up` counts more.
+/// milliseconds. An argument of `up` counts more. The real API takes seconds to start anew, and agents find it again
+/// one after another: with it the program's default counts.
 const AGENT_GRACE: &str = "1";
 
 /// A running lab.
@@ -192,6 +193,7 @@ impl Cluster {
     }
 
     async fn start_controllers(&self) -> Result<()> {
+        let grace = || ("OVERLANE_AGENT_GRACE".to_owned(), AGENT_GRACE.to_owned());
         for number in 0..self.record.controllers {
             let name = format!("controller-{number}");
             let lab = self.record.name.as_str();
@@ -204,7 +206,7 @@ impl Cluster {
                 namespace: netns::path(&self.record.name, &Part::ControlPlane),
                 program: self.programs.controller.clone(),
                 args,
-                env: [("OVERLANE_AGENT_GRACE".to_owned(), AGENT_GRACE.to_owned())].into(),
+                env: self.record.kubernetes.is_none().then(grace).into_iter().collect(),
                 log: Some(self.paths.log(&name)),
                 ..crate::spawn::Launch::default()
             };
