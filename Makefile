@@ -96,6 +96,10 @@ test-kubernetes: build image ## the short suite against a real Kubernetes of nam
 test-kubernetes-full: build image ## every network specification of Kubernetes, all families, failures; hours, resumable
 	scripts/test-kubernetes-full.sh $(RELEASE_BIN) $(IMAGE)
 
+.PHONY: test-kubernetes-upgrade
+test-kubernetes-upgrade: build image ## from an older release to this and back: OLD_BINARIES=DIR OLD_IMAGE=FILE; root
+	scripts/test-kubernetes-upgrade.sh $(OLD_BINARIES) $(OLD_IMAGE) $(RELEASE_BIN) $(IMAGE)
+
 .PHONY: fuzz
 fuzz: setup ## a minute of fuzzing for each target
 	scripts/fuzz.sh

@@ -257,6 +257,8 @@ fn in_flags(mut finding: Finding) -> Finding {
         ("serviceCIDRs", "--service-cidrs"),
         ("maxPods", "--max-pods"),
         ("outboundType", "--outbound-type"),
+        ("routing", "--routing"),
+        ("nodeCIDRs", "--node-cidrs"),
         ("nativeCIDRs", "--native-cidr"),
         ("egress.nextHops", "--egress-next-hop"),
         ("egress.internalCIDRs", "--egress-internal-cidr"),

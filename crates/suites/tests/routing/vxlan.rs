@@ -115,6 +115,11 @@ fn entries_lead_where_routes_cannot() {
             let found = entries();
             ensure(found.lines().count() == 2, || found.clone())
         });
+        stage.lab.remove_node(&stage.nodes[2].name, false);
+        eventually(secs(30), "the entry of a node that is gone goes", || {
+            let found = entries();
+            ensure(found.lines().count() == 1, || found.clone())
+        });
         let stream = Stream::start(&stage.pods[0].ns, &stage.pods[2].ns, stage.pods[2].ips[0], millis(5));
         stage.lab.api_up(false);
         let agent = stage.nodes[0].take_agent();
@@ -125,10 +130,5 @@ fn entries_lead_where_routes_cannot() {
         stage.nodes[0].agent_ready();
         let report = stream.finish();
         assert!(report.lost() == 0 && report.refused == 0, "{report:?}");
-        stage.lab.remove_node(&stage.nodes[2].name, false);
-        eventually(secs(30), "the entry of a node that is gone goes", || {
-            let found = entries();
-            ensure(found.lines().count() == 1, || found.clone())
-        });
     }
 }
