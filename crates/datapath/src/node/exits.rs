@@ -8,7 +8,7 @@ use overlane_core::family::Family;
 use overlane_core::plan::{EgressPlan, diff};
 
 use super::Underlay;
-use super::routes::table;
+use super::routes::{place, table};
 use crate::netlink::{NetlinkError, Refused, Request, Socket};
 use crate::owned;
 use crate::render::exits::{Exits, NEXT_HOP_EXIT, render};
@@ -41,7 +41,7 @@ pub enum Surplus {
 /// Makes rules and tables of exits agree with the plan, in the calling thread's namespace. A second call changes nothing.
 ///
 /// Before a rule leads to a table, all of the table is there. While marks are still made for what goes, it has to stay: a
-/// packet with a mark that no rule knows takes the node's own way.
+/// packet with a mark that no rule knows is dropped.
 ///
 /// # Errors
 /// The kernel could not be read. What it refused to write is in the answer.
@@ -56,19 +56,14 @@ pub fn keep_exits(
     let Exits { rules: wanted, routes: wanted_routes, not_on_link } = render(plan, &grounds, &own);
     let rules = diff(&wanted, &rules(&mut socket)?);
     // What an agent left that died between rules and routes is found too.
-    let tables = BTreeSet::from([owned::exit_table(NEXT_HOP_EXIT)]);
-    let routes = diff(&wanted_routes, &routes(&mut socket, &tables)?);
+    let found = table(&mut socket, owned::exit_table(NEXT_HOP_EXIT), owned::PROTOCOL, 0)?;
+    let routes = diff(&wanted_routes, &found.into_iter().filter(Route::is_ours).collect());
     let mut kept = KeptExits { not_on_link, ..KeptExits::default() };
     // A default route of the same metric is replaced: between two writes nothing is without a way.
     kept.apply(&mut socket, routes.add.iter().map(Route::set))?;
     kept.apply(&mut socket, rules.add.iter().map(Rule::add))?;
-    let replaced = |route: &&Route| {
-        routes
-            .add
-            .iter()
-            .any(|new| (new.table, new.destination, new.metric) == (route.table, route.destination, route.metric))
-    };
-    let gone: Vec<&Route> = routes.remove.iter().filter(|route| !replaced(route)).collect();
+    let replaced: BTreeSet<_> = routes.add.iter().map(place).collect();
+    let gone: Vec<&Route> = routes.remove.iter().filter(|route| !replaced.contains(&place(route))).collect();
     if surplus == Surplus::Kept {
         kept.surplus = rules.remove.len() + gone.len();
         return Ok(kept);
@@ -112,12 +107,4 @@ fn rules(socket: &mut Socket) -> Result<BTreeSet<Rule>, NetlinkError> {
         rules.extend(listed.iter().filter_map(Rule::read));
     }
     Ok(rules)
-}
-
-fn routes(socket: &mut Socket, tables: &BTreeSet<u32>) -> Result<BTreeSet<Route>, NetlinkError> {
-    let mut routes = BTreeSet::new();
-    for number in tables {
-        routes.extend(table(socket, *number, owned::PROTOCOL, 0)?.into_iter().filter(Route::is_ours));
-    }
-    Ok(routes)
 }

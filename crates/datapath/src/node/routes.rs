@@ -161,7 +161,7 @@ fn is_pod_route(route: &Route) -> bool {
 }
 
 /// What the kernel takes for "the same route" when it replaces one.
-fn place(route: &Route) -> (u32, overlane_core::cidr::Cidr, u32) {
+pub(super) fn place(route: &Route) -> (u32, overlane_core::cidr::Cidr, u32) {
     (route.table, route.destination, route.metric)
 }
 
