@@ -90,7 +90,7 @@ done
 for program in overlane overlane-agent overlane-controller overlane-cni; do
   file=$binaries/$program
   [ -x "$file" ] || { echo "image.sh: $file is missing: run 'make release'" >&2; exit 2; }
-  if readelf -l "$file" | grep -q 'Requesting program interpreter'; then
+  if readelf -l "$file" | grep 'Requesting program interpreter' >/dev/null; then
     echo "image.sh: $file is not static: the image has no libraries for it; run 'make release'" >&2
     exit 2
   fi

@@ -31,7 +31,7 @@ for suite in "${suites[@]}"; do
 done
 # The janitors of the last suite may still be at it.
 for _ in $(seq 100); do
-  ls /run/netns 2>/dev/null | grep -qE "^(ovl-)?ovs-" || break
+  ls /run/netns 2>/dev/null | grep -E "^(ovl-)?ovs-" >/dev/null || break
   sleep 0.2
 done
 if ls /run/netns 2>/dev/null | grep -E "^(ovl-)?ovs-" >&2; then

@@ -130,7 +130,7 @@ END
 
 # --- the machine: a bridge as VNet, a namespace a node ---
 vnet() {
-  ip netns list | grep -q "^$(ns vnet)\b" && return
+  ip netns list | grep "^$(ns vnet)\b" >/dev/null && return
   ip netns add "$(ns vnet)"
   ip -n "$(ns vnet)" link set lo up
   ip -n "$(ns vnet)" link add br0 type bridge
@@ -156,7 +156,7 @@ machine() { # NODE: its namespaces
   alive "$node" keeper && return
   rm -f "$dir/$node/keeper.pid"
   mkdir -p "$dir/$node"/{etc,opt,var}{,.work} "$dir/$node/containerd"
-  ip netns list | grep -q "^$(ns "$node")\b" || {
+  ip netns list | grep "^$(ns "$node")\b" >/dev/null || {
     link=ovk$(printf %s "$NAME$node" | cksum | cut -c1-8)
     ip netns add "$(ns "$node")"
     ip -n "$(ns vnet)" link add "$link" type veth peer name eth0 netns "$(ns "$node")"
@@ -335,7 +335,7 @@ groups_gone() { # CONTAINER...
     left=()
     for id in $(printf '%s\n' "$@" | sort -u); do
       find /sys/fs/cgroup{,/*}/k8s.io/"$id" -depth -type d -exec rmdir {} + 2>/dev/null || true
-      ! ls -d /sys/fs/cgroup{,/*}/k8s.io/"$id" 2>/dev/null | grep -q . || left+=("$id")
+      ! ls -d /sys/fs/cgroup{,/*}/k8s.io/"$id" 2>/dev/null | grep . >/dev/null || left+=("$id")
     done
     [ "${#left[@]}" != 0 ] || return 0
     set -- "${left[@]}"

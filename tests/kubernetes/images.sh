@@ -69,7 +69,8 @@ with_libraries "$root" nc.openbsd bin/nc
 for program in curl wget dig nslookup getent; do with_libraries "$root" "$program" "usr/bin/$program"; done
 # What getent and curl load when they look a name up.
 for library in libnss_dns.so.2 libnss_files.so.2 libresolv.so.2; do
-  found=$(ldconfig -p | awk -v l="$library" '$1 == l {print $NF; exit}')
+  # It reads to the end: a reader that leaves early ends `ldconfig` by SIGPIPE, now and then.
+  found=$(ldconfig -p | awk -v l="$library" '$1 == l && !found {found = $NF} END {print found}')
   [ -z "$found" ] || { mkdir -p "$root$(dirname "$found")"; cp -L "$found" "$root$found"; }
 done
 echo 'hosts: files dns' >"$root/etc/nsswitch.conf"
