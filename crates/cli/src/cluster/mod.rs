@@ -22,11 +22,16 @@ pub async fn client(args: &KubeArgs) -> Result<Client> {
         }
         None => match Config::from_kubeconfig(&options).await {
             Ok(config) => config,
-            // In a pod there is no kubeconfig, and nobody asked for one.
-            Err(error) if args.context.is_some() => return Err(error).context("use the kubeconfig"),
-            Err(error) => Config::incluster().map_err(|_| error).context(
-                "find a cluster: neither $KUBECONFIG nor ~/.kube/config can be used; name one with --kubeconfig",
-            )?,
+            Err(error) if args.context.is_some() || std::env::var_os("KUBECONFIG").is_some() => {
+                anyhow::bail!("use the kubeconfig: {error}; name another with $KUBECONFIG or --kubeconfig")
+            }
+            // In a pod there is none, and nobody asked for one.
+            Err(error) => match Config::incluster() {
+                Ok(config) => config,
+                Err(_) => anyhow::bail!(
+                    "find a cluster: use ~/.kube/config: {error}; name one with $KUBECONFIG or --kubeconfig"
+                ),
+            },
         },
     };
     config.connect_timeout = Some(Duration::from_secs(5));

@@ -1,7 +1,7 @@
 //! What the check puts into the cluster: a namespace with echo servers on every node, on the pod network and on the
 //! node's, and a Service before them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -84,7 +84,12 @@ impl World {
             }
             pods.create(&PostParams::default(), &pod(node, None, image)?).await.context("make a pod")?;
         }
-        self.await_pods(&pods, nodes.len() * (each + 1), until).await
+        self.await_pods(&pods, nodes.len() * (each + 1), until).await?;
+        // In a family that pods do not have nobody is behind it.
+        let of_pods = self.places.iter().filter(|place| place.role == Role::Pod);
+        let families: BTreeSet<Family> = of_pods.flat_map(|place| place.addresses.keys().copied()).collect();
+        self.service.retain(|ip| families.contains(&Family::of(ip)));
+        Ok(())
     }
 
     async fn await_pods(&mut self, pods: &Api<Pod>, count: usize, until: Instant) -> Result<()> {
