@@ -105,6 +105,8 @@ pub struct Metrics {
     pub conntrack_entries: Gauge,
     /// Flows that the kernel can remember.
     pub conntrack_limit: Gauge,
+    /// Egress addresses that this node has.
+    pub egress_ips: Gauge,
     /// Nodes whose blocks are known.
     pub peers: Gauge,
     /// Time from the word of a change to the end of its application, seconds.
@@ -139,6 +141,7 @@ impl Metrics {
             snat_ports_limit: Gauge::default(),
             conntrack_entries: Gauge::default(),
             conntrack_limit: Gauge::default(),
+            egress_ips: Gauge::default(),
             peers: Gauge::default(),
             apply: latency(0.001, 14),
             registry: Registry::default(),
@@ -166,6 +169,7 @@ impl Metrics {
         r.register("snat_ports_limit", help, metrics.snat_ports_limit.clone());
         r.register("conntrack_entries", "Flows that the kernel remembers", metrics.conntrack_entries.clone());
         r.register("conntrack_limit", "Flows that the kernel can remember", metrics.conntrack_limit.clone());
+        r.register("egress_ips", "Egress addresses that this node has", metrics.egress_ips.clone());
         r.register("peers", "Nodes whose blocks are known", metrics.peers.clone());
         r.register("apply_duration_seconds", "Word of a change to its application", metrics.apply.clone());
         Self { registry, ..metrics }

@@ -9,11 +9,13 @@ use overlane_core::family::Family;
 use overlane_core::ipam::Lease;
 use overlane_datapath::pod::Wirer;
 
-use crate::calls::{removed, retiring};
+use crate::calls::{added, removed, retiring};
 use crate::config::Config;
 use crate::gate::Gate;
+use crate::leaving::{self, Leaving};
 use crate::ledger::Ledger;
 use crate::members::Members;
+use crate::members::MembersError;
 use crate::metrics::Metrics;
 use crate::pages::Heartbeat;
 use crate::reconcile::status::Status;
@@ -36,6 +38,8 @@ pub struct Node {
     pub wirer: Wirer,
     /// The pods' packet-filter elements.
     pub members: Members,
+    /// By which gateways pods leave the cluster.
+    pub leaving: Leaving,
     /// Whether ADDs are let through.
     pub gate: Gate,
     /// Leases whose links are to be ended.
@@ -75,6 +79,7 @@ impl Node {
             metrics: Arc::new(Metrics::new()),
             wirer: Wirer::new(),
             members: Members::default(),
+            leaving: Leaving::default(),
             gate: Gate::default(),
             reconciler: Heartbeat::default(),
             changed: tokio::sync::Notify::new(),
@@ -100,6 +105,21 @@ impl Node {
         *now = Some(status);
         drop(now);
         self.changed.notify_one();
+    }
+
+    /// Tells the packet filter of a lease: what the pod may send, and by which gateways it leaves.
+    ///
+    /// # Errors
+    /// The kernel refused it.
+    pub fn admit(&self, lease: &Lease) -> Result<(), MembersError> {
+        let mut changes = added(lease);
+        let selection = self.leaving.hold();
+        if let Some(selection) = selection.as_deref() {
+            changes.extend(leaving::decide(selection, lease));
+            return self.members.change(changes);
+        }
+        drop(selection);
+        self.members.change(changes)
     }
 
     /// Takes leases that drain out of service, and hands them to the reaper. What fails is tried again there: the

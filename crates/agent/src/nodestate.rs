@@ -117,6 +117,10 @@ fn wanted(node: &Node) -> Option<NodeStateSpec> {
         status: fabric.carries.map_or("Unknown", |carries| if carries { "True" } else { "False" }).to_owned(),
         ..condition("NativeRouting", true, fabric.reason, fabric.message.clone())
     });
+    let gateway = status.gateway.as_ref().map(|(has, message)| {
+        let reason = if *has { "HasEgressIPs" } else { "Standby" };
+        condition("EgressGateway", *has, reason, message.clone())
+    });
     let held: BTreeSet<_> = status.held.iter().map(ToString::to_string).collect();
     Some(NodeStateSpec {
         boot_id: node.boot_id.clone(),
@@ -124,7 +128,7 @@ fn wanted(node: &Node) -> Option<NodeStateSpec> {
         underlay_mac: status.underlay_mac.as_ref().map(mac_text).unwrap_or_default(),
         routing: status.routing.as_ref().map(routing_words),
         agent_version: env!("CARGO_PKG_VERSION").to_owned(),
-        conditions: [ready, degraded].into_iter().chain(native).collect(),
+        conditions: [ready, degraded].into_iter().chain(native).chain(gateway).collect(),
     })
 }
 

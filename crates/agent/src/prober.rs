@@ -20,7 +20,8 @@ const LOOK: Duration = Duration::from_millis(100);
 /// How long an answer may take.
 const PATIENCE: Duration = Duration::from_millis(500);
 /// How often each target is asked, as long as there are no more than a second's worth of them.
-const INTERVAL: Duration = Duration::from_secs(1);
+pub const INTERVAL: Duration = Duration::from_secs(1);
+const SECOND: Duration = Duration::from_secs(1);
 /// The same of one that passes, where its packets have no other way anyway.
 const CALM: Duration = Duration::from_secs(5);
 /// Most questions a second, and at once.
@@ -30,7 +31,7 @@ const BURST: f64 = 50.0;
 const MISSES: u32 = 3;
 /// A target that had passed and then failed is asked so often before it counts as passing again, where its packets have
 /// another way meanwhile.
-const AGAIN: u32 = 10;
+pub const AGAIN: u32 = 10;
 /// Sockets that could not be made are tried again.
 const RETRY: Duration = Duration::from_secs(5);
 
@@ -67,6 +68,23 @@ struct Wanted {
     size: usize,
     /// What fails goes another way.
     other_way: bool,
+    /// How often each target is asked, as long as there are no more than the rate allows.
+    every: Duration,
+    /// So many answers in a row make a target pass that came later than the first ones.
+    newcomers: u32,
+}
+
+/// How targets are asked.
+#[derive(Clone, Copy, Debug)]
+pub struct Manner {
+    /// Bytes of an IP packet.
+    pub size: u32,
+    /// Packets for what fails are sent in something else.
+    pub other_way: bool,
+    /// How often each is asked, as long as there are no more than the rate allows.
+    pub every: Duration,
+    /// So many answers in a row make one pass that came later than the first ones.
+    pub newcomers: u32,
 }
 
 impl Prober {
@@ -74,11 +92,11 @@ impl Prober {
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Has this asked from now on, in IP packets of `size` bytes. `other_way`: packets for what fails are sent in
-    /// something else.
-    pub fn want(&self, plan: &ProbePlan, size: u32, other_way: bool) {
+    /// Has this asked from now on, in this manner.
+    pub fn want(&self, plan: &ProbePlan, manner: Manner) {
+        let Manner { size, other_way, every, newcomers } = manner;
         let size = usize::try_from(size).unwrap_or(usize::MAX);
-        let wanted = Wanted { plan: plan.clone(), size, other_way };
+        let wanted = Wanted { plan: plan.clone(), size, other_way, every, newcomers };
         let mut shared = self.lock();
         if shared.wanted != wanted {
             shared.wanted = wanted;
@@ -298,7 +316,7 @@ impl Asker {
     fn pick(&mut self, now: Instant) -> Vec<Cidr> {
         let (left, at) = self.budget;
         let mut left = (left + now.duration_since(at).as_secs_f64() * f64::from(RATE)).min(BURST);
-        let (many, other_way) = (self.tracks.len(), self.wanted.other_way);
+        let (many, other_way, every) = (self.tracks.len(), self.wanted.other_way, self.wanted.every);
         let due = |track: &Track| track.asked.is_none() && track.next <= now;
         let blocks: Vec<Cidr> = self.tracks.iter().filter(|(_, track)| due(track)).map(|(block, _)| *block).collect();
         let start = blocks.partition_point(|block| Some(*block) <= self.last);
@@ -309,7 +327,7 @@ impl Asker {
             left -= 1.0;
             self.sequence = self.sequence.wrapping_add(1);
             let calm = track.verdict == Verdict::Passes && !other_way;
-            (track.next, track.asked) = (now + interval(many, calm), Some((self.sequence, now)));
+            (track.next, track.asked) = (now + interval(every, many, calm), Some((self.sequence, now)));
             self.out.insert(self.sequence, block);
             self.last = Some(block);
             picked.push(block);
@@ -334,9 +352,10 @@ impl Asker {
             self.tracks.values_mut().for_each(|track| track.start_over(now));
         }
         let targets = &wanted.plan.targets;
+        let needed = if self.tracks.is_empty() { 1 } else { wanted.newcomers.max(1) };
         self.tracks.retain(|block, track| targets.get(block) == Some(&track.target));
         for (block, target) in targets {
-            self.tracks.entry(*block).or_insert_with(|| Track::new(*target, now));
+            self.tracks.entry(*block).or_insert_with(|| Track { needed, ..Track::new(*target, now) });
         }
         self.out.retain(|_, block| self.tracks.contains_key(block));
         self.wanted = wanted.clone();
@@ -346,9 +365,9 @@ impl Asker {
 }
 
 /// How long after a question the next one to the same target comes, with so many targets.
-fn interval(targets: usize, calm: bool) -> Duration {
-    let least = if calm { CALM } else { INTERVAL };
-    least.max(INTERVAL * u32::try_from(targets).unwrap_or(u32::MAX) / RATE)
+fn interval(every: Duration, targets: usize, calm: bool) -> Duration {
+    let least = if calm { CALM } else { every };
+    least.max(SECOND * u32::try_from(targets).unwrap_or(u32::MAX) / RATE)
 }
 
 fn token(secret: &RandomState, block: &Cidr, sequence: u16) -> u64 {
@@ -401,11 +420,32 @@ mod tests {
     }
 
     #[test]
+    fn newcomers_show_more() {
+        let other = ProbeTarget { at: [10, 244, 2, 255].into(), ..target() };
+        let first = (Cidr::host_range(target().at), target());
+        let later = (Cidr::host_range(other.at), other);
+        let mut asker = Asker::default();
+        let wanted = |targets: &[(Cidr, ProbeTarget)]| {
+            let plan = ProbePlan { targets: targets.iter().copied().collect(), ..ProbePlan::default() };
+            Wanted { plan, newcomers: AGAIN, ..Wanted::default() }
+        };
+        asker.adopt(&wanted(&[first])).unwrap();
+        asker.adopt(&wanted(&[first, later])).unwrap();
+        assert_eq!((asker.tracks[&first.0].needed, asker.tracks[&later.0].needed), (1, AGAIN));
+    }
+
+    #[test]
     fn who_has_nothing_to_do_sleeps() {
         let mut asker = Asker::default();
         assert_eq!(asker.next_turn(), None);
         let targets = [(Cidr::host_range(target().at), target())].into();
-        asker.adopt(&Wanted { plan: ProbePlan { targets, ..ProbePlan::default() }, ..Wanted::default() }).unwrap();
+        asker
+            .adopt(&Wanted {
+                plan: ProbePlan { targets, ..ProbePlan::default() },
+                every: INTERVAL,
+                ..Wanted::default()
+            })
+            .unwrap();
         let now = Instant::now();
         assert_eq!(asker.pick(now).len(), 1);
         assert!(asker.next_turn() <= Some(Instant::now()), "an answer may come");
@@ -419,7 +459,13 @@ mod tests {
         let targets = (0..1000).map(|n| (block(n), target())).collect();
         let mut asker = Asker::default();
         asker
-            .adopt(&Wanted { plan: ProbePlan { targets, ..ProbePlan::default() }, size: 100, other_way: true })
+            .adopt(&Wanted {
+                plan: ProbePlan { targets, ..ProbePlan::default() },
+                size: 100,
+                other_way: true,
+                every: INTERVAL,
+                newcomers: 1,
+            })
             .unwrap();
         let begun = Instant::now();
         let mut asked = BTreeSet::new();
@@ -429,7 +475,7 @@ mod tests {
             asked.extend(picked);
         }
         assert_eq!(asked.len(), 1000, "each of them");
-        assert_eq!(interval(2000, true), Duration::from_secs(10));
-        assert_eq!((interval(20, true), interval(20, false)), (CALM, INTERVAL));
+        assert_eq!(interval(INTERVAL, 2000, true), Duration::from_secs(10));
+        assert_eq!((interval(INTERVAL, 20, true), interval(INTERVAL, 20, false)), (CALM, INTERVAL));
     }
 }

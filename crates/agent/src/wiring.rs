@@ -8,6 +8,7 @@
 //! | `reaper` | the end of links |
 //! | `kernel` | the kernel's news |
 //! | `fabric` | probes of the fabric |
+//! | `gateways` | probes of egress gateways |
 
 use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt as _;
@@ -84,7 +85,10 @@ fn start(config: Config, boot_id: String) -> anyhow::Result<(Arc<Node>, Sender<W
     let prober = Arc::new(Prober::default());
     let (of, news) = (Arc::clone(&prober), wake.clone());
     vital("fabric", move || prober::run(&of, &news))?;
-    let reconciler = Reconciler::new(Arc::clone(&node), prober, takeover::fault(&report));
+    let gateways = Arc::new(Prober::default());
+    let (of, news) = (Arc::clone(&gateways), wake.clone());
+    vital("gateways", move || prober::run(&of, &news))?;
+    let reconciler = Reconciler::new(Arc::clone(&node), prober, gateways, takeover::fault(&report));
     vital("reconciler", move || reconciler.run(&wakes))?;
     let (of, news) = (Arc::clone(&node), wake.clone());
     vital("kernel", move || proof::run(&of, watcher, graveyard, &news))?;
@@ -108,12 +112,14 @@ fn vital(name: &'static str, run: impl FnOnce() + Send + 'static) -> anyhow::Res
 async fn outside(node: Arc<Node>, fold: Fold, wake: Sender<Wake>, known: bool, log: LogFilter) -> anyhow::Result<()> {
     let (to_fold, words) = mpsc::channel(1024);
     let (state, in_api) = watch::channel(StateInApi::None);
+    let (asks_pods, asked) = watch::channel(false);
     let deaf = watch::Sender::new(BTreeSet::new());
     let folding = Folding {
         fold,
         wake,
         state,
         deaf: deaf.clone(),
+        asks_pods,
         metrics: Arc::clone(&node.metrics),
         run_dir: node.config.run_dir.clone(),
         boot_id: node.boot_id.clone(),
@@ -128,6 +134,7 @@ async fn outside(node: Arc<Node>, fold: Fold, wake: Sender<Wake>, known: bool, l
                 // A fleet that starts at once comes in turns, but for nodes that know nothing yet.
                 tokio::time::sleep(jitter(Duration::from_millis(if known { 2_000 } else { 100 }))).await;
                 cluster::start(&client, &name, &to_fold);
+                tokio::spawn(cluster::pods(client.clone(), name.clone(), to_fold, asked));
                 tokio::spawn(cluster::listen_again(client.clone(), name, deaf, Arc::clone(&of.metrics)));
                 nodestate::keep(of, client, in_api).await;
             });

@@ -85,6 +85,8 @@ fn started(others: &[(&str, NodeConfig)]) -> Fold {
     fold.take(Item::Node(Change::Done), 0);
     fold.take(Item::Maps(0, Change::Begin), 0);
     fold.take(Item::Maps(0, Change::Done), 0);
+    fold.take(Item::Gateway(Change::Begin), 0);
+    fold.take(Item::Gateway(Change::Done), 0);
     assert!(!fold.complete());
     let mut all = vec![("n0", config(0, "u0"))];
     all.extend_from_slice(others);

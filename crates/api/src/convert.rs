@@ -3,10 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{AddrParseError, IpAddr};
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use overlane_core::cidr::{Cidr, CidrError};
 use overlane_core::cluster::{Carrier, ClusterSpec, EgressSpec, NodeCidrs, Outbound, Routing, RoutingState, Vxlan};
+use overlane_core::egress::{Gateway, GatewaySpec, Slot};
 use overlane_core::family::Family;
 use overlane_core::ipam::Block;
+use overlane_core::labels::{Requirement, Selector};
 use overlane_core::masq::MasqFragment;
 use overlane_core::plan::{Mac, Peer};
 use serde::Deserialize;
@@ -55,6 +58,14 @@ pub enum ConvertError {
         /// Where.
         field: String,
         /// The text as it came.
+        given: String,
+    },
+    /// A selector's expression means nothing.
+    #[error("{field}: `{given}` means nothing: In and NotIn ask for values, Exists and DoesNotExist for none")]
+    Selector {
+        /// Where.
+        field: String,
+        /// The expression.
         given: String,
     },
     /// The entry is of a kind that this version does not know.
@@ -108,6 +119,73 @@ pub fn cluster_spec(spec: &crd::ClusterNetworkSpec) -> ClusterSpec {
             keep_pod_address: spec.egress.keep_pod_address,
         },
     }
+}
+
+/// An egress gateway's spec as `core` judges it.
+///
+/// # Errors
+/// A selector with an operator that the API does not know, or without the values that its operator asks for.
+pub fn gateway_spec(spec: &crd::EgressGatewaySpec) -> Result<GatewaySpec, ConvertError> {
+    Ok(GatewaySpec {
+        namespaces: selector("namespaceSelector", &spec.namespace_selector)?,
+        pods: selector("podSelector", &spec.pod_selector)?,
+        destinations: spec.destination_cidrs.clone(),
+        nodes: selector("nodeSelector", &spec.node_selector)?,
+        addresses: spec.egress_ips.clone(),
+    })
+}
+
+/// A gateway in force, as the controller told it; `None` while it has put none in force.
+///
+/// # Errors
+/// What the controller never writes.
+pub fn gateway(name: &str, status: &crd::EgressGatewayStatus) -> Result<Option<Gateway>, ConvertError> {
+    let Some(applied) = &status.applied else { return Ok(None) };
+    let spec = gateway_spec(applied)?;
+    let destination = |(index, text): (usize, &String)| cidr(format!("status.applied.destinationCIDRs[{index}]"), text);
+    let slot = |slot: &crd::EgressSlot| {
+        let addresses = slot.egress_ips.iter().map(|text| {
+            let fault = |cause| ConvertError::Address { field: "status.slots".to_owned(), given: text.clone(), cause };
+            let address: IpAddr = text.parse().map_err(fault)?;
+            Ok((Family::of(&address), address))
+        });
+        Ok(Slot { number: slot.number, addresses: addresses.collect::<Result<_, ConvertError>>()? })
+    };
+    Ok(Some(Gateway {
+        name: name.to_owned(),
+        namespaces: spec.namespaces,
+        pods: spec.pods,
+        destinations: applied.destination_cidrs.iter().enumerate().map(destination).collect::<Result<_, _>>()?,
+        slots: status.slots.iter().map(slot).collect::<Result<_, ConvertError>>()?,
+        nodes: status.nodes.iter().cloned().collect(),
+    }))
+}
+
+/// A selector as `core` has it.
+///
+/// # Errors
+/// An operator that the API does not know, or one without the values that it asks for.
+pub fn selector(field: &str, selector: &LabelSelector) -> Result<Selector, ConvertError> {
+    let mut requirements = BTreeSet::new();
+    for (key, value) in selector.match_labels.iter().flatten() {
+        requirements.insert(Requirement::In(key.clone(), [value.clone()].into()));
+    }
+    for asked in selector.match_expressions.iter().flatten() {
+        let (key, values) = (asked.key.clone(), asked.values.iter().flatten().cloned().collect::<BTreeSet<_>>());
+        requirements.insert(match (asked.operator.as_str(), values.is_empty()) {
+            ("In", false) => Requirement::In(key, values),
+            ("NotIn", false) => Requirement::NotIn(key, values),
+            ("Exists", true) => Requirement::Exists(key),
+            ("DoesNotExist", true) => Requirement::DoesNotExist(key),
+            _ => {
+                return Err(ConvertError::Selector {
+                    field: format!("{field}.matchExpressions"),
+                    given: format!("{key} {} {:?}", asked.operator, asked.values.as_deref().unwrap_or_default()),
+                });
+            }
+        });
+    }
+    Ok(Selector { requirements })
 }
 
 /// `core`'s routing in the words of the custom resource.

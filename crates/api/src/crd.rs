@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray, ValidationRule,
 };
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector};
 use kube::{CustomResource, CustomResourceExt};
 use overlane_core::cidr::Cidr;
 use schemars::JsonSchema;
@@ -369,10 +369,73 @@ pub struct NodeStateSpec {
     pub conditions: Vec<Condition>,
 }
 
+/// Nodes through which chosen pods leave the cluster, with addresses that do not change.
+#[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[kube(
+    group = "overlane.io",
+    version = "v1alpha1",
+    kind = "EgressGateway",
+    doc = "Nodes through which chosen pods leave the cluster, with addresses that do not change.",
+    plural = "egressgateways",
+    shortname = "egw",
+    status = "EgressGatewayStatus",
+    printcolumn = r#"{"name":"Egress IPs","type":"string","jsonPath":".spec.egressIPs"}"#,
+    printcolumn = r#"{"name":"Nodes","type":"string","jsonPath":".status.nodes"}"#,
+    printcolumn = r#"{"name":"Ready","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].status"}"#
+)]
+#[kube(derive = "PartialEq")]
+#[serde(rename_all = "camelCase", default)]
+pub struct EgressGatewaySpec {
+    /// Labels of the namespaces whose pods it is for; all namespaces where it is empty.
+    pub namespace_selector: LabelSelector,
+    /// Labels of the pods that it is for, of those namespaces; all where it is empty. Pods in the host's network are
+    /// never meant.
+    pub pod_selector: LabelSelector,
+    /// Destinations that it is for; all where there are none. What is inside of the cluster is never meant.
+    #[serde(rename = "destinationCIDRs")]
+    pub destination_cidrs: Vec<String>,
+    /// Labels of the nodes that may be it; all nodes where it is empty. Each of them has to be able to have every
+    /// address below on its network.
+    pub node_selector: LabelSelector,
+    /// What the far side sees: free addresses of the gateways' network, one a family or several. Each is at one node at
+    /// a time; with several, the pods are spread over them. IPv4 and IPv6 addresses go in pairs, in their order.
+    #[serde(rename = "egressIPs")]
+    pub egress_ips: Vec<String>,
+}
+
+/// What the controller made of it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct EgressGatewayStatus {
+    /// The generation that the conditions speak of.
+    pub observed_generation: i64,
+    /// `Ready`: it is valid, in force, and there is a node for it. Otherwise the reason says which of these it is not.
+    pub conditions: Vec<Condition>,
+    /// The spec that is in force: the last one that was valid. Agents follow it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub applied: Option<EgressGatewaySpec>,
+    /// Its addresses by pairs, each with a number that is its own in the cluster.
+    pub slots: Vec<EgressSlot>,
+    /// Nodes that may be it.
+    pub nodes: Vec<String>,
+}
+
+/// An egress address of each family, with its number.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct EgressSlot {
+    /// Nodes know packets for it by this.
+    pub number: u8,
+    /// What the far side sees.
+    #[serde(rename = "egressIPs")]
+    pub egress_ips: Vec<String>,
+}
+
 /// All custom resource definitions, in the order in which they are installed.
 #[must_use]
 pub fn all_crds() -> Vec<CustomResourceDefinition> {
-    let mut all = vec![ClusterNetwork::crd(), NodeBlock::crd(), NodeNetworkConfig::crd(), NodeState::crd()];
+    let mut all =
+        vec![ClusterNetwork::crd(), NodeBlock::crd(), NodeNetworkConfig::crd(), NodeState::crd(), EgressGateway::crd()];
     for crd in &mut all {
         let kind = crd.spec.names.kind.clone();
         for version in &mut crd.spec.versions {
@@ -387,6 +450,8 @@ pub fn all_crds() -> Vec<CustomResourceDefinition> {
 
 /// Blocks that an agent can say its pods hold: more than any node has.
 const MOST_HELD: i64 = 256;
+/// Addresses, and destinations, that an egress gateway can have: every agent holds them all.
+const MOST_OF_GATEWAY: i64 = 64;
 
 /// What the API server itself refuses, by CEL where a schema cannot say it. The rules of addresses are `core`'s.
 fn rules(kind: &str, schema: &mut JSONSchemaProps) {
@@ -415,6 +480,21 @@ fn rules(kind: &str, schema: &mut JSONSchemaProps) {
                     property.max_items = Some(most);
                 }
             }
+            schema.properties.get_or_insert_default().insert("spec".to_owned(), inner);
+        }
+        "EgressGateway" => {
+            let Some(mut inner) = spec(schema) else { return };
+            if let Some(properties) = inner.properties.as_mut() {
+                for list in ["egressIPs", "destinationCIDRs"] {
+                    if let Some(property) = properties.get_mut(list) {
+                        property.max_items = Some(MOST_OF_GATEWAY);
+                    }
+                }
+                if let Some(addresses) = properties.get_mut("egressIPs") {
+                    (addresses.min_items, addresses.default) = (Some(1), None);
+                }
+            }
+            inner.required = Some(vec!["egressIPs".to_owned()]);
             schema.properties.get_or_insert_default().insert("spec".to_owned(), inner);
         }
         _ => {}

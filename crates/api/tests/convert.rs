@@ -6,15 +6,20 @@
 
 use std::error::Error;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement};
 use overlane_api::convert::{
-    ConvertError, NodeAddressRule, blocks, cluster_spec, held_blocks, mac, mac_text, masq_fragment, node_ips, peer,
+    ConvertError, NodeAddressRule, blocks, cluster_spec, gateway, gateway_spec, held_blocks, mac, mac_text,
+    masq_fragment, node_ips, peer, selector,
 };
 use overlane_api::crd::{
-    ClusterNetworkSpec, NetworkContainer, NodeCidrs, NodeNetworkConfigStatus, NodeStateSpec, OutboundType, Routing,
+    ClusterNetworkSpec, EgressGatewaySpec, EgressGatewayStatus, EgressSlot, NetworkContainer, NodeCidrs,
+    NodeNetworkConfigStatus, NodeStateSpec, OutboundType, Routing,
 };
 use overlane_core::cluster::{self, ClusterSpec};
+use overlane_core::egress::{Gateway, Slot};
 use overlane_core::family::Family;
 use overlane_core::ipam::Block;
+use overlane_core::labels::{Labels, Requirement, Selector};
 use overlane_core::masq::MasqFragment;
 use overlane_core::plan::Peer;
 
@@ -252,4 +257,80 @@ fn bad_masquerade_fragments_are_named_with_the_cause() {
         let cause = error.source().unwrap().to_string();
         assert!(cause.contains(named), "{text}: {cause}");
     }
+}
+
+fn asked(key: &str, operator: &str, values: &[&str]) -> LabelSelectorRequirement {
+    let values = (!values.is_empty()).then(|| values.iter().map(|value| (*value).to_owned()).collect());
+    LabelSelectorRequirement { key: key.to_owned(), operator: operator.to_owned(), values }
+}
+
+fn with(match_expressions: Vec<LabelSelectorRequirement>) -> LabelSelector {
+    LabelSelector { match_expressions: Some(match_expressions), match_labels: None }
+}
+
+#[test]
+fn a_selector_asks_for_all_that_it_says() {
+    assert_eq!(selector("podSelector", &LabelSelector::default()).unwrap(), Selector::default());
+    let mut all = with(vec![
+        asked("tier", "In", &["web", "api"]),
+        asked("zone", "NotIn", &["c"]),
+        asked("team", "Exists", &[]),
+        asked("legacy", "DoesNotExist", &[]),
+    ]);
+    all.match_labels = Some([("app".to_owned(), "shop".to_owned())].into());
+    let values = |values: &[&str]| values.iter().map(|value| (*value).to_owned()).collect();
+    let expected = [
+        Requirement::In("app".into(), values(&["shop"])),
+        Requirement::In("tier".into(), values(&["web", "api"])),
+        Requirement::NotIn("zone".into(), values(&["c"])),
+        Requirement::Exists("team".into()),
+        Requirement::DoesNotExist("legacy".into()),
+    ];
+    assert_eq!(selector("podSelector", &all).unwrap().requirements, expected.into());
+    for (operator, values) in [
+        ("In", &[][..]),
+        ("NotIn", &[]),
+        ("Exists", &["x"]),
+        ("DoesNotExist", &["x"]),
+        ("Gt", &["1"]),
+        ("in", &["x"]),
+        ("", &[]),
+    ] {
+        let error = selector("podSelector", &with(vec![asked("tier", operator, values)])).unwrap_err().to_string();
+        assert!(error.starts_with("podSelector.matchExpressions: `tier"), "{operator}: {error}");
+    }
+}
+
+#[test]
+fn a_gateway_in_force_is_what_was_applied() {
+    let spec = EgressGatewaySpec {
+        namespace_selector: with(vec![asked("team", "In", &["shop"])]),
+        node_selector: with(vec![asked("egress", "Exists", &[])]),
+        destination_cidrs: vec!["203.0.113.0/24".into()],
+        egress_ips: vec!["10.224.0.200".into(), "fd10:224::200".into()],
+        ..EgressGatewaySpec::default()
+    };
+    let raw = gateway_spec(&spec).unwrap();
+    assert_eq!((&raw.addresses, &raw.destinations), (&spec.egress_ips, &spec.destination_cidrs));
+    assert!(raw.nodes.selects(&Labels::from([("egress".into(), String::new())])) && !raw.nodes.selects(&Labels::new()));
+    assert_eq!(gateway("out", &EgressGatewayStatus::default()).unwrap(), None, "none is in force");
+    let slot = EgressSlot { number: 7, egress_ips: spec.egress_ips.clone() };
+    let mut status = EgressGatewayStatus {
+        applied: Some(spec.clone()),
+        slots: vec![slot],
+        nodes: vec!["b".into(), "a".into()],
+        ..EgressGatewayStatus::default()
+    };
+    let addresses = spec.egress_ips.iter().map(|text| text.parse().unwrap()).map(|ip| (Family::of(&ip), ip)).collect();
+    let expected = Gateway {
+        name: "out".into(),
+        namespaces: raw.namespaces,
+        pods: Selector::default(),
+        destinations: vec!["203.0.113.0/24".parse().unwrap()],
+        slots: vec![Slot { number: 7, addresses }],
+        nodes: ["a".to_owned(), "b".to_owned()].into(),
+    };
+    assert_eq!(gateway("out", &status).unwrap(), Some(expected));
+    status.slots[0].egress_ips[0] = "10.224.0".into();
+    assert!(matches!(gateway("out", &status), Err(ConvertError::Address { .. })));
 }

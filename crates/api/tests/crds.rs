@@ -29,6 +29,7 @@ fn names_and_scopes() {
         ("nodeblocks.overlane.io", "Cluster", "NodeBlock", "nblk"),
         ("nodenetworkconfigs.overlane.io", "Namespaced", "NodeNetworkConfig", "nnc"),
         ("nodestates.overlane.io", "Cluster", "NodeState", ""),
+        ("egressgateways.overlane.io", "Cluster", "EgressGateway", "egw"),
     ];
     let want =
         want.map(|(name, scope, kind, short)| (name.to_owned(), scope.to_owned(), kind.to_owned(), short.to_owned()));

@@ -29,11 +29,12 @@ const PAGE_LIMIT: u64 = 4 << 20;
 /// Events that are kept; those of a large cluster in trouble say the same again and again.
 const MOST_EVENTS: usize = 5000;
 /// Kinds that are taken whole: version, kind, namespace.
-const KINDS: [(&str, &str, Option<&str>); 10] = [
+const KINDS: [(&str, &str, Option<&str>); 11] = [
     ("overlane.io/v1alpha1", "ClusterNetwork", None),
     ("overlane.io/v1alpha1", "NodeBlock", None),
     ("overlane.io/v1alpha1", "NodeNetworkConfig", Some(NAMESPACE)),
     ("overlane.io/v1alpha1", "NodeState", None),
+    ("overlane.io/v1alpha1", "EgressGateway", None),
     ("v1", "Node", None),
     ("networking.k8s.io/v1", "ServiceCIDR", None),
     ("networking.k8s.io/v1", "NetworkPolicy", None),
@@ -210,12 +211,12 @@ async fn masquerade(client: &Client) -> Result<Vec<u8>> {
     Ok(cleaned(&ours))
 }
 
-/// Events about nodes, the network, and pods of ours.
+/// Events about nodes, the network, its gateways, and pods of ours.
 async fn events(client: &Client, namespace: &str) -> Result<Vec<u8>> {
     let api: Api<Event> = Api::all(client.clone());
     let told = |event: &Event| {
         let about = &event.involved_object;
-        matches!(about.kind.as_deref(), Some("Node" | "ClusterNetwork"))
+        matches!(about.kind.as_deref(), Some("Node" | "ClusterNetwork" | "EgressGateway"))
             || about.namespace.as_deref() == Some(namespace)
             || event.reason.as_deref() == Some("FailedCreatePodSandBox")
     };

@@ -153,7 +153,8 @@ fn listed<'a>(names: impl Iterator<Item = &'a str>) -> Option<String> {
     (!nodes.is_empty()).then(|| format!("{}{more}", first.join(", ")))
 }
 
-fn condition(
+/// A condition as it is to be; its time stays while its status does.
+pub fn condition(
     old: Option<&Condition>,
     kind: &str,
     status: bool,

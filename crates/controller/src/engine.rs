@@ -18,6 +18,8 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use crate::cluster::Gate;
 use crate::events::{Events, Subject};
 use crate::executor::{End, Epoch, Executor, Outcome};
+use crate::gateway_status::{Means, Teller};
+use crate::gateways::Gateways;
 use crate::metrics::Metrics;
 use crate::objects::now_ms;
 use crate::queue::{Ending, Queue};
@@ -51,6 +53,8 @@ pub struct Engine {
     client: Client,
     world: World,
     gate: Gate,
+    gateways: Gateways,
+    teller: Teller,
     queue: Queue,
     executor: Executor,
     events: Events,
@@ -89,11 +93,15 @@ impl Engine {
     ) -> Self {
         let epoch = Epoch::default();
         let events = Events::new(&client, identity);
+        let means =
+            Means { client: client.clone(), events: events.clone(), metrics: metrics.clone(), epoch: epoch.clone() };
         let executor = Executor::new(client.clone(), events.clone(), metrics.clone(), epoch.clone());
         Self {
             client,
             world: World::new(settings),
             gate: Gate::default(),
+            gateways: Gateways::default(),
+            teller: Teller::new(means),
             queue: Queue::default(),
             executor,
             events,
@@ -129,6 +137,7 @@ impl Engine {
                 changed = self.lead.changed() => if changed.is_err() { break },
                 Some(outcome) = self.jobs.join_next_with_id() => self.finish(outcome),
                 Some(status) = self.report.join_next() => self.reported(status),
+                Some(round) = self.teller.ended() => self.teller.finish(round, &mut self.gateways, now_ms()),
                 count = words.recv_many(&mut inbox, WORDS) => {
                     if count == 0 {
                         break;
@@ -154,6 +163,8 @@ impl Engine {
         self.metrics.set_leader(leads);
         if leads {
             self.gate.look_again();
+            self.gateways.look_again();
+            self.teller.begin();
             (self.tell_failures, self.tell_at_ms) = (0, 0);
             self.world.touch_all();
         } else {
@@ -202,10 +213,11 @@ impl Engine {
                 self.seen_blocks.insert(claim.cidr);
                 return;
             }
-            Object::Node(view) => (Source::Nodes, view.name.clone()),
+            Object::Node(view, _) => (Source::Nodes, view.name.clone()),
             Object::State(view) => (Source::States, view.node.clone()),
             Object::Config(view) => (Source::Configs, view.node.clone()),
             Object::Cluster(object) => (Source::Clusters, crate::objects::name(&object.metadata)),
+            Object::Gateway(object) => (Source::Gateways, crate::objects::name(&object.metadata)),
             _ => return,
         };
         self.seen_names.entry(source).or_default().insert(name);
@@ -214,12 +226,19 @@ impl Engine {
     fn complete_list(&mut self, source: Source, now: u64) {
         let seen = self.seen_names.remove(&source).unwrap_or_default();
         match source {
-            Source::Nodes => self.world.retain_nodes(&seen, now),
+            Source::Nodes => {
+                self.world.retain_nodes(&seen, now);
+                self.gateways.retain_labels(&seen);
+            }
             Source::States => self.world.retain_states(&seen, now),
-            Source::Configs => self.world.retain_configs(&seen),
+            Source::Configs => {
+                self.world.retain_configs(&seen);
+                self.gateways.look_again();
+            }
             Source::Blocks => self.world.retain_claims(&std::mem::take(&mut self.seen_blocks), now),
             Source::Clusters if !seen.contains(CLUSTER_NETWORK) => self.gate.remove(CLUSTER_NETWORK),
             Source::Clusters => {}
+            Source::Gateways => self.gateways.retain(&seen),
         }
         self.complete.insert(source);
         if self.is_synced() {
@@ -231,7 +250,9 @@ impl Engine {
         match object {
             Object::Cluster(object) => self.gate.upsert(*object),
             Object::ClusterGone(name) => self.gate.remove(&name),
-            object => facts::learn(&mut self.world, object, source, now),
+            Object::Gateway(object) => self.gateways.upsert(*object, source),
+            Object::GatewayGone(name, uid) => self.gateways.remove(&name, &uid),
+            object => facts::learn(&mut self.world, &mut self.gateways, object, source, now),
         }
     }
 
@@ -259,6 +280,7 @@ impl Engine {
         }
         if (due || self.world.plan().is_none()) && self.gate.judge(self.world.alloc(), self.leads) {
             self.world.set_plan(self.gate.plan().cloned());
+            self.gateways.look_again();
             // Agents wait for the status.
             (self.tell_failures, self.tell_at_ms) = (0, 0);
             self.wake_waiting();
@@ -276,6 +298,9 @@ impl Engine {
         }
         if due && self.report.is_empty() && now >= self.tell_at_ms {
             self.tell_cluster(now);
+        }
+        if due {
+            self.tell_gateways(now);
         }
         for _ in 0..DECISIONS {
             if self.jobs.len() >= JOBS {
@@ -375,6 +400,15 @@ impl Engine {
         self.metrics.set_nodes(self.world.nodes().len(), announced, self.troubles.len());
         self.metrics.set_blocks(&self.world.alloc().usage());
         self.metrics.set_queue(self.queue.len());
+    }
+
+    /// Judges the gateways if something that they depend on has changed, and writes what is not as it should be.
+    fn tell_gateways(&mut self, now: u64) {
+        let Some(plan) = self.world.plan() else { return };
+        if self.teller.is_free(now) && self.gateways.take_stale() {
+            let standings = self.gateways.standings(plan, &self.world);
+            self.teller.tell(&mut self.gateways, &standings, self.world.nodes().len(), now);
+        }
     }
 
     /// Writes the ClusterNetwork's status if it is not what it should be.

@@ -5,7 +5,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use k8s_openapi::jiff::Timestamp;
 use kube::api::PostParams;
 use kube::{Api, Client, Resource as _};
-use overlane_api::crd::ClusterNetwork;
+use overlane_api::crd::{ClusterNetwork, EgressGateway};
 
 const COMPONENT: &str = "overlane-controller";
 /// Where Events of cluster-scoped objects are.
@@ -24,6 +24,11 @@ impl Subject {
     /// A ClusterNetwork.
     pub fn cluster(name: &str, uid: &str) -> Self {
         Self(reference(&ClusterNetwork::api_version(&()), &ClusterNetwork::kind(&()), name, uid))
+    }
+
+    /// An EgressGateway.
+    pub fn gateway(name: &str, uid: &str) -> Self {
+        Self(reference(&EgressGateway::api_version(&()), &EgressGateway::kind(&()), name, uid))
     }
 }
 

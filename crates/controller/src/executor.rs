@@ -56,7 +56,8 @@ impl Epoch {
         self.0.fetch_add(1, Ordering::SeqCst);
     }
 
-    fn now(&self) -> u64 {
+    /// What it stands at.
+    pub fn now(&self) -> u64 {
         self.0.load(Ordering::SeqCst)
     }
 }
@@ -179,7 +180,7 @@ impl Executor {
 
     async fn confirm_node(&self, node: &str, uid: Option<&str>) -> Result<(), Refusal> {
         let found = self.read_node(node).await?;
-        let is = if let Object::Node(view) = &found { Some(view.object.uid.as_str()) } else { None };
+        let is = if let Object::Node(view, _) = &found { Some(view.object.uid.as_str()) } else { None };
         if is == uid { Ok(()) } else { Err(stale(found)) }
     }
 
@@ -297,7 +298,7 @@ impl Executor {
 
     async fn node_fact(&self, node: &str, answer: kube::Result<SlimNode>) -> Result<Object, Refusal> {
         match answer {
-            Ok(object) => Ok(Object::Node(object.view(objects::now_ms()))),
+            Ok(object) => Ok(Object::node(object)),
             Err(error) if is_stale(&error) => Err(stale(self.read_node(node).await?)),
             Err(error) => Err(failed(&error)),
         }
@@ -318,8 +319,7 @@ impl Executor {
 
     async fn read_node(&self, node: &str) -> Result<Object, Refusal> {
         let found = self.nodes().get_opt(node).await.map_err(|error| failed(&error))?;
-        let view = found.map(|object| object.view(objects::now_ms()));
-        Ok(view.map_or_else(|| Object::NodeGone(node.to_owned(), String::new()), Object::Node))
+        Ok(found.map_or_else(|| Object::NodeGone(node.to_owned(), String::new()), Object::node))
     }
 
     async fn read_block(&self, block: &Cidr) -> Result<Object, Refusal> {

@@ -17,7 +17,8 @@
 //! A single-stack node takes four. A reused block is written once as well: its released object is replaced in place.
 //! Conditions are written only on Nodes that say themselves that they wait for a network (a true `NetworkUnavailable` or
 //! its taint), or that something is wrong with. A node that goes takes two or three: delete the `NodeNetworkConfig`,
-//! mark each `NodeBlock` as released; and later one more that deletes its `NodeState`.
+//! mark each `NodeBlock` as released; and later one more that deletes its `NodeState`. An EgressGateway whose nodes change
+//! by it takes one more.
 
 pub mod args;
 pub mod config;
@@ -30,6 +31,9 @@ mod engine;
 mod events;
 mod executor;
 mod facts;
+mod gateway_status;
+mod gateways;
+mod labels;
 mod leader;
 mod objects;
 mod pages;

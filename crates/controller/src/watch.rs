@@ -1,4 +1,4 @@
-//! The five watches. Each object is folded to what decisions need of it before the next page is read.
+//! The six watches. Each object is folded to what decisions need of it before the next page is read.
 
 use std::fmt::Debug;
 use std::pin::pin;
@@ -7,9 +7,10 @@ use std::time::Duration;
 use futures::StreamExt as _;
 use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client, Resource};
-use overlane_api::crd::{ClusterNetwork, NAMESPACE, NodeBlock, NodeNetworkConfig, NodeState};
+use overlane_api::crd::{ClusterNetwork, EgressGateway, NAMESPACE, NodeBlock, NodeNetworkConfig, NodeState};
 use overlane_core::blocks::{Claim, ConfigView, NodeView, StateView};
 use overlane_core::cidr::Cidr;
+use overlane_core::labels::Labels;
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::task::JoinSet;
@@ -43,18 +44,26 @@ pub enum Source {
     Configs,
     /// ClusterNetworks.
     Clusters,
+    /// EgressGateways.
+    Gateways,
 }
 
 impl Source {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::Nodes, Self::Blocks, Self::States, Self::Configs, Self::Clusters];
+    pub const ALL: [Self; 6] = [Self::Nodes, Self::Blocks, Self::States, Self::Configs, Self::Clusters, Self::Gateways];
+
+    /// Whether the cluster may be without the kind: Helm updates programs, but no definitions. Then there are no objects
+    /// of it, and nodes get their blocks all the same.
+    fn may_be_unknown(self) -> bool {
+        self == Self::Gateways
+    }
 }
 
 /// An object as it is now, or its end.
 #[derive(Debug)]
 pub enum Object {
-    /// A Node.
-    Node(NodeView),
+    /// A Node, and its labels.
+    Node(NodeView, Labels),
     /// A Node's end: name and UID.
     NodeGone(String, String),
     /// A NodeBlock.
@@ -73,6 +82,18 @@ pub enum Object {
     Cluster(Box<ClusterNetwork>),
     /// A ClusterNetwork's end.
     ClusterGone(String),
+    /// An EgressGateway.
+    Gateway(Box<EgressGateway>),
+    /// An EgressGateway's end: name and UID.
+    GatewayGone(String, String),
+}
+
+impl Object {
+    /// A Node.
+    pub fn node(mut node: SlimNode) -> Self {
+        let labels = node.metadata.labels.take().unwrap_or_default();
+        Self::Node(node.view(objects::now_ms()), labels)
+    }
 }
 
 /// A word from a watch.
@@ -97,8 +118,11 @@ pub fn start(client: &Client) -> (Receiver<Word>, JoinSet<()>) {
     let paged = |size| watcher::Config::default().page_size(size).timeout(WATCH_SECONDS);
     let nodes: Api<SlimNode> = Api::all(client.clone());
     tasks.spawn(follow(Source::Nodes, nodes, paged(NODES_A_PAGE), to.clone(), |node, there| {
-        let view = node.view(objects::now_ms());
-        Some(if there { Object::Node(view) } else { Object::NodeGone(view.name, view.object.uid) })
+        Some(if there {
+            Object::node(node)
+        } else {
+            Object::NodeGone(objects::name(&node.metadata), node.metadata.uid.unwrap_or_default())
+        })
     }));
     let blocks: Api<NodeBlock> = Api::all(client.clone());
     tasks.spawn(follow(Source::Blocks, blocks, paged(OURS_A_PAGE), to.clone(), |block, there| {
@@ -116,11 +140,19 @@ pub fn start(client: &Client) -> (Receiver<Word>, JoinSet<()>) {
         Some(if there { Object::Config(view) } else { Object::ConfigGone(view.node, view.object.uid) })
     }));
     let clusters: Api<ClusterNetwork> = Api::all(client.clone());
-    tasks.spawn(follow(Source::Clusters, clusters, paged(OURS_A_PAGE), to, |cluster, there| {
+    tasks.spawn(follow(Source::Clusters, clusters, paged(OURS_A_PAGE), to.clone(), |cluster, there| {
         Some(if there {
             Object::Cluster(Box::new(cluster))
         } else {
             Object::ClusterGone(objects::name(&cluster.metadata))
+        })
+    }));
+    let gateways: Api<EgressGateway> = Api::all(client.clone());
+    tasks.spawn(follow(Source::Gateways, gateways, paged(OURS_A_PAGE), to, |gateway, there| {
+        Some(if there {
+            Object::Gateway(Box::new(gateway))
+        } else {
+            Object::GatewayGone(objects::name(&gateway.metadata), gateway.metadata.uid.unwrap_or_default())
         })
     }));
     (from, tasks)
@@ -137,28 +169,48 @@ async fn follow<K>(
 {
     let mut events = pin!(watcher::watcher(api, config));
     let mut pause = FIRST;
+    let (mut begun, mut unknown) = (false, false);
     while let Some(event) = events.next().await {
         let failed = event.is_err();
         // That a list begins is no sign that the server answers.
         if !matches!(event, Err(_) | Ok(Event::Init)) {
-            pause = FIRST;
+            (pause, unknown) = (FIRST, false);
         }
-        let word = match event {
-            Ok(Event::Init) => Some(Word::Listing(source)),
-            Ok(Event::InitApply(object)) => fold(object, true).map(Word::Listed),
-            Ok(Event::InitDone) => Some(Word::Complete(source)),
-            Ok(Event::Apply(object)) => fold(object, true).map(Word::Changed),
-            Ok(Event::Delete(object)) => fold(object, false).map(Word::Changed),
-            Err(error) => Some(Word::Deaf(source, error.to_string())),
-        };
-        if let Some(word) = word
-            && to.send(word).await.is_err()
-        {
-            return;
+        let mut words = Vec::new();
+        match event {
+            // Of a kind that may be unknown, a list begins with its first answer.
+            Ok(Event::Init) if source.may_be_unknown() => begun = true,
+            Ok(Event::Init) => words.push(Word::Listing(source)),
+            Ok(Event::InitApply(object)) => {
+                words.extend(std::mem::take(&mut begun).then_some(Word::Listing(source)));
+                words.extend(fold(object, true).map(Word::Listed));
+            }
+            Ok(Event::InitDone) => {
+                words.extend(std::mem::take(&mut begun).then_some(Word::Listing(source)));
+                words.push(Word::Complete(source));
+            }
+            Ok(Event::Apply(object)) => words.extend(fold(object, true).map(Word::Changed)),
+            Ok(Event::Delete(object)) => words.extend(fold(object, false).map(Word::Changed)),
+            Err(error) if source.may_be_unknown() && is_unknown(&error) => {
+                if !std::mem::replace(&mut unknown, true) {
+                    tracing::info!(?source, "the cluster has no such kind, and so none of it");
+                    words.extend([Word::Listing(source), Word::Complete(source)]);
+                }
+            }
+            Err(error) => words.push(Word::Deaf(source, error.to_string())),
+        }
+        for word in words {
+            if to.send(word).await.is_err() {
+                return;
+            }
         }
         if failed {
             sleep(pause).await;
             pause = (pause * 2).min(LONGEST);
         }
     }
+}
+
+fn is_unknown(error: &watcher::Error) -> bool {
+    matches!(error, watcher::Error::InitialListFailed(kube::Error::Api(status)) if status.code == 404)
 }

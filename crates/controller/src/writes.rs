@@ -6,7 +6,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::Resource as _;
 use kube::api::{DeleteParams, Preconditions};
 use overlane_api::crd::{
-    NodeBlock, NodeBlockSpec, NodeNetworkConfig, NodeNetworkConfigSpec, POD_CIDRS_MARK, STARTUP_TAINT, block_name,
+    EgressGatewayStatus, NodeBlock, NodeBlockSpec, NodeNetworkConfig, NodeNetworkConfigSpec, POD_CIDRS_MARK,
+    STARTUP_TAINT, block_name,
 };
 use overlane_core::blocks::{ConditionChange, Content, ObjectRef, Owner};
 use overlane_core::cidr::Cidr;
@@ -106,6 +107,18 @@ pub fn without_startup_taint(uid: &str, index: usize) -> Result<json_patch::Patc
         { "op": "test", "path": "/metadata/uid", "value": uid },
         { "op": "test", "path": format!("{taint}/key"), "value": STARTUP_TAINT },
         { "op": "remove", "path": taint },
+    ]))
+}
+
+/// A gateway's whole status. A merge would leave in it what the old one's selectors say and the new one's do not.
+pub fn gateway_status(
+    version: Option<&str>,
+    status: &EgressGatewayStatus,
+) -> Result<json_patch::Patch, serde_json::Error> {
+    serde_json::from_value(json!([
+        // As it was: the API refuses the patch of any other.
+        { "op": "replace", "path": "/metadata/resourceVersion", "value": version },
+        { "op": "add", "path": "/status", "value": status },
     ]))
 }
 

@@ -11,6 +11,7 @@ mod rules;
 
 pub use change::{Carrier, RoutingState, Step};
 pub use egress::{Egress, EgressSpec};
+pub(crate) use rules::{Findings, syntax};
 
 use crate::cidr::Cidr;
 use crate::family::Family;

@@ -8,8 +8,10 @@
 pub mod blocks;
 pub mod cidr;
 pub mod cluster;
+pub mod egress;
 pub mod family;
 pub mod ipam;
+pub mod labels;
 pub mod masq;
 pub mod plan;
 pub mod ports;

@@ -6,11 +6,13 @@
 mod build;
 mod conflict;
 mod egress;
+mod gateway;
 mod note;
 mod probe;
 mod tunnel;
 
 pub use egress::{EgressPlan, Outside};
+pub use gateway::{ExitPlan, GatewayPlan, Place, TunnelWay};
 pub use note::Note;
 pub use probe::{ProbePlan, ProbeTarget};
 pub use tunnel::{TunnelPeer, TunnelPlan, TunnelSender, vtep_mac};
@@ -20,6 +22,7 @@ use std::net::IpAddr;
 
 use crate::cidr::Cidr;
 use crate::cluster::{Carrier, Egress, Outbound, Routing, Vxlan};
+use crate::egress::Gateway;
 use crate::family::Family;
 use crate::masq::MasqConfig;
 use crate::ports::{PortMapping, Protocol};
@@ -58,6 +61,8 @@ pub struct EndpointSpec {
 /// Everything that a node's plan follows from.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NodeInput {
+    /// This node's name.
+    pub name: String,
     /// The cluster's pod CIDRs.
     pub pod_cidrs: Vec<Cidr>,
     /// How pod packets cross nodes.
@@ -88,6 +93,14 @@ pub struct NodeInput {
     pub outbound: Outbound,
     /// Next hops and exceptions of the outbound type.
     pub egress: Egress,
+    /// Egress gateways in force.
+    pub gateways: Vec<Gateway>,
+    /// Nodes among theirs that are no gateways now: they do not answer. This node too while it is not ready for it.
+    pub silent: BTreeSet<String>,
+    /// This node has just come up: it answers nobody who asks for a gateway, so that all notice that it was gone.
+    pub hushed: bool,
+    /// Whether pods of this node leave by gateways, so that it matters which of them answer.
+    pub asks_gateways: bool,
 }
 
 /// What happens to packets for a destination.
@@ -175,6 +188,10 @@ pub enum PodElement {
     Port(PortMember),
     /// An address behind another plugin's link: it is no forgery, whatever link of this node it comes from.
     Delegated(IpAddr),
+    /// It is known by which gateways its packets leave the cluster: until then, where there are gateways, none do.
+    Decided(IpAddr),
+    /// It leaves by the gateway slot of this number.
+    Exit(u8, IpAddr),
 }
 
 /// What a peer may send from: addresses of this block, and from this MAC where that is known.

@@ -148,7 +148,7 @@ fn answers_only(socket: &Socket, family: Family) -> io::Result<()> {
 }
 
 /// RFC 1071.
-fn checksum(packet: &[u8]) -> u16 {
+pub(crate) fn checksum(packet: &[u8]) -> u16 {
     let words = packet
         .chunks(2)
         .map(|pair| u32::from(pair.first().copied().unwrap_or(0)) << 8 | u32::from(pair.get(1).copied().unwrap_or(0)));

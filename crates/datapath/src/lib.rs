@@ -15,6 +15,8 @@ pub mod owned;
 pub mod rtnl;
 
 #[cfg(feature = "node")]
+pub mod announce;
+#[cfg(feature = "node")]
 pub mod conntrack;
 #[cfg(feature = "node")]
 pub mod echo;
@@ -26,6 +28,8 @@ pub mod foreign;
 pub mod nft;
 #[cfg(feature = "node")]
 pub mod node;
+#[cfg(feature = "node")]
+pub mod offload;
 #[cfg(feature = "node")]
 pub mod pod;
 #[cfg(feature = "node")]

@@ -4,6 +4,7 @@
 //! of ours (a leftover that `doctor` reports). So a link counts as ours only by prefix *and* kind, a route only by
 //! table *and* protocol number *and* metric.
 
+use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
 use crate::mac::Mac;
@@ -37,10 +38,12 @@ pub const METRIC_UNREACHABLE: u32 = 0x7fff_ffff;
 pub const MARK_MASK: u32 = 0x0ff0_0000;
 /// Tables of exits, by their numbers: what a marked packet is routed by.
 pub const EXIT_TABLES: RangeInclusive<u32> = 28_601..=28_855;
+/// The number of the exit of packets that go to a next hop.
+pub const NEXT_HOP_EXIT: u8 = 1;
 /// Place of rules that lead to them: behind the kernel's for addresses of the node itself, before anybody's default.
 pub const RULE_PRIORITY: u32 = 111;
 /// Conntrack zones that are ours.
-pub const CONNTRACK_ZONES: RangeInclusive<u16> = 28600..=28699;
+pub const CONNTRACK_ZONES: RangeInclusive<u16> = 28_600..=28_899;
 /// Distance of our nft chains' priorities from the named ones (raw, filter, srcnat): before other people's.
 pub const NFT_PRIORITY_OFFSET: i32 = -11;
 /// Links in this group are about to be deleted.
@@ -70,6 +73,12 @@ pub const fn is_route(table: u32, protocol: u8, metric: u32) -> bool {
         && matches!(metric, METRIC | METRIC_UNREACHABLE)
 }
 
+/// Whether an address of a link is an egress address of ours.
+#[must_use]
+pub const fn is_egress_ip(protocol: u8, prefix_len: u8, address: IpAddr) -> bool {
+    protocol == PROTOCOL && prefix_len == if address.is_ipv4() { 32 } else { 128 }
+}
+
 /// Whether a table is an exit's.
 #[must_use]
 pub const fn is_exit_table(table: u32) -> bool {
@@ -80,6 +89,12 @@ pub const fn is_exit_table(table: u32) -> bool {
 #[must_use]
 pub fn exit_table(number: u8) -> u32 {
     *EXIT_TABLES.start() + u32::from(number.max(1)) - 1
+}
+
+/// The conntrack zone of flows that come to this node for slot `number`, by their first packets' direction.
+#[must_use]
+pub fn slot_zone(number: u8) -> u16 {
+    *CONNTRACK_ZONES.start() + u16::from(number)
 }
 
 /// The mark of packets that leave by exit `number`, 1 to 255.

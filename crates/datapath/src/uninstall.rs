@@ -5,6 +5,7 @@ use std::fmt::Display;
 use nix::errno::Errno;
 
 use crate::netlink::{NetlinkError, Refused, Request, Socket};
+use crate::rtnl::address::{self, LinkAddress};
 use crate::rtnl::link::{self, Link};
 use crate::sysctl::{self, Changed};
 use crate::{nft, node, owned};
@@ -60,6 +61,8 @@ pub fn remove_all(removal: &Removal<'_>) -> Removed {
         Ok(mut socket) => {
             let exits = exits(&mut socket);
             removed.batch(&mut socket, "rules and routes out of the cluster", exits);
+            let addresses = egress_ips(&mut socket);
+            removed.batch(&mut socket, "egress addresses", addresses);
         }
         Err(error) => removed.failed(error),
     }
@@ -86,6 +89,8 @@ pub fn leftovers() -> Result<Vec<String>, NetlinkError> {
     for (links, what) in [(links, "pod links"), (limits, "links that limit pods")] {
         found.extend((!links.is_empty()).then(|| format!("{} {what}", links.len())));
     }
+    let egress_ips = node::observed_egress_ips(&mut socket)?.len();
+    found.extend((egress_ips > 0).then(|| format!("{egress_ips} egress addresses")));
     found.extend(tunnel.then(|| format!("link {}", owned::TUNNEL_LINK)));
     found.extend((routes > 0).then(|| format!("{routes} routes")));
     found.extend((!rules.is_empty()).then(|| format!("{} rules", rules.len())));
@@ -104,6 +109,11 @@ fn exits(socket: &mut Socket) -> Requests {
     let (rules, routes) = node::observed_exits(socket)?;
     let rules = rules.iter().map(crate::rtnl::rule::Rule::delete);
     Ok(rules.chain(routes.iter().map(crate::rtnl::route::Route::delete)).collect())
+}
+
+fn egress_ips(socket: &mut Socket) -> Requests {
+    let link = |found: &LinkAddress| format!("#{}", found.index);
+    Ok(node::observed_egress_ips(socket)?.iter().map(|a| address::delete(a.index, &link(a), a)).collect())
 }
 
 /// Moves them to the dying group and deletes that: one wait for all.

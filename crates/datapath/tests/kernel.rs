@@ -9,7 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use common::*;
-use overlane_core::plan::{EgressPlan, Outside};
+use overlane_core::plan::{EgressPlan, NodePlan, Outside};
 use overlane_datapath::conntrack;
 use overlane_datapath::events::{Event, Watcher};
 use overlane_datapath::netlink::{NetlinkError, Socket};
@@ -135,10 +135,11 @@ fn flows_that_leave_are_counted_and_forgotten() {
 fn exits_are_kept_and_removed() {
     let net = Net::new(&[V4, V6]);
     let hop = |text: &str| text.parse().ok();
-    let plan = |v4, v6| EgressPlan {
-        inside: BTreeSet::new(),
-        outside: Outside::NextHops { by: [(V4, v4), (V6, v6)].into(), keep_pod_address: false },
+    let plan = |v4, v6| {
+        let outside = Outside::NextHops { by: [(V4, v4), (V6, v6)].into(), keep_pod_address: false };
+        NodePlan { egress: Some(EgressPlan { outside, ..EgressPlan::default() }), ..NodePlan::default() }
     };
+    let none = NodePlan::default();
     net.a.ns.sh(
         "ip rule add fwmark 0x100000/0xff00000 lookup 28601 priority 110; ip route add default via 10.224.0.5 table 28601 metric 9",
     );
@@ -148,24 +149,23 @@ fn exits_are_kept_and_removed() {
     let before = foreign();
     let underlays =
         || -> BTreeMap<_, _> { [V4, V6].map(|family| (family, node::underlay(net.a.address(family)).unwrap())).into() };
-    let keep =
-        |plan: Option<&EgressPlan>, surplus| net.a.ns.run(|| node::keep_exits(plan, &underlays(), surplus).unwrap());
+    let keep = |plan: &NodePlan, surplus| net.a.ns.run(|| node::keep_exits(plan, &underlays(), None, surplus).unwrap());
     let both = plan(hop("10.224.0.5"), hop("fd10:224::5"));
-    let first = keep(Some(&both), Surplus::Kept);
+    let first = keep(&both, Surplus::Kept);
     assert_eq!((first.changes, first.failed, first.surplus), (6, vec![], 0), "two rules, two routes a table");
     // Without its rule a route is found all the same.
     net.a.ns.sh("ip rule del priority 111");
-    assert_eq!(keep(Some(&both), Surplus::Kept).changes, 1);
-    let again = keep(Some(&both), Surplus::Removed);
+    assert_eq!(keep(&both, Surplus::Kept).changes, 1);
+    let again = keep(&both, Surplus::Removed);
     assert_eq!((again.changes, again.surplus), (0, 0), "a second call writes nothing");
-    let lost = keep(Some(&plan(hop("10.224.0.6"), None)), Surplus::Kept);
+    let lost = keep(&plan(hop("10.224.0.6"), None), Surplus::Kept);
     assert_eq!((lost.changes, lost.surplus), (1, 1), "one is replaced, the other stays while it may be used");
-    let other = keep(Some(&plan(hop("192.0.2.9"), None)), Surplus::Removed);
+    let other = keep(&plan(hop("192.0.2.9"), None), Surplus::Removed);
     assert_eq!((other.changes, other.not_on_link), (2, vec![ip("192.0.2.9")]));
-    assert_eq!(keep(None, Surplus::Kept).surplus, 4);
-    assert_eq!(keep(None, Surplus::Removed).changes, 4);
+    assert_eq!(keep(&none, Surplus::Kept).surplus, 4);
+    assert_eq!(keep(&none, Surplus::Removed).changes, 4);
     assert_eq!(foreign(), before);
-    keep(Some(&both), Surplus::Removed);
+    keep(&both, Surplus::Removed);
     let removed = net.a.ns.run(|| uninstall::remove_all(&Removal { links: false, sysctls: &[] }));
     assert_eq!(removed.failed, Vec::<String>::new());
     assert_eq!(foreign(), before);

@@ -7,7 +7,10 @@ use std::net::IpAddr;
 use expect_test::expect_file;
 use overlane_core::cidr::Cidr;
 use overlane_core::family::Family;
-use overlane_core::plan::{EgressPlan, MasqPlan, NodeMember, NodePlan, Outside, PeerMember, PodMember};
+use overlane_core::plan::{
+    EgressPlan, ExitPlan, GatewayPlan, MasqPlan, NodeMember, NodePlan, Outside, PeerMember, Place, PodMember,
+    TunnelPlan,
+};
 use overlane_datapath::render::element::{self, Element};
 use overlane_datapath::render::nft::{Objects, Structure, mark};
 
@@ -94,7 +97,7 @@ fn ways_out() {
     let plan = |outside| {
         let plan = plan(&Family::ALL, true);
         let inside = plan.pod_space.clone();
-        NodePlan { egress: Some(EgressPlan { inside, outside }), ..plan }
+        NodePlan { egress: Some(EgressPlan { inside, outside, gateways: None }), ..plan }
     };
     let create = |plan: &NodePlan| Structure::of(plan, &primary()).create(&members(plan));
     expect_file!["snapshots/nothing-leaves.nft"].assert_eq(&create(&plan(Outside::Dropped)));
@@ -105,6 +108,60 @@ fn ways_out() {
     let kept: Vec<&str> = with.lines().filter(|line| !without.contains(line)).collect();
     assert_eq!(kept.len(), 1, "{kept:?}");
     assert!(kept[0].contains("return"), "{kept:?}");
+}
+
+#[test]
+fn gateways() {
+    let addresses = BTreeMap::from(["10.224.0.200", "fd10:224::200"].map(|text| {
+        let ip: IpAddr = text.parse().unwrap();
+        (Family::of(&ip), ip)
+    }));
+    let exit = |number, place, to: &[&str], families: &[Family]| ExitPlan {
+        number,
+        vni: 0,
+        destinations: to.iter().map(|text| cidr(text)).collect(),
+        addresses: families.iter().map(|family| (*family, addresses[family])).collect(),
+        place,
+    };
+    let away = Place::At { node: "b".to_owned(), ways: BTreeMap::new() };
+    let exits = vec![
+        exit(3, away, &["10.99.0.0/16", "10.98.0.0/16"], &[Family::V4]),
+        exit(2, Place::Here, &[], &Family::ALL),
+        exit(4, Place::Nowhere, &[], &Family::ALL),
+    ];
+    let made = |gateway, exits: &[ExitPlan]| {
+        let gateways = GatewayPlan {
+            exits: exits.to_vec(),
+            gateway,
+            taken: if gateway { [(2, 8_417_138)].into() } else { BTreeMap::new() },
+            answers: 8_417_391,
+            questions: 8_417_137,
+            answer_from: ["10.224.0.5", "fd10:224::5"].map(|text| text.parse().unwrap()).into(),
+            ..GatewayPlan::default()
+        };
+        let plan = plan(&Family::ALL, true);
+        let egress = EgressPlan { inside: plan.pod_space.clone(), gateways: Some(gateways), ..EgressPlan::default() };
+        let tunnel = TunnelPlan {
+            vxlan: overlane_core::cluster::Vxlan::default(),
+            carries_pods: false,
+            mac: [6, 0x6f, 10, 224, 0, 4],
+            addresses: BTreeMap::from(["10.244.1.0", "fd12:3456:789a:0:1::"].map(|text| {
+                let ip: IpAddr = text.parse().unwrap();
+                (Family::of(&ip), ip)
+            })),
+            peers: BTreeSet::new(),
+            senders: BTreeSet::new(),
+            nodes: BTreeMap::new(),
+            overhead: 50,
+        };
+        let plan = NodePlan { egress: Some(egress), tunnel: Some(tunnel), ..plan };
+        Structure::of(&plan, &primary()).create(&members(&plan))
+    };
+    expect_file!["snapshots/gateway.nft"].assert_eq(&made(true, &exits));
+    let other = made(false, &exits[..1]);
+    for chain in ["from_exit", "gateway_in", "gateway_out"] {
+        assert!(!other.contains(&format!("chain {chain} ")), "{chain} is a gateway's alone");
+    }
 }
 
 #[test]

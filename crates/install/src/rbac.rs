@@ -63,11 +63,12 @@ fn rule(group: &str, resources: &[&str], verbs: &[&str]) -> Value {
 
 const READ: [&str; 3] = ["get", "list", "watch"];
 
-/// An agent writes its NodeState and nothing else; the admission policy holds it to its own.
+/// An agent writes its NodeState and nothing else; the admission policy holds it to its own. Which pods a gateway is for
+/// is in their labels and in those of their namespaces.
 fn agent_cluster() -> Value {
     json!([
-        rule("", &["nodes"], &READ),
-        rule(GROUP, &["clusternetworks"], &READ),
+        rule("", &["nodes", "pods", "namespaces"], &READ),
+        rule(GROUP, &["clusternetworks", "egressgateways"], &READ),
         rule(GROUP, &["nodestates"], &["get", "list", "watch", "create", "patch"]),
     ])
 }
@@ -81,8 +82,8 @@ fn controller_cluster() -> Value {
     json!([
         rule("", &["nodes"], &["get", "list", "watch", "patch"]),
         rule("", &["nodes/status"], &["patch"]),
-        rule(GROUP, &["clusternetworks"], &READ),
-        rule(GROUP, &["clusternetworks/status"], &["patch"]),
+        rule(GROUP, &["clusternetworks", "egressgateways"], &READ),
+        rule(GROUP, &["clusternetworks/status", "egressgateways/status"], &["patch"]),
         rule(GROUP, &["nodeblocks"], &["get", "list", "watch", "create", "patch", "delete"]),
         rule(GROUP, &["nodestates"], &["get", "list", "watch", "delete"]),
         rule("", &["events"], &["create"]),

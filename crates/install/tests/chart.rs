@@ -60,6 +60,31 @@ fn no_rule_reads_secrets_or_has_a_wildcard() {
     }
 }
 
+/// Which pods leave by which gateway is the controller's word alone.
+#[test]
+fn agents_read_gateways_and_write_none() {
+    let objects = overlane_install::objects(&Values::default(), "kube-system").unwrap();
+    let verbs = |account: &str, resource: &str| {
+        let roles = objects.iter().filter(|object| object["metadata"]["name"] == account);
+        let rules = roles.flat_map(|object| object["rules"].as_array().into_iter().flatten());
+        let of = rules.filter(|rule| rule["resources"].as_array().unwrap().iter().any(|named| named == resource));
+        let verbs = of.flat_map(|rule| rule["verbs"].as_array().unwrap());
+        verbs.map(|verb| verb.as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    for resource in ["egressgateways", "pods", "namespaces"] {
+        assert_eq!(verbs("overlane-agent", resource), ["get", "list", "watch"], "{resource}");
+    }
+    assert_eq!(verbs("overlane-controller", "egressgateways"), ["get", "list", "watch"]);
+    assert_eq!(verbs("overlane-controller", "egressgateways/status"), ["patch"]);
+    for (account, resource) in [
+        ("overlane-agent", "egressgateways/status"),
+        ("overlane-controller", "pods"),
+        ("overlane-controller", "namespaces"),
+    ] {
+        assert!(verbs(account, resource).is_empty(), "{account}: {resource}");
+    }
+}
+
 #[test]
 fn the_documents_give_the_reason_of_each_capability() {
     let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/operations.md");

@@ -7,6 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::process::{Command, Stdio};
 
 use overlane_suites::books::{self, Live};
+use overlane_suites::far::Far;
 use overlane_suites::monitor::Monitor;
 use overlane_suites::ns::OwnNs;
 use overlane_suites::probe::{self, Witness};
@@ -73,6 +74,26 @@ fn packets_arrive_or_do_not() {
     for to in FAR {
         assert!(packet::ping(&wire.a.ns, to.parse().unwrap(), 56, millis(300)).is_err());
     }
+}
+
+#[test]
+fn whoever_speaks_is_counted() {
+    let wire = Wire::new();
+    let far = Far::on(&wire.b.ns);
+    let own = ["10.9.0.1", "fd09::1"].map(|own| own.parse::<IpAddr>().unwrap());
+    for (to, from) in FAR.map(|to| to.parse::<IpAddr>().unwrap()).into_iter().zip(own) {
+        // To ports where nobody listens.
+        probe::fire(&wire.a.ns, SocketAddr::new(to, 99), None, "x", 3);
+        probe::fire(&wire.a.ns, SocketAddr::new(to, 98), None, "x", 1);
+        assert_eq!((far.udp(99).get(&from), far.udp(98).get(&from)), (Some(&3), Some(&1)));
+        assert!(wire.a.ns.connect(SocketAddr::new(to, 97), None, secs(1)).is_err());
+        packet::ping(&wire.a.ns, to, 56, secs(1)).unwrap();
+        assert_eq!((far.echoes().get(&from), far.sources().get(&from)), (Some(&1), Some(&6)));
+        let fresh = Far::on(&wire.b.ns);
+        assert!(fresh.sources().is_empty());
+    }
+    assert_eq!(far.only(&own), Ok(()));
+    assert!(far.only(&own[..1]).is_err());
 }
 
 #[test]

@@ -15,7 +15,7 @@ use overlane_datapath::netns::Netns;
 use overlane_datapath::{conntrack, mac};
 use overlane_datapath::{owned, pod};
 
-use super::{added, attachment, failure, namespace, pod_spec};
+use super::{attachment, failure, namespace, pod_spec};
 use crate::clock;
 use crate::gate::Env;
 use crate::ledger::BeginError;
@@ -100,7 +100,7 @@ fn wire<'a>(
     let request = request(call, &ns)?;
     let guard = Guard::begin(node, &request, deadline_ns, conn)?;
     let lease = &guard.lease;
-    node.members.change(added(lease)).map_err(|error| {
+    node.admit(lease).map_err(|error| {
         // The kernel still has the port of a pod that is just ending.
         if error.0.is_taken() && !lease.ports.is_empty() {
             return failure(code::TRY_AGAIN_LATER, format!("a port of the node is still another pod's: {error}"));

@@ -69,6 +69,9 @@ fn faults(node: &Node, call: &CheckCall, lease: &Lease, ns: &Netns) -> Result<Ve
     faults.extend(missing.iter().map(|element| match element {
         PodElement::Source(pod) => format!("nft element of {} on {} is missing", pod.address, pod.link),
         PodElement::Delegated(address) => format!("nft element of {address} is missing"),
+        PodElement::Decided(address) | PodElement::Exit(_, address) => {
+            format!("nft element of how {address} leaves the cluster is missing")
+        }
         PodElement::Port(port) => format!("nft element of port {}/{} is missing", port.host_port, port.protocol),
     }));
     Ok(faults)

@@ -15,7 +15,7 @@ use overlane_core::rate::Bandwidth;
 use overlane_datapath::owned;
 
 use super::add::{Guard, deliver, in_time, kernel, netns_id, not_ready, pod_name, refused, still_wanted};
-use super::{added, attachment, failure, namespace, pod_elements};
+use super::{attachment, failure, namespace, pod_elements};
 use crate::node::Node;
 use crate::server::Connection;
 
@@ -60,7 +60,7 @@ fn lease<'a>(
         GatewayMode::LinkLocal => lease.addresses.iter().map(|address| link_local(*address)).collect(),
         GatewayMode::Block => of_block(node, lease)?,
     };
-    node.members.change(added(lease)).map_err(|error| kernel(&error))?;
+    node.admit(lease).map_err(|error| kernel(&error))?;
     still_wanted(node, lease)?;
     guard.activate(conn, deadline_ns)?;
     Ok((guard, addresses))

@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use overlane_core::cidr::{Cidr, outermost};
-use overlane_core::plan::{EgressPlan, NodeInput, NodePlan, Outside};
+use overlane_core::plan::{NodeInput, NodePlan, Outside};
 use overlane_datapath::conntrack;
 use overlane_datapath::netlink::NetlinkError;
-use overlane_datapath::node::{self, KeptExits, Surplus};
+use overlane_datapath::node::{self, KeptExits, Surplus, TunnelGround};
 
 use super::Reconciler;
 use super::pass::Outcome;
@@ -36,7 +36,8 @@ impl EgressWay {
             .egress
             .as_ref()
             .map_or_else(|| outermost(spared.iter().copied().chain(nodes)), |egress| egress.inside.clone());
-        Self { outside: plan.egress.as_ref().map(|egress| egress.outside.clone()), spared, inside }
+        let outside = plan.egress.as_ref().map(|egress| egress.outside.clone());
+        Self { outside: outside.filter(|outside| *outside != Outside::AsNode), spared, inside }
     }
 
     /// How it is written down; without nodes, whose coming and going changes nobody's way.
@@ -53,7 +54,7 @@ impl EgressWay {
         if self.outside != before.outside {
             count += match &before.outside {
                 // Nothing left.
-                Some(Outside::Dropped) => 0,
+                Some(Outside::Dropped | Outside::AsNode) => 0,
                 Some(Outside::NextHops { .. }) => conntrack::forget_from(pods, &before.inside)?,
                 None => conntrack::forget_from(pods, &self.inside)?,
             };
@@ -68,8 +69,13 @@ impl EgressWay {
 
 impl Reconciler {
     /// Makes what marked packets will need before any is marked.
-    pub(super) fn open_exits(&self, plan: &NodePlan, outcome: &mut Outcome) -> Option<KeptExits> {
-        let kept = self.keep_exits(plan.egress.as_ref(), Surplus::Kept, outcome)?;
+    pub(super) fn open_exits(
+        &self,
+        plan: &NodePlan,
+        tunnel: Option<TunnelGround>,
+        outcome: &mut Outcome,
+    ) -> Option<KeptExits> {
+        let kept = self.keep_exits(plan, tunnel, Surplus::Kept, outcome)?;
         for address in &kept.not_on_link {
             let text = format!(
                 "next hop {address} of packets that leave the cluster is not another host on this node's link: they are \
@@ -86,20 +92,23 @@ impl Reconciler {
         &mut self,
         input: &NodeInput,
         plan: &NodePlan,
+        tunnel: Option<TunnelGround>,
         opened: Option<KeptExits>,
         written: bool,
         outcome: &mut Outcome,
     ) {
         let Some(mut kept) = opened.filter(|_| written) else { return };
         if kept.surplus > 0 {
-            let Some(more) = self.keep_exits(plan.egress.as_ref(), Surplus::Removed, outcome) else { return };
+            let Some(more) = self.keep_exits(plan, tunnel, Surplus::Removed, outcome) else { return };
             kept.changes += more.changes;
         }
         let way = EgressWay::of(input, plan);
         let file = self.node.config.run_dir.join(FILE);
         let ended = match &self.egress {
             Some(before) if *before == way => {
-                self.node.metrics.repaired("way-out", kept.changes);
+                if self.gateways_stay(plan) {
+                    self.node.metrics.repaired("way-out", kept.changes);
+                }
                 return;
             }
             Some(before) => way.end_flows_of(before, &input.own_blocks),
@@ -119,8 +128,19 @@ impl Reconciler {
         }
     }
 
-    fn keep_exits(&self, plan: Option<&EgressPlan>, surplus: Surplus, outcome: &mut Outcome) -> Option<KeptExits> {
-        match node::keep_exits(plan, &self.underlays, surplus) {
+    /// What pods' packets reach without leaving the cluster.
+    pub(super) fn inside(&self, input: &NodeInput, plan: &NodePlan) -> BTreeSet<Cidr> {
+        EgressWay::of(input, plan).inside
+    }
+
+    fn keep_exits(
+        &self,
+        plan: &NodePlan,
+        tunnel: Option<TunnelGround>,
+        surplus: Surplus,
+        outcome: &mut Outcome,
+    ) -> Option<KeptExits> {
+        match node::keep_exits(plan, &self.underlays, tunnel, surplus) {
             Ok(kept) => {
                 if kept.changes > 0 {
                     tracing::debug!(changes = kept.changes, "ways out of the cluster");

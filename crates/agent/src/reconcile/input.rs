@@ -112,5 +112,6 @@ pub fn node_input(
         service_cidrs: cluster.services().to_vec(),
         outbound: cluster.outbound(),
         egress: cluster.egress().clone(),
+        ..NodeInput::default()
     }
 }

@@ -8,6 +8,7 @@ mod audit;
 mod egress;
 mod fabric;
 mod flows;
+mod gateways;
 pub mod input;
 mod pass;
 mod runtime_side;
@@ -28,10 +29,12 @@ use overlane_datapath::node::{Segment, TunnelKind, Underlay};
 use overlane_datapath::rtnl::route::Route;
 
 use crate::node::Node;
+use crate::offload::Offload;
 use crate::prober::Prober;
 use crate::watch::view::View;
 
 use egress::EgressWay;
+use gateways::Gateways;
 use runtime_side::RuntimeSide;
 use status::{Fabric, Problem};
 use sysctls::Sysctls;
@@ -88,6 +91,10 @@ pub struct Reconciler {
     flows_counted: Option<Instant>,
     /// How packets left the cluster after the last pass.
     egress: Option<EgressWay>,
+    gateways: Gateways,
+    offload: Offload,
+    /// Whether this node has egress addresses, and which; `None` where it is no gateway.
+    gateway: Option<(bool, String)>,
     /// What the fabric is known to do with bare packets of pods, where it is asked.
     fabric: Option<(Fabric, Instant)>,
     runtime_side: RuntimeSide,
@@ -99,9 +106,11 @@ pub struct Reconciler {
 
 impl Reconciler {
     /// Has done nothing yet.
-    pub fn new(node: Arc<Node>, prober: Arc<Prober>, store_fault: Option<String>) -> Self {
+    pub fn new(node: Arc<Node>, prober: Arc<Prober>, gateways: Arc<Prober>, store_fault: Option<String>) -> Self {
         let sysctls = Sysctls::new(&node.config.run_dir);
         let audit_at = Instant::now() + node.config.audit_interval;
+        let offload = Offload::new(&node.config.run_dir);
+        let gateways = Gateways::new(gateways, &node.config.run_dir, &node.boot_id, node.started);
         Self {
             node,
             prober,
@@ -119,6 +128,9 @@ impl Reconciler {
             scarce: BTreeSet::new(),
             flows_counted: None,
             egress: None,
+            gateways,
+            offload,
+            gateway: None,
             fabric: None,
             runtime_side: RuntimeSide::default(),
             audited: None,
@@ -137,7 +149,7 @@ impl Reconciler {
                 return;
             }
             let mut heard = None;
-            let mut answers = false;
+            let mut answers = self.offload.has_news();
             for wake in first.into_iter().chain(wakes.try_iter()) {
                 match wake {
                     Wake::View(view, at) => {
@@ -169,6 +181,9 @@ impl Reconciler {
         if audit {
             self.audited = Some(now);
             self.audit_at = now + self.node.config.audit_interval;
+        }
+        if let Some(at) = self.gateways.next_step() {
+            self.audit_at = self.audit_at.min(at);
         }
         if done {
             self.retry = RETRY;

@@ -9,7 +9,7 @@ use overlane_core::cidr::Cidr;
 use overlane_core::cluster::{ClusterPlan, Routing};
 use overlane_core::family::Family;
 use overlane_core::ipam::{Lease, LeaseKind, LeaseState};
-use overlane_core::plan::{Mac, NodeInput, NodePlan, Note, RouteAction, plan};
+use overlane_core::plan::{Mac, NodeInput, NodePlan, Note, RouteAction, RouteSpec, plan};
 use overlane_datapath::netlink::Socket;
 use overlane_datapath::nft::{self, Table};
 use overlane_datapath::node::{self, Applied, AwayRoutes, PodRoutes, TunnelGround, TunnelKind, Underlay};
@@ -17,11 +17,11 @@ use overlane_datapath::node::{self, Applied, AwayRoutes, PodRoutes, TunnelGround
 use super::input::{node_input, own_blocks, witnessed};
 use super::runtime_side::RuntimeSide;
 use super::status::{Problem, Reason, Status};
-use super::{Reconciler, audit, flows};
-use crate::calls::{added, pod_spec, removed, retiring};
+use super::{Reconciler, audit, flows, gateways};
+use crate::calls::{pod_spec, removed, retiring};
 use crate::conflist;
 use crate::gate::Env;
-use crate::prober::Verdict;
+use crate::prober::{self, Manner, Verdict};
 use crate::watch::view::View;
 
 /// What a pass found out.
@@ -72,12 +72,14 @@ impl Reconciler {
         }
         outcome.problems.extend(self.runtime_side.problems.iter().cloned());
         outcome.problems.extend(self.scarce.iter().cloned());
+        outcome.problems.extend(self.offload.fault().map(|fault| (Reason::ChecksumOffloadBroken, fault)));
         self.node.set_status(Status {
             problems: outcome.problems,
             segment: self.segment,
             underlay_mac: self.mac(),
             routing: self.routing.clone(),
             fabric: self.fabric.as_ref().map(|(fabric, _)| fabric.clone()),
+            gateway: self.gateway.clone(),
             held,
         });
         // A configuration without its plugin would make the node look ready, and fail every pod.
@@ -104,6 +106,7 @@ impl Reconciler {
         let witnesses = if view.complete { Vec::new() } else { self.witnesses(view, &own, outcome) };
         let mut input = node_input(view, cluster, &node_ips, &leases, witnesses);
         self.judge_segment(&mut input.peers, audit, outcome);
+        self.hear_gateways(view, &mut input);
         let verdicts = self.prober.verdicts();
         input.beyond = self.beyond(&input.peers);
         input.passing = self.passing(&verdicts, outcome);
@@ -117,19 +120,29 @@ impl Reconciler {
         if let Err(error) = result {
             outcome.failed("set the node's sysctls", &error);
         }
-        let mtu = self.mtu(&plan);
+        let (mtu, in_tunnel) = self.mtus(&plan);
         let away = if view.complete { AwayRoutes::Planned } else { AwayRoutes::Kept };
-        let tunnel = self.keep_tunnel(&plan, mtu, away, outcome);
-        let exits = self.open_exits(&plan, outcome);
-        let written = self.apply_nft(&plan, &leases, outcome);
-        self.close_exits(&input, &plan, exits, written, outcome);
+        let tunnel = self.keep_tunnel(&plan, in_tunnel, away, outcome);
+        let exits = self.open_exits(&plan, tunnel, outcome);
+        let unreached = exits.iter().flat_map(|exits| exits.out_of_reach.iter().cloned()).collect::<Vec<_>>();
+        self.judge_gateways(view, &unreached, outcome);
+        self.begin_table(&plan, &leases);
+        let decided = self.decide_exits(view, outcome);
+        let written = self.apply_nft(&plan, outcome);
+        self.close_exits(&input, &plan, tunnel, exits, written, outcome);
+        self.settle_gateways(&input, &plan, decided && written, audit, outcome);
+        self.gateway = gateways::told(&plan);
         self.cut_off(&plan, &leases, outcome);
         // Routes that lead into a tunnel stay while it cannot be looked at.
-        let routed =
-            (tunnel.is_some() || plan.tunnel.is_none()) && self.apply_routes(&plan, tunnel, away, &verdicts, outcome);
+        let routed = (tunnel.is_some() || plan.tunnel.as_ref().is_none_or(|tunnel| !tunnel.carries_pods))
+            && self.apply_routes(&plan, tunnel, away, &verdicts, outcome);
         // Asked only once the way is there.
         if routed {
-            self.prober.want(&plan.probes, mtu, cluster.routing() == Routing::Auto);
+            if let Some((tunnel, ground)) = plan.tunnel.as_ref().filter(|tunnel| tunnel.carries_pods).zip(tunnel) {
+                self.offload.test(ground.index, tunnel);
+            }
+            let other_way = cluster.routing() == Routing::Auto;
+            self.prober.want(&plan.probes, Manner { size: mtu, other_way, every: prober::INTERVAL, newcomers: 1 });
         }
         if plan.tunnel.is_none() {
             self.end_tunnel(outcome);
@@ -139,12 +152,15 @@ impl Reconciler {
         // An address that no link has cannot be a route's source.
         node_ips.extend(self.underlays.iter().map(|(family, underlay)| (*family, underlay.node_ip)));
         let env = Env { mtu, node_ips, families: cluster.families().to_vec(), cut: self.cut.clone() };
-        let tunnel_missing = plan.tunnel.is_some() && tunnel.is_none();
+        let tunnel_missing = plan.tunnel.as_ref().is_some_and(|tunnel| tunnel.carries_pods) && tunnel.is_none();
         // An audit must know which pods are to stay off the network.
         node.gate.set(env, self.closed(view, &blocks, written, tunnel_missing));
         // What still goes in the tunnel is not sent as native routing has it.
-        let in_tunnel = || plan.routes.iter().any(|route| matches!(route.action, RouteAction::Tunnel { .. }));
-        if !outcome.again && (cluster.routing() != Routing::Native || !in_tunnel()) {
+        let tunnelled = |route: &RouteSpec| {
+            let is_block = route.destination.prefix_len() < route.destination.family().bits();
+            is_block && matches!(route.action, RouteAction::Tunnel { .. })
+        };
+        if !outcome.again && (cluster.routing() != Routing::Native || !plan.routes.iter().any(tunnelled)) {
             self.routing.clone_from(&view.routing);
         }
         if audit && written {
@@ -210,11 +226,11 @@ impl Reconciler {
         }
     }
 
-    /// Whether the table holds what a pod's first packet must meet.
-    fn apply_nft(&self, plan: &NodePlan, leases: &[Lease], outcome: &mut Outcome) -> bool {
+    /// The table, with the pods that there are when it is made.
+    fn begin_table(&self, plan: &NodePlan, leases: &[Lease]) {
         let node = &self.node;
         let first = node.members.table().is_none();
-        let table = node.members.begin(|| Table::new(plan.pod_elements()));
+        node.members.begin(|| Table::new(plan.pod_elements()));
         if first {
             // A DEL that came since the leases were read found no table to take its elements from.
             let over =
@@ -224,6 +240,11 @@ impl Reconciler {
                 tracing::debug!(%error, "elements of pods that ended during the start");
             }
         }
+    }
+
+    /// Whether the table holds what a pod's first packet must meet.
+    fn apply_nft(&self, plan: &NodePlan, outcome: &mut Outcome) -> bool {
+        let Some(table) = self.node.members.table() else { return false };
         let primary = self.underlays.iter().map(|(family, underlay)| (*family, underlay.link.clone())).collect();
         match table.apply(plan, &primary) {
             Ok(applied) => {
@@ -246,8 +267,16 @@ impl Reconciler {
             return;
         }
         self.flows_counted = Some(Instant::now());
-        let addresses = plan.node_ips.values().copied().collect();
-        match flows::look(&node.metrics, &input.own_blocks, &addresses) {
+        let mut addresses: BTreeSet<IpAddr> = plan.node_ips.values().copied().collect();
+        let mut sources: BTreeSet<Cidr> = input.own_blocks.iter().copied().collect();
+        let egress = gateways::addresses(plan);
+        if !egress.is_empty() {
+            // Pods of any node leave by these.
+            addresses.extend(egress);
+            sources.extend(&plan.pod_space);
+        }
+        let sources: Vec<Cidr> = sources.into_iter().collect();
+        match flows::look(&node.metrics, &sources, &addresses) {
             Ok(scarce) => self.scarce = scarce,
             Err(error) => tracing::warn!(%error, "count flows"),
         }
@@ -288,7 +317,7 @@ impl Reconciler {
     }
 
     fn put_back(&self, lease: &Lease) -> Result<(), String> {
-        self.node.members.change(added(lease)).map_err(|error| error.to_string())?;
+        self.node.admit(lease).map_err(|error| error.to_string())?;
         let state = self.node.ledger.lease(lease.id).map(|lease| lease.state);
         if state != Some(LeaseState::Active) {
             // It ended meanwhile, and who ended it may have taken its elements away before they came again.
@@ -301,9 +330,11 @@ impl Reconciler {
     }
 
     /// Of pods' links, and of the tunnel's: what fits into the nodes' packets in whatever they are carried.
-    fn mtu(&self, plan: &NodePlan) -> u32 {
+    fn mtus(&self, plan: &NodePlan) -> (u32, u32) {
         let underlay = self.underlays.values().map(|underlay| underlay.mtu).min().unwrap_or_default();
-        underlay.saturating_sub(plan.tunnel.as_ref().map_or(0, |tunnel| tunnel.overhead))
+        let in_tunnel = underlay.saturating_sub(plan.tunnel.as_ref().map_or(0, |tunnel| tunnel.overhead));
+        let carries_pods = plan.tunnel.as_ref().is_some_and(|tunnel| tunnel.carries_pods);
+        (if carries_pods { in_tunnel } else { underlay }, in_tunnel)
     }
 
     /// The tunnel's link, if one is planned and there.

@@ -38,6 +38,8 @@ pub enum Reason {
     ConntrackScarce,
     /// The fabric drops bare packets of pods, and nothing else is sent.
     FabricDropsPodAddresses,
+    /// The device below the tunnel does not make the checksums that it is asked for.
+    ChecksumOffloadBroken,
     /// Something of the plan could not be made.
     PlanIncomplete,
     /// A fragment of the masquerade configuration was left out.
@@ -62,6 +64,7 @@ impl Reason {
             Self::SnatPortsScarce => "SnatPortsScarce",
             Self::ConntrackScarce => "ConntrackScarce",
             Self::FabricDropsPodAddresses => "FabricDropsPodAddresses",
+            Self::ChecksumOffloadBroken => "ChecksumOffloadBroken",
             Self::PlanIncomplete => "PlanIncomplete",
             Self::InvalidMasqueradeConfig => "InvalidMasqueradeConfig",
         }
@@ -95,6 +98,8 @@ pub struct Status {
     pub routing: Option<RoutingState>,
     /// What the fabric does with bare packets of pods; `None` where it is not asked.
     pub fabric: Option<Fabric>,
+    /// Whether it has egress addresses, and which; `None` where it is no gateway.
+    pub gateway: Option<(bool, String)>,
     /// Blocks that are this node's, or that its pods hold addresses of.
     pub held: BTreeSet<Cidr>,
 }

@@ -5,20 +5,24 @@
 use std::io::Write as _;
 use std::net::IpAddr;
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use overlane_api::convert::{mac, mac_text, routing_state, routing_words};
-use overlane_api::crd::{ClusterNetworkSpec, RoutingState};
+use overlane_api::crd::{ClusterNetworkSpec, EgressGatewayStatus, RoutingState};
 use overlane_core::family::Family;
 use overlane_core::ipam::Block;
+use overlane_core::labels::Labels;
 use serde::{Deserialize, Serialize};
 
 use super::fold::{Entry, Fold, MapData};
 use super::item::{NodeConfig, NodeFacts};
+use crate::leaving::PodFacts;
 
 /// File name in the run dir.
 pub const FILE: &str = "view.json";
+/// The same of what is known of who leaves by egress gateways.
+pub const LEAVING: &str = "leaving.json";
 /// The format that this build writes and reads; another one is passed over, the API server knows it all.
 const FORMAT: u32 = 1;
 
@@ -41,6 +45,18 @@ struct Cached {
     nodes: Vec<CachedNode>,
     #[serde(default)]
     maps: Vec<CachedMap>,
+}
+
+/// Who leaves by egress gateways: a file of its own, which is small and changes with every pod.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct CachedLeaving {
+    format: u32,
+    boot_id: String,
+    gateways: Vec<(String, EgressGatewayStatus)>,
+    namespaces: Vec<(String, Labels)>,
+    /// With namespace and name.
+    pods: Vec<(String, String, PodFacts)>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -86,6 +102,34 @@ pub fn encode(fold: &Fold, boot_id: &str) -> anyhow::Result<Vec<u8>> {
     serde_json::to_vec(&cached).context("encode the view")
 }
 
+/// The bytes of [`LEAVING`]; `None` where there are no gateways, or it is not known yet who leaves by them.
+pub fn encode_leaving(fold: &Fold, boot_id: &str) -> anyhow::Result<Option<Vec<u8>>> {
+    if !fold.asks_pods() || !fold.leavers.are_heard() {
+        return Ok(None);
+    }
+    serde_json::to_vec(&cached_leaving(fold, boot_id)).map(Some).context("encode who leaves by egress gateways")
+}
+
+fn cached_leaving(fold: &Fold, boot_id: &str) -> CachedLeaving {
+    // Conditions are for people.
+    let of = |status: &EgressGatewayStatus| EgressGatewayStatus { conditions: Vec::new(), ..status.clone() };
+    let pod =
+        |((namespace, name), facts): (&(String, String), &PodFacts)| (namespace.clone(), name.clone(), facts.clone());
+    CachedLeaving {
+        format: FORMAT,
+        boot_id: boot_id.to_owned(),
+        gateways: fold.leavers.gateways.items().iter().map(|(name, status)| (name.clone(), of(status))).collect(),
+        namespaces: fold
+            .leavers
+            .namespaces
+            .items()
+            .iter()
+            .map(|(name, labels)| (name.clone(), labels.clone()))
+            .collect(),
+        pods: fold.leavers.pods.items().iter().map(pod).collect(),
+    }
+}
+
 fn cached_node(name: &str, config: &NodeConfig) -> CachedNode {
     CachedNode {
         name: name.to_owned(),
@@ -96,9 +140,26 @@ fn cached_node(name: &str, config: &NodeConfig) -> CachedNode {
     }
 }
 
-/// Writes the file, whole or not at all.
+/// Writes [`LEAVING`], or takes it away.
+pub fn write_leaving(dir: &Path, bytes: Option<&[u8]>) -> anyhow::Result<()> {
+    let Some(bytes) = bytes else {
+        let path = dir.join(LEAVING);
+        return match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(error).with_context(|| format!("delete {}", path.display()))
+            }
+            _ => Ok(()),
+        };
+    };
+    write_file(dir.join(LEAVING), bytes)
+}
+
+/// Writes the view's file, whole or not at all.
 pub fn write(dir: &Path, bytes: &[u8]) -> anyhow::Result<()> {
-    let path = dir.join(FILE);
+    write_file(dir.join(FILE), bytes)
+}
+
+fn write_file(path: PathBuf, bytes: &[u8]) -> anyhow::Result<()> {
     let fresh = path.with_extension("json.new");
     let mut options = std::fs::OpenOptions::new();
     let mut file = options
@@ -142,5 +203,22 @@ pub fn load(dir: &Path, boot_id: &str, fold: &mut Fold) -> anyhow::Result<bool> 
         fold.configs.insert(node.name, Entry::new(config));
     }
     fold.maps = cached.maps.into_iter().map(|map| ((map.watch, map.name), map.data)).collect();
+    if let Some(CachedLeaving { gateways, namespaces, pods, .. }) = load_leaving(dir, boot_id)? {
+        fold.leavers.gateways.load(gateways.into_iter().map(|(name, status)| (name, Box::new(status))));
+        fold.leavers.namespaces.load(namespaces);
+        fold.leavers.pods.load(pods.into_iter().map(|(namespace, name, facts)| ((namespace, name), facts)));
+        fold.leavers.select();
+    }
     Ok(true)
+}
+
+fn load_leaving(dir: &Path, boot_id: &str) -> anyhow::Result<Option<CachedLeaving>> {
+    let path = dir.join(LEAVING);
+    let bytes = match std::fs::read(&path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error).with_context(|| format!("read {}", path.display())),
+    };
+    let cached: CachedLeaving = serde_json::from_slice(&bytes).with_context(|| format!("decode {}", path.display()))?;
+    Ok((cached.format == FORMAT && cached.boot_id == boot_id).then_some(cached))
 }

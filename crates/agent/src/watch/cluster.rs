@@ -4,12 +4,14 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{ConfigMap, Node};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node, Pod};
+use kube::api::ListParams;
 use kube::runtime::watcher;
 use kube::{Api, Client};
-use overlane_api::crd::{ClusterNetwork, NAMESPACE, NodeNetworkConfig, NodeState};
+use overlane_api::crd::{ClusterNetwork, EgressGateway, NAMESPACE, NodeNetworkConfig, NodeState};
 use tokio::sync::mpsc::Sender;
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 
 use super::follow::{Word, follow, jitter};
 use super::item::{Change, Item};
@@ -20,6 +22,8 @@ use crate::metrics::Metrics;
 pub const WATCHES: usize = NAMES.len() + 1;
 /// Objects a page: 5,000 NodeNetworkConfigs come in ten pages, none of which is big.
 const PAGE: u32 = 500;
+/// How long until an API server that knows no EgressGateways is asked again, at most three halves of this.
+const UNKNOWN: Duration = Duration::from_secs(20);
 
 /// Starts every watch; they run until the listener goes.
 pub fn start(client: &Client, node: &str, to: &Sender<Word<Item>>) {
@@ -39,12 +43,57 @@ pub fn start(client: &Client, node: &str, to: &Sender<Word<Item>>) {
     let fold = |event| Some(Item::state(Change::from(event)));
     tokio::spawn(follow("NodeState", Api::<NodeState>::all(client.clone()), named(node), to.clone(), fold));
 
+    tokio::spawn(gateways(client.clone(), to.clone()));
+
     let labelled = paged().labels(&format!("{}={}", LABEL.0, LABEL.1));
     let selections = NAMES.iter().map(|name| named(name)).chain([labelled]);
     for (watch, selection) in selections.enumerate() {
         let maps = Api::<ConfigMap>::namespaced(client.clone(), NAMESPACE);
         let fold = move |event| Some(Item::map(watch, Change::from(event)));
         tokio::spawn(follow("masquerade ConfigMaps", maps, selection, to.clone(), fold));
+    }
+}
+
+/// Follows EgressGateways. Where the API server does not know of such, as while an older version is installed, there are
+/// none.
+async fn gateways(client: Client, to: Sender<Word<Item>>) {
+    const WHAT: &str = "EgressGateways";
+    let api = Api::<EgressGateway>::all(client);
+    while let Err(kube::Error::Api(status)) = api.list_metadata(&ListParams::default().limit(1)).await
+        && status.code == 404
+    {
+        for change in [Change::Begin, Change::Done] {
+            let word = Word { what: WHAT, said: Ok(Item::Gateway(change)) };
+            if to.send(word).await.is_err() {
+                return;
+            }
+        }
+        tokio::time::sleep(UNKNOWN / 2 + jitter(UNKNOWN)).await;
+    }
+    let fold = |event| Some(Item::gateway(Change::from(event)));
+    follow(WHAT, api, watcher::Config::default().page_size(PAGE), to, fold).await;
+}
+
+/// Follows the node's pods, and namespaces, as long as it matters what labels they have.
+pub async fn pods(client: Client, node: String, to: Sender<Word<Item>>, mut asked: watch::Receiver<bool>) {
+    let paged = || watcher::Config::default().page_size(PAGE);
+    loop {
+        if asked.wait_for(|asked| *asked).await.is_err() {
+            return;
+        }
+        let mut watches = JoinSet::new();
+        let here = paged().fields(&format!("spec.nodeName={node}"));
+        let fold = |event| Some(Item::pod(Change::from(event)));
+        watches.spawn(follow("Pods", Api::<Pod>::all(client.clone()), here, to.clone(), fold));
+        let fold = |event| Some(Item::namespace(Change::from(event)));
+        watches.spawn(follow("Namespaces", Api::<Namespace>::all(client.clone()), paged(), to.clone(), fold));
+        if asked.wait_for(|asked| !*asked).await.is_err() {
+            return;
+        }
+        watches.shutdown().await;
+        if to.send(Word { what: "Pods", said: Ok(Item::NoPods) }).await.is_err() {
+            return;
+        }
     }
 }
 

@@ -17,6 +17,7 @@ use overlane_core::masq::{MasqFragment, merge};
 use overlane_core::plan::Peer;
 
 use super::item::{Change, ClusterWord, Item, Named, NodeConfig, NodeFacts};
+use super::leavers::Leavers;
 use super::view::{Own, View};
 
 /// How long what is missing is kept.
@@ -74,6 +75,8 @@ pub struct Fold {
     state: Option<Option<Box<NodeStateSpec>>>,
     state_listed: bool,
     peers: Option<Arc<Vec<Peer>>>,
+    pub(super) leavers: Leavers,
+    was_complete: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -82,6 +85,7 @@ enum Source {
     Configs,
     Maps(usize),
     Node,
+    Gateways,
 }
 
 /// What a word changed.
@@ -116,12 +120,21 @@ impl Fold {
             state: None,
             state_listed: false,
             peers: None,
+            leavers: Leavers::default(),
+            was_complete: false,
         }
     }
 
-    /// Whether every source has been heard in full.
+    /// Whether every source has been heard in full. Pods and namespaces are heard only where there are gateways; those that come
+    /// later count once they are.
     pub fn complete(&self) -> bool {
-        self.heard.len() == 3 + self.watches
+        let knows_leavers = self.was_complete || self.leavers.are_known();
+        self.heard.len() == 4 + self.watches && knows_leavers
+    }
+
+    /// Whether it matters what labels pods have.
+    pub fn asks_pods(&self) -> bool {
+        self.leavers.asks_pods()
     }
 
     /// The own NodeState in the API, once that is known.
@@ -137,6 +150,13 @@ impl Fold {
             Item::Maps(watch, change) => self.take_map(watch, change),
             Item::Node(change) => self.take_node(change),
             Item::State(change) => self.take_state(change),
+            Item::Gateway(change) => {
+                let first = change == Change::Done && self.heard.insert(Source::Gateways);
+                viewed(self.leavers.take_gateway(change, now_ms) || first)
+            }
+            Item::Namespace(change) => viewed(self.leavers.take_namespace(change)),
+            Item::Pod(change) => viewed(self.leavers.take_pod(change)),
+            Item::NoPods => viewed(self.leavers.forget_pods()),
         }
     }
 
@@ -244,8 +264,10 @@ impl Fold {
     /// Gives up what has been missing for too long.
     pub fn expire(&mut self, now_ms: u64) -> Effect {
         let before = self.configs.len();
-        self.configs.retain(|_, entry| entry.missing_since.is_none_or(|since| now_ms < since.saturating_add(KEEP_MS)));
-        if self.configs.len() == before {
+        let is_over = |since: u64| now_ms >= since.saturating_add(KEEP_MS);
+        self.configs.retain(|_, entry| !entry.missing_since.is_some_and(is_over));
+        let gateways = self.leavers.expire(now_ms);
+        if self.configs.len() == before && !gateways {
             return Effect::None;
         }
         self.peers = None;
@@ -254,7 +276,8 @@ impl Fold {
 
     /// When [`Self::expire`] has something to do next.
     pub fn next_expiry(&self) -> Option<u64> {
-        self.configs.values().filter_map(|entry| entry.missing_since).min().map(|since| since.saturating_add(KEEP_MS))
+        let configs = self.configs.values().filter_map(|entry| entry.missing_since);
+        configs.chain(self.leavers.missing_since()).min().map(|since| since.saturating_add(KEEP_MS))
     }
 
     fn take_map(&mut self, watch: usize, change: Change<Named<MapData>>) -> Effect {
@@ -319,6 +342,7 @@ impl Fold {
 
     /// The view as of now. Remembers the own blocks that are fit to be used.
     pub fn view(&mut self) -> View {
+        self.was_complete |= self.complete();
         if let Some(entry) = self.configs.get(&self.own_name)
             && !entry.config.node_ips.is_empty()
         {
@@ -345,6 +369,8 @@ impl Fold {
             peer_faults,
             masq,
             masq_faults,
+            selection: self.leavers.selection(),
+            gateway_faults: self.leavers.faults().to_vec(),
             max_pods: self.node.as_ref().and_then(|node| node.max_pods),
         }
     }
@@ -423,4 +449,8 @@ impl Fold {
         let make = || Arc::new(configs.iter().filter(|(n, _)| *n != own).map(|(n, e)| e.config.peer(n)).collect());
         Arc::clone(self.peers.get_or_insert_with(make))
     }
+}
+
+const fn viewed(news: bool) -> Effect {
+    if news { Effect::View } else { Effect::None }
 }

@@ -3,16 +3,23 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use k8s_openapi::api::core::v1::{ConfigMap, Node};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node, Pod};
 use kube::ResourceExt as _;
 use overlane_api::convert::{self, ConvertError};
 use overlane_api::crd::{
-    ClusterNetwork, ClusterNetworkSpec, NodeNetworkConfig, NodeNetworkConfigStatus, NodeState, NodeStateSpec,
+    ClusterNetwork, ClusterNetworkSpec, EgressGateway, EgressGatewayStatus, NodeNetworkConfig, NodeNetworkConfigStatus,
+    NodeState, NodeStateSpec,
 };
 use overlane_core::cluster::RoutingState;
 use overlane_core::family::Family;
 use overlane_core::ipam::Block;
+use overlane_core::labels::Labels;
 use overlane_core::plan::{Mac, Peer};
+
+use crate::leaving::PodFacts;
+
+/// Where the kubelet notes on a static pod's object what it calls the pod.
+const STATIC_UID: &str = "kubernetes.io/config.hash";
 
 /// A change of a set of objects, as a list followed by a watch tells it.
 #[derive(Clone, Debug, PartialEq)]
@@ -148,6 +155,14 @@ pub enum Item {
     Node(Change<NodeFacts>),
     /// The own NodeState.
     State(Change<Box<NodeStateSpec>>),
+    /// EgressGateways: what the controller said of them.
+    Gateway(Change<Named<Box<EgressGatewayStatus>>>),
+    /// Namespaces.
+    Namespace(Change<Named<Labels>>),
+    /// The pods of this node, by namespace and name.
+    Pod(Change<((String, String), PodFacts)>),
+    /// Nobody asks for pods and namespaces any more.
+    NoPods,
 }
 
 impl Item {
@@ -180,6 +195,28 @@ impl Item {
     /// From a Node.
     pub fn node(change: Change<Node>) -> Self {
         Self::Node(change.map(|object| NodeFacts::of(&object)))
+    }
+
+    /// From an EgressGateway.
+    pub fn gateway(change: Change<EgressGateway>) -> Self {
+        Self::Gateway(change.map(|object| (object.name_any(), Box::new(object.status.unwrap_or_default()))))
+    }
+
+    /// From a Namespace.
+    pub fn namespace(change: Change<Namespace>) -> Self {
+        let labels = |object: Namespace| (object.name_any(), object.metadata.labels.unwrap_or_default());
+        Self::Namespace(change.map(labels))
+    }
+
+    /// From a Pod.
+    pub fn pod(change: Change<Pod>) -> Self {
+        let fold = |object: Pod| {
+            let name = (object.namespace().unwrap_or_default(), object.name_any());
+            let static_uid = object.annotations().get(STATIC_UID).cloned().unwrap_or_default();
+            let uid = object.uid().unwrap_or_default();
+            (name, PodFacts { uid, static_uid, labels: object.metadata.labels.unwrap_or_default() })
+        };
+        Self::Pod(change.map(fold))
     }
 
     /// From a NodeState.

@@ -5,6 +5,8 @@ pub mod cluster;
 pub mod fold;
 pub mod follow;
 pub mod item;
+pub mod kept;
+pub mod leavers;
 pub mod masq_maps;
 pub mod objects;
 pub mod task;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{ConfigMap, Node};
-use overlane_api::crd::{ClusterNetwork, NodeNetworkConfig};
+use overlane_api::crd::{ClusterNetwork, EgressGateway, NodeNetworkConfig};
 use serde::Deserialize as _;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -85,6 +85,8 @@ fn item(kind: &str, change: Change<&Value>, own: &str) -> Result<Option<Item>, S
     Ok(match kind {
         "ClusterNetwork" => Some(Item::cluster(with::<ClusterNetwork>(change)?.map(in_force))),
         "NodeNetworkConfig" => Some(Item::config(with::<NodeNetworkConfig>(change)?)),
+        // Pods are not known here: nobody leaves by one.
+        "EgressGateway" => Some(Item::gateway(with::<EgressGateway>(change)?)),
         "Node" if name_is_own => Some(Item::node(with::<Node>(change)?)),
         "ConfigMap" => {
             let change = with::<ConfigMap>(change)?;
@@ -104,7 +106,7 @@ fn in_force(mut object: ClusterNetwork) -> ClusterNetwork {
     object
 }
 
-const KINDS: [&str; 4] = ["ClusterNetwork", "NodeNetworkConfig", "Node", "ConfigMap"];
+const KINDS: [&str; 5] = ["ClusterNetwork", "NodeNetworkConfig", "Node", "ConfigMap", "EgressGateway"];
 
 /// The words that lead from what was there to what is there.
 fn words(before: Option<&Objects>, after: &Objects, own: &str) -> (Vec<Item>, Vec<String>) {

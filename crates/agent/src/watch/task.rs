@@ -19,6 +19,7 @@ use super::follow::Word;
 use super::item::Item;
 use super::view::{Own, View};
 use crate::clock;
+use crate::leaving::Selection;
 use crate::metrics::Metrics;
 use crate::reconcile::Wake;
 
@@ -40,6 +41,8 @@ pub struct Folding {
     pub state: watch::Sender<StateInApi>,
     /// Whether every watch hears.
     pub deaf: watch::Sender<BTreeSet<&'static str>>,
+    /// Whether it matters what labels pods have.
+    pub asks_pods: watch::Sender<bool>,
     /// Counters.
     pub metrics: Arc<Metrics>,
     /// Where the view is cached.
@@ -65,9 +68,11 @@ struct Due {
 impl Folding {
     /// Runs until the watches or the reconciler are gone.
     pub async fn run(mut self, mut words: mpsc::Receiver<Word<Item>>) {
+        self.asks_pods.send_replace(self.fold.asks_pods());
         let mut due = Due::default();
         let mut published = TokioInstant::now();
         let mut on_file: Option<First> = None;
+        let mut leaving_on_file: Option<Option<Arc<Selection>>> = None;
         loop {
             let expiry = self.fold.next_expiry().map(|at_ms| {
                 TokioInstant::now() + Duration::from_millis(at_ms.saturating_sub(clock::boot_ms()).max(1))
@@ -94,6 +99,10 @@ impl Folding {
                     continue;
                 }
                 let view = self.fold.view();
+                if leaving_on_file.as_ref() != Some(&view.selection) {
+                    self.write_leaving();
+                    leaving_on_file = Some(view.selection.clone());
+                }
                 let first = First { own: view.own.clone(), cluster: view.cluster.clone() };
                 if on_file.as_ref() == Some(&first) {
                     due.cache.get_or_insert(now + LAZY);
@@ -129,7 +138,10 @@ impl Folding {
             tracing::info!(what, "heard again");
         }
         self.metrics.api_connected.set(i64::from(self.deaf.borrow().is_empty()));
-        match self.fold.take(item, clock::boot_ms()) {
+        let effect = self.fold.take(item, clock::boot_ms());
+        let asks = self.fold.asks_pods();
+        self.asks_pods.send_if_modified(|asked| std::mem::replace(asked, asks) != asks);
+        match effect {
             Effect::None => {}
             Effect::View => {
                 let at = TokioInstant::now().max(published + SPACING);
@@ -143,6 +155,14 @@ impl Folding {
     fn publish(&self, view: View, heard: Instant) {
         self.metrics.peers.set(i64::try_from(view.peers.len()).unwrap_or(i64::MAX));
         let _ = self.wake.send(Wake::View(Box::new(view), heard));
+    }
+
+    fn write_leaving(&self) {
+        let written = cache::encode_leaving(&self.fold, &self.boot_id)
+            .and_then(|bytes| cache::write_leaving(&self.run_dir, bytes.as_deref()));
+        if let Err(error) = written {
+            tracing::warn!("keep on file who leaves by egress gateways: {error:#}");
+        }
     }
 
     fn write_cache(&self) {

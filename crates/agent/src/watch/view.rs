@@ -11,6 +11,8 @@ use overlane_core::ipam::Block;
 use overlane_core::masq::MasqConfig;
 use overlane_core::plan::Peer;
 
+use crate::leaving::Selection;
+
 /// The cluster as this node sees it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct View {
@@ -38,6 +40,10 @@ pub struct View {
     pub peer_faults: Vec<String>,
     /// Fragments of the masquerade configuration which were left out, and why.
     pub masq_faults: Vec<String>,
+    /// What says which pods leave by egress gateways; `None` where there are none.
+    pub selection: Option<Arc<Selection>>,
+    /// EgressGateways that cannot be understood, and why; they are left out.
+    pub gateway_faults: Vec<String>,
     /// Most pods that the kubelet runs here.
     pub max_pods: Option<u32>,
 }

@@ -330,6 +330,10 @@ mod tests {
         assert_eq!(spec.max_pods, 110);
         assert_eq!(wanted.values.image.repository, "registry:5000/team/overlane");
         assert_eq!(wanted.values.image.tag, "7");
+        for nat in ["natGateway", "managedNATGateway", "userAssignedNATGateway"] {
+            let wanted = resolve(&args(&format!("--outbound-type {nat}")), Values::default(), None).unwrap();
+            assert_eq!(wanted.values.cluster_network.spec.outbound_type, Outbound::NatGateway, "{nat}");
+        }
     }
 
     #[test]
@@ -338,7 +342,6 @@ mod tests {
             ("--network-dataplane ebpf", "dataplane-supported"),
             ("--network-dataplane cilium", "dataplane-supported"),
             ("--network-policy azure", "network-policy-supported"),
-            ("--outbound-type managedNATGateway", "outbound-supported"),
             ("--egress-next-hop 10.224.0.250", "next-hop-outbound"),
             ("--outbound-type userDefinedRouting --egress-keep-pod-address", "keep-pod-address"),
             ("--ip-families ipv4 --dns-service-ip 10.0.0.1", "dns-service-ip"),

@@ -17,6 +17,7 @@ use overlane_install::{AGENT, CONTROLLER, PART_OF};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::gateways::{self, GatewayStatus};
 use crate::cluster::read::{each, node_conditions};
 
 /// A cluster's network.
@@ -33,6 +34,8 @@ pub struct ClusterStatus {
     pub agents: Daemons,
     /// The nodes, by name.
     pub nodes: Vec<NodeStatus>,
+    /// The egress gateways, by name.
+    pub gateways: Vec<GatewayStatus>,
 }
 
 /// The ClusterNetwork.
@@ -190,6 +193,7 @@ impl ClusterStatus {
             network: network(client).await?,
             controllers: controllers(client, &namespace, &pods).await?,
             agents,
+            gateways: gateways::read(client).await?,
             ..Self::default()
         };
         let configs: BTreeMap<String, NodeNetworkConfig> = configs.into_iter().map(|c| (c.name_any(), c)).collect();
@@ -205,13 +209,14 @@ impl ClusterStatus {
         status.good = status.network.as_ref().is_some_and(|network| network.ready)
             && status.controllers.ready > 0
             && status.agents.is_settled()
-            && status.nodes.iter().all(node_is_good);
+            && status.nodes.iter().all(node_is_good)
+            && status.gateways.iter().all(|gateway| gateway.ready);
         Ok(status)
     }
 }
 
 /// Objects of our kinds; none where the kind itself is unknown.
-async fn ours<K>(api: Api<K>, what: &str) -> Result<Vec<K>>
+pub async fn ours<K>(api: Api<K>, what: &str) -> Result<Vec<K>>
 where
     K: Clone + DeserializeOwned + std::fmt::Debug,
 {

@@ -1,6 +1,7 @@
 //! `overlane status`.
 
 pub mod cluster;
+mod gateways;
 
 use std::process::ExitCode;
 
@@ -40,6 +41,7 @@ fn render(status: &ClusterStatus, colours: bool) -> String {
         nodes.row(row(node));
     }
     let mut text = head.render(0, colours) + "\n" + &nodes.render(0, colours);
+    text.push_str(&gateways::render(&status.gateways, colours));
     let troubled = status.nodes.iter().filter(|node| !node.messages.is_empty());
     for node in troubled {
         text.push_str(&format!("\n{}: {}\n", paint(Style::Bad, &node.name, colours), node.messages.join("; ")));

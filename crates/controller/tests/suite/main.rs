@@ -12,6 +12,7 @@ mod api_away;
 mod common;
 mod exhausted;
 mod foreign;
+mod gateways;
 mod identity;
 mod joins;
 mod leader;

@@ -6,8 +6,8 @@
 use super::egress;
 use super::ranges::{check_overlaps, check_pod_range, check_service_range};
 use super::{
-    ClusterPlan, ClusterSpec, Finding, MAX_MAX_PODS, MAX_VNI, MIN_MAX_PODS, NodeCidrs, Outbound, Pool, Vxlan,
-    default_pod_cidr, default_service_cidr,
+    ClusterPlan, ClusterSpec, Finding, MAX_MAX_PODS, MAX_VNI, MIN_MAX_PODS, NodeCidrs, Pool, Vxlan, default_pod_cidr,
+    default_service_cidr,
 };
 use crate::cidr::{Cidr, CidrError};
 use crate::family::Family;
@@ -20,10 +20,10 @@ const NODE_MASK_V6: std::ops::RangeInclusive<u8> = 64..=124;
 
 /// What was found so far.
 #[derive(Debug, Default)]
-pub(super) struct Findings(Vec<Finding>);
+pub(crate) struct Findings(pub(crate) Vec<Finding>);
 
 impl Findings {
-    pub(super) fn add(
+    pub(crate) fn add(
         &mut self,
         rule: &'static str,
         field: impl Into<String>,
@@ -69,7 +69,6 @@ pub(super) fn judge(spec: &ClusterSpec) -> Result<ClusterPlan, Vec<Finding>> {
     check_max_pods(spec, &families, &mut findings);
     let native = native_cidrs(spec, &mut findings);
     check_vxlan(spec, &mut findings);
-    check_supported(spec, &mut findings);
     let ranges: Vec<&Entry> = pods.iter().chain(&services).collect();
     let egress = egress::judge(spec, &families, &ranges, &mut findings);
     if !findings.0.is_empty() {
@@ -191,7 +190,7 @@ fn check_order(field: &str, cidr: &Cidr, family: Option<&Family>, findings: &mut
     }
 }
 
-pub(super) fn syntax(field: &str, error: &CidrError, findings: &mut Findings) {
+pub(crate) fn syntax(field: &str, error: &CidrError, findings: &mut Findings) {
     let (rule, fix) = match error {
         CidrError::Syntax { .. } => ("cidr-syntax", "write an address, a slash and a length".to_owned()),
         CidrError::PrefixLen { longest, .. } => ("prefix-length", format!("write a length of 0 to {longest}")),
@@ -300,18 +299,6 @@ fn check_vxlan(spec: &ClusterSpec, findings: &mut Findings) {
             "vxlan.vni",
             reason,
             "take a number of 24 bits that no other tunnel of the nodes has",
-        );
-    }
-}
-
-/// What a later version will do is refused by this one, rather than taken and not done.
-fn check_supported(spec: &ClusterSpec, findings: &mut Findings) {
-    if spec.outbound == Outbound::NatGateway {
-        findings.add(
-            "outbound-supported",
-            "outboundType",
-            "natGateway is not there yet in this version",
-            "take loadBalancer: a NAT gateway of the fabric's own works with it",
         );
     }
 }

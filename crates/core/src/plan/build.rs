@@ -8,7 +8,7 @@ use super::{
     EndpointSpec, MasqConfig, MasqPlan, NodeInput, NodeMember, NodePlan, Note, Peer, PeerMember, PodMember, PortMember,
     RouteAction, RouteSpec,
 };
-use super::{egress, probe, tunnel};
+use super::{egress, gateway, probe, tunnel};
 use crate::cidr::{Cidr, outermost};
 use crate::cluster::{Carrier, Routing};
 
@@ -28,9 +28,19 @@ pub(super) fn build(input: &NodeInput) -> NodePlan {
     let bare = tunnel::accepted(input).contains(&Carrier::Native);
     let sends = |block: &Cidr, peer: &Peer| bare && peer.node_ips.contains_key(&block.family());
     let masquerade = input.masquerade.as_ref().map(|config| masquerade(config, input, &own, &pod_space));
-    let egress = egress::plan(input, &pod_space, &nodes, masquerade.as_ref());
+    let tunnel = tunnel::plan(input, &own, &peers);
+    let mut gateways = gateway::plan(input, &peers);
+    if let (Some(gateways), Some(tunnel)) = (&mut gateways, &tunnel) {
+        gateways.probes.own.clone_from(&tunnel.addresses);
+    }
+    let questions = gateway::routes(input, gateways.as_ref(), &peers);
+    let egress = egress::plan(input, &pod_space, &nodes, masquerade.as_ref(), gateways);
     NodePlan {
-        routes: routes(&pod_space, &own, &routed, &endpoints).into_iter().chain(probe_routes).collect(),
+        routes: routes(&pod_space, &own, &routed, &endpoints)
+            .into_iter()
+            .chain(probe_routes)
+            .chain(questions)
+            .collect(),
         pods: pods(&endpoints),
         delegated: delegated(&endpoints),
         ports: endpoints.iter().flat_map(|endpoint| PortMember::of(&endpoint.ports, &endpoint.addresses)).collect(),
@@ -39,7 +49,7 @@ pub(super) fn build(input: &NodeInput) -> NodePlan {
             .filter(|(block, peer)| sends(block, peer))
             .map(|(block, peer)| PeerMember { block: *block, mac: peer.mac })
             .collect(),
-        tunnel: tunnel::plan(input, &own, &peers),
+        tunnel,
         probes,
         node_ips: input.node_ips.clone(),
         nodes: if bare { others(input) } else { BTreeSet::new() },

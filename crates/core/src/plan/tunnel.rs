@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv6Addr};
 
-use super::{Mac, NodeInput, Peer};
+use super::{Mac, NodeInput, Peer, gateway};
 use crate::cidr::Cidr;
 use crate::cluster::{Carrier, Vxlan};
 use crate::family::Family;
@@ -61,6 +61,9 @@ pub struct TunnelSender {
 pub struct TunnelPlan {
     /// The numbers.
     pub vxlan: Vxlan,
+    /// It carries what pods of different nodes send each other, so that their packets must fit; else what goes to and
+    /// from egress gateways alone.
+    pub carries_pods: bool,
     /// This node's own endpoint.
     pub mac: Mac,
     /// What this node uses as source towards pods of other nodes, of each family that it has a block of.
@@ -109,7 +112,8 @@ pub(super) fn accepted(input: &NodeInput) -> BTreeSet<Carrier> {
 /// The tunnel of a node that has these blocks, to peers with those; `None` where none is used or this node has no
 /// address.
 pub(super) fn plan(input: &NodeInput, own: &BTreeSet<Cidr>, peers: &BTreeMap<Cidr, &Peer>) -> Option<TunnelPlan> {
-    if !accepted(input).contains(&Carrier::Vxlan) {
+    let carries_pods = accepted(input).contains(&Carrier::Vxlan);
+    if !carries_pods && input.gateways.is_empty() {
         return None;
     }
     let mac = vtep_mac(&input.node_ips)?;
@@ -118,8 +122,10 @@ pub(super) fn plan(input: &NodeInput, own: &BTreeSet<Cidr>, peers: &BTreeMap<Cid
     for block in input.own_blocks.iter().filter(|block| own.contains(block)) {
         addresses.entry(block.family()).or_insert_with(|| block.network());
     }
+    let to_gateways = if carries_pods { BTreeSet::new() } else { gateway::peers_of(input, peers) };
     let reached: BTreeMap<Cidr, &Peer> = peers
         .iter()
+        .filter(|(block, _)| carries_pods || to_gateways.contains(block))
         .filter(|(_, peer)| between(&input.node_ips, &peer.node_ips).is_some())
         .map(|(b, p)| (*b, *p))
         .collect();
@@ -138,6 +144,7 @@ pub(super) fn plan(input: &NodeInput, own: &BTreeSet<Cidr>, peers: &BTreeMap<Cid
         outer.map(|(_, to)| Family::of(&to)).chain(input.node_ips.keys().copied().take(1)).any(|f| f == Family::V6);
     Some(TunnelPlan {
         vxlan: input.vxlan,
+        carries_pods,
         mac,
         addresses,
         peers: all,

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 mod egress;
+mod gateway;
 mod probe;
 mod property;
 mod trust;

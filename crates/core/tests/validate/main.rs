@@ -92,7 +92,6 @@ fn all_findings_at_once_in_the_fields_order() {
         node_mask_v4: 30,
         max_pods: 5,
         native_cidrs: owned(&["x"]),
-        outbound: Outbound::NatGateway,
         egress: EgressSpec { internal_cidrs: owned(&["10.0.0.1/8"]), ..EgressSpec::default() },
         ..ClusterSpec::default()
     };
@@ -106,7 +105,6 @@ fn all_findings_at_once_in_the_fields_order() {
         "maxPods",
         "maxPods",
         "nativeCIDRs[0]",
-        "outboundType",
         "egress.internalCIDRs[0]",
     ];
     assert_eq!(fields, expected);

@@ -51,8 +51,7 @@ fn every_rule_about_numbers() {
             vec![("vxlan.port", "vxlan-port"), ("vxlan.vni", "vxlan-vni")],
         ),
         (ClusterSpec { vxlan: Vxlan { port: 1, vni: 1 << 24 }, ..v4() }, vec![("vxlan.vni", "vxlan-vni")]),
-        // What this version has not.
-        (ClusterSpec { outbound: Outbound::NatGateway, ..v4() }, vec![("outboundType", "outbound-supported")]),
+        (ClusterSpec { outbound: Outbound::NatGateway, ..v4() }, vec![]),
         (ClusterSpec { outbound: Outbound::UserDefinedRouting, ..v4() }, vec![]),
         (ClusterSpec { outbound: Outbound::None, ..v4() }, vec![]),
         (ClusterSpec { masquerade: false, ..v4() }, vec![]),

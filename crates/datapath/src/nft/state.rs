@@ -1,10 +1,12 @@
 //! What the table should hold, and how the kernel is brought there.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use nix::errno::Errno;
-use overlane_core::plan::PodElement;
+use overlane_core::family::Family;
+use overlane_core::plan::{PodElement, PodMember};
 
 use super::members::Members;
 use super::program::{self, Listing};
@@ -33,6 +35,30 @@ pub(super) struct State {
     /// What nft is known to list of a structure, by its revision: once it was noted, a foreign writer in the way is no
     /// matter any more.
     listed: Option<(String, String)>,
+}
+
+/// A change of one element.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Change {
+    Add(PodElement),
+    Remove(PodElement),
+}
+
+/// Addresses that leave by a slot which a structure does not know.
+fn blocked(pods: &BTreeSet<PodElement>, structure: &Structure) -> BTreeSet<IpAddr> {
+    let unknown = |pod: &PodElement| match pod {
+        PodElement::Exit(number, address) if !structure.has(Set::Exit(Family::of(address), *number)) => Some(*address),
+        _ => None,
+    };
+    if structure.has(Set::Decided(Family::V4)) { pods.iter().filter_map(unknown).collect() } else { BTreeSet::new() }
+}
+
+/// Whose way out of the cluster an element tells.
+fn leaver(pod: &PodElement) -> Option<IpAddr> {
+    match pod {
+        PodElement::Decided(address) | PodElement::Exit(_, address) => Some(*address),
+        PodElement::Source(_) | PodElement::Port(_) | PodElement::Delegated(_) => None,
+    }
 }
 
 /// How much of the table was written by the program.
@@ -115,28 +141,36 @@ impl State {
     }
 
     pub(super) fn change_pods(&mut self, changes: &[PodChange]) -> Result<(), NftError> {
-        if self.planned.is_none() {
-            return self.forget(changes);
-        }
+        let changes = &self.expanded(changes);
+        let Some(planned) = self.planned.clone() else { return self.forget(changes) };
         let before = self.pods.clone();
         let mut touched = BTreeSet::new();
         for change in changes {
             match change {
-                PodChange::Add(pod) => self.pods.insert(pod.clone()),
-                PodChange::Remove(pod) => self.pods.remove(pod),
+                Change::Add(pod) => self.pods.insert(pod.clone()),
+                Change::Remove(pod) => self.pods.remove(pod),
             };
-            let (PodChange::Add(pod) | PodChange::Remove(pod)) = change;
+            let (Change::Add(pod) | Change::Remove(pod)) = change;
             touched.insert(pod);
         }
         let (add, remove): (Vec<_>, Vec<_>) = touched.into_iter().partition(|pod| self.pods.contains(*pod));
         let raw = |pods: Vec<&PodElement>| {
             let mut raw: Vec<_> = pods.into_iter().flat_map(Element::of_pod).flat_map(|e| e.raw()).collect();
+            raw.retain(|element| planned.structure.has(element.set));
             // A set's elements next to each other go in one message.
             raw.sort();
             raw.dedup();
             raw
         };
-        let (add, mut remove) = (raw(add), raw(remove));
+        let (mut add, mut remove) = (raw(add), raw(remove));
+        // A slot whose set does not come before the next structure: until then it is not known how its pods leave.
+        for address in blocked(&self.pods, &planned.structure) {
+            let raw = Element::Decided(address).raw();
+            add.retain(|element| !raw.contains(element));
+            remove.extend(raw);
+        }
+        remove.sort();
+        remove.dedup();
         // The kernel finds an element by its key alone: a port that is another pod's by now must not go with this one's.
         if remove.iter().any(|element| element.set.is_map()) {
             let taken: BTreeSet<_> = ports(&self.pods).map(|element| (element.set, element.key)).collect();
@@ -155,15 +189,54 @@ impl State {
     }
 
     /// Before anything was written, what goes is only not to be written. Nothing comes before the rules that it must meet.
-    fn forget(&mut self, changes: &[PodChange]) -> Result<(), NftError> {
-        if changes.iter().any(|change| matches!(change, PodChange::Add(_))) {
+    fn forget(&mut self, changes: &[Change]) -> Result<(), NftError> {
+        if changes.iter().any(|change| matches!(change, Change::Add(pod) if leaver(pod).is_none())) {
             return Err(NftError::NotApplied);
         }
         for change in changes {
-            let (PodChange::Add(pod) | PodChange::Remove(pod)) = change;
-            self.pods.remove(pod);
+            match change {
+                Change::Add(pod) => self.pods.insert(pod.clone()),
+                Change::Remove(pod) => self.pods.remove(pod),
+            };
         }
         Ok(())
+    }
+
+    /// By which gateway slots each address leaves of which that is known.
+    pub(super) fn decided(&self) -> BTreeMap<IpAddr, BTreeSet<u8>> {
+        let mut all = BTreeMap::<IpAddr, BTreeSet<u8>>::new();
+        for pod in &self.pods {
+            match pod {
+                PodElement::Decided(address) => _ = all.entry(*address).or_default(),
+                PodElement::Exit(number, address) => _ = all.entry(*address).or_default().insert(*number),
+                _ => {}
+            }
+        }
+        all
+    }
+
+    fn expanded(&self, changes: &[PodChange]) -> Vec<Change> {
+        let leaves = |address: IpAddr| self.pods.iter().filter(move |pod| leaver(pod) == Some(address));
+        let mut all = Vec::with_capacity(changes.len());
+        for change in changes {
+            match change {
+                PodChange::Add(pod) => all.push(Change::Add(pod.clone())),
+                PodChange::Remove(pod) => {
+                    all.push(Change::Remove(pod.clone()));
+                    if let PodElement::Source(PodMember { address, .. }) | PodElement::Delegated(address) = pod {
+                        all.extend(leaves(*address).cloned().map(Change::Remove));
+                    }
+                }
+                PodChange::Decide(address, slots) => {
+                    let exits = slots.iter().flatten().map(|number| PodElement::Exit(*number, *address));
+                    let decided = slots.as_ref().map(|_| PodElement::Decided(*address));
+                    let wanted: BTreeSet<PodElement> = exits.chain(decided).collect();
+                    all.extend(leaves(*address).filter(|pod| !wanted.contains(*pod)).cloned().map(Change::Remove));
+                    all.extend(wanted.into_iter().map(Change::Add));
+                }
+            }
+        }
+        all
     }
 
     /// Makes kernel and state agree.

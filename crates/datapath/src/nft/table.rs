@@ -1,6 +1,7 @@
 //! Structure and membership under one lock, so that neither undoes the other.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use nix::errno::Errno;
@@ -17,8 +18,11 @@ use crate::render::nft::Structure;
 pub enum PodChange {
     /// It counts from now on. Adding what is there is success.
     Add(PodElement),
-    /// It does not any more. Removing what is absent is success.
+    /// It does not any more. Removing what is absent is success. With what a pod sends goes how it leaves the cluster.
     Remove(PodElement),
+    /// From now on this address leaves by exactly these gateway slots; `None` while that is not known. What sets the
+    /// kernel lacks for that comes with them.
+    Decide(IpAddr, Option<BTreeSet<u8>>),
 }
 
 /// What [`Table::apply`] did.
@@ -77,6 +81,12 @@ impl Table {
     /// See [`NftError`].
     pub fn pods(&self, changes: &[PodChange]) -> Result<(), NftError> {
         self.lock().change_pods(changes)
+    }
+
+    /// By which gateway slots each address leaves of which that is known.
+    #[must_use]
+    pub fn decided(&self) -> BTreeMap<IpAddr, BTreeSet<u8>> {
+        self.lock().decided()
     }
 
     /// Whether sets, chains and rules are as they were written; elements are not looked at.

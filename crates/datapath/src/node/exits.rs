@@ -5,13 +5,15 @@ use std::net::IpAddr;
 
 use nix::errno::Errno;
 use overlane_core::family::Family;
-use overlane_core::plan::{EgressPlan, diff};
+use overlane_core::plan::{NodePlan, diff};
 
 use super::Underlay;
 use super::routes::{place, table};
 use crate::netlink::{NetlinkError, Refused, Request, Socket};
 use crate::owned;
-use crate::render::exits::{Exits, NEXT_HOP_EXIT, render};
+use crate::owned::NEXT_HOP_EXIT;
+use crate::render::exits::{Exits, Way, render};
+use crate::render::routes::TunnelGround;
 use crate::rtnl::none_if_absent;
 use crate::rtnl::route::{self, Route};
 use crate::rtnl::rule::{self, Rule};
@@ -25,6 +27,8 @@ pub struct KeptExits {
     pub surplus: usize,
     /// Next hops that are not on the node's link, or the node itself.
     pub not_on_link: Vec<IpAddr>,
+    /// Nodes of gateways that this kernel has no routes to.
+    pub out_of_reach: Vec<String>,
     /// What the kernel refused; the rest was done.
     pub failed: Vec<Refused>,
 }
@@ -46,19 +50,28 @@ pub enum Surplus {
 /// # Errors
 /// The kernel could not be read. What it refused to write is in the answer.
 pub fn keep_exits(
-    plan: Option<&EgressPlan>,
+    plan: &NodePlan,
     underlays: &BTreeMap<Family, Underlay>,
+    tunnel: Option<TunnelGround>,
     surplus: Surplus,
 ) -> Result<KeptExits, NetlinkError> {
     let mut socket = Socket::route()?;
-    let grounds = underlays.iter().map(|(family, underlay)| (*family, underlay.ground())).collect();
-    let own = underlays.values().map(|underlay| underlay.node_ip).collect();
-    let Exits { rules: wanted, routes: wanted_routes, not_on_link } = render(plan, &grounds, &own);
-    let rules = diff(&wanted, &rules(&mut socket)?);
+    let way = Way {
+        grounds: underlays.iter().map(|(family, underlay)| (*family, underlay.ground())).collect(),
+        own: underlays.values().map(|underlay| underlay.node_ip).collect(),
+        tunnel,
+    };
+    let Exits { rules: wanted, routes: wanted_routes, not_on_link, out_of_reach } = render(plan.egress.as_ref(), &way);
+    let there = rules(&mut socket)?;
+    let rules = diff(&wanted, &there);
     // What an agent left that died between rules and routes is found too.
-    let found = table(&mut socket, owned::exit_table(NEXT_HOP_EXIT), owned::PROTOCOL, 0)?;
-    let routes = diff(&wanted_routes, &found.into_iter().filter(Route::is_ours).collect());
-    let mut kept = KeptExits { not_on_link, ..KeptExits::default() };
+    let tables = wanted.iter().chain(&there).map(|rule| rule.table).chain([owned::exit_table(NEXT_HOP_EXIT)]);
+    let mut found = BTreeSet::new();
+    for number in tables.collect::<BTreeSet<_>>() {
+        found.extend(table(&mut socket, number, owned::PROTOCOL, 0)?.into_iter().filter(Route::is_ours));
+    }
+    let routes = diff(&wanted_routes, &found);
+    let mut kept = KeptExits { not_on_link, out_of_reach, ..KeptExits::default() };
     // A default route of the same metric is replaced: between two writes nothing is without a way.
     kept.apply(&mut socket, routes.add.iter().map(Route::set))?;
     kept.apply(&mut socket, rules.add.iter().map(Rule::add))?;

@@ -20,6 +20,7 @@ use crate::rtnl::address::{self, LinkAddress};
 use crate::rtnl::link::{self, Link, VxlanEnd, VxlanLink};
 use crate::rtnl::neighbour::{self, Neighbour};
 use crate::rtnl::route;
+use crate::sysctl::{self, SysctlError};
 
 /// What the kernel can do.
 ///
@@ -55,6 +56,9 @@ pub enum TunnelError {
     /// The kernel could not be read, or refused the link.
     #[error(transparent)]
     Netlink(#[from] NetlinkError),
+    /// The link's reverse-path filter could not be set.
+    #[error(transparent)]
+    Sysctl(#[from] SysctlError),
 }
 
 /// What [`keep_tunnel`] did.
@@ -101,6 +105,9 @@ pub fn keep_tunnel(
     if kept.failed.iter().any(|refused| matches!(refused.errno, Errno::EADDRINUSE | Errno::EEXIST)) {
         return Err(TunnelError::PortTaken { port: plan.vxlan.port });
     }
+    if node.egress.as_ref().is_some_and(|egress| egress.gateways.is_some()) {
+        take_answers()?;
+    }
     let mut requests = addresses(&mut socket, found.index, plan)?;
     let mut peers = neighbours(&mut socket, found.index, plan)?;
     if let Some(local) = end(node, kind) {
@@ -114,6 +121,18 @@ pub fn keep_tunnel(
     requests.extend(peers.missing);
     kept.apply(&mut socket, requests)?;
     Ok(Some(kept))
+}
+
+/// What comes from outside by way of a gateway comes out of the tunnel, where no route of the node leads back: a reverse-path
+/// filter (RFC 3704) that is strict would drop it. The larger of a link's and all links' value counts, and 2 is loose. The link
+/// is ours, so that there is nothing to put back.
+fn take_answers() -> Result<(), SysctlError> {
+    let key = |link: &str| format!("net/ipv4/conf/{link}/rp_filter");
+    let is_strict = |link| sysctl::read(&key(link)).is_ok_and(|now| now == "1");
+    if is_strict(TUNNEL_LINK) || is_strict("all") && sysctl::read(&key(TUNNEL_LINK)).is_ok_and(|now| now != "2") {
+        sysctl::write(&key(TUNNEL_LINK), "2")?;
+    }
+    Ok(())
 }
 
 /// The outer source, where the link has one of its own.

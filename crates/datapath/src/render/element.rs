@@ -33,6 +33,14 @@ pub enum Element {
     MasqueradeExcept(Cidr),
     /// Destinations that are inside of the cluster.
     Inside(Cidr),
+    /// A pod that is known to leave by gateways or not.
+    Decided(IpAddr),
+    /// A pod that leaves by the gateway slot of this number.
+    Exit(u8, IpAddr),
+    /// A node that answers from outside may come from in the tunnel.
+    Gateway(IpAddr),
+    /// A node that the tunnel leads to.
+    Outer(IpAddr),
     /// A port of the node that leads to a pod.
     Port(PortMember),
     /// A pod that a port leads to, as source and destination: it may call itself by that port.
@@ -82,6 +90,14 @@ pub enum Set {
     NodeName(Family),
     /// Destinations that are inside of the cluster: ranges.
     Inside(Family),
+    /// Pods that are known to leave by gateways or not.
+    Decided(Family),
+    /// Pods that leave by the gateway slot of this number.
+    Exit(Family, u8),
+    /// Nodes that answers from outside may come from in the tunnel.
+    Gateway(Family),
+    /// Nodes that the tunnel leads to.
+    Outer(Family),
 }
 
 impl Set {
@@ -93,7 +109,14 @@ impl Set {
             Self::MasqueradeExcept(f) | Self::MasqueradeSource(f) | Self::PeerAnyMac(f) | Self::Inside(f) => {
                 format!("type {}; flags interval", address(f))
             }
-            Self::NodeAnyMac(f) | Self::Delegated(f) => format!("type {}", address(f)),
+            Self::NodeAnyMac(f)
+            | Self::Delegated(f)
+            | Self::Decided(f)
+            | Self::Exit(f, _)
+            | Self::Gateway(f)
+            | Self::Outer(f) => {
+                format!("type {}", address(f))
+            }
             Self::Node(f) | Self::Peer(f, _) | Self::Tunnel(f, _) => format!("type {} . ether_addr", address(f)),
             Self::Vtep(f) => format!("typeof {} . ether saddr . {INNER_SOURCE}", source(f)),
             Self::VtepAnyMac(f) => format!("typeof {} . {INNER_SOURCE}", source(f)),
@@ -131,6 +154,10 @@ impl fmt::Display for Set {
             Self::VtepAnyMac(family) => write!(f, "vtep{}_any", digit(family)),
             Self::NodeName(family) => write!(f, "map_node{}", digit(family)),
             Self::Inside(family) => write!(f, "inside{}", digit(family)),
+            Self::Decided(family) => write!(f, "decided{}", digit(family)),
+            Self::Exit(family, number) => write!(f, "exit{}_{number}", digit(family)),
+            Self::Gateway(family) => write!(f, "gateway{}", digit(family)),
+            Self::Outer(family) => write!(f, "outer{}", digit(family)),
         }
     }
 }
@@ -193,6 +220,7 @@ pub fn of_plan(plan: &NodePlan) -> BTreeSet<Element> {
     if let Some(tunnel) = &plan.tunnel {
         all.extend(tunnel.peers.iter().copied().map(Element::Tunnel));
         all.extend(tunnel.senders.iter().copied().map(Element::Vtep));
+        all.extend(tunnel.senders.iter().map(|sender| Element::Outer(sender.address)));
         all.extend(tunnel.nodes.iter().map(|(inside, address)| Element::NodeName(*inside, *address)));
     }
     if let Some(masquerade) = &plan.masquerade {
@@ -200,6 +228,8 @@ pub fn of_plan(plan: &NodePlan) -> BTreeSet<Element> {
         all.extend(disjoint(&masquerade.except).map(Element::MasqueradeExcept));
     }
     all.extend(plan.egress.iter().flat_map(|egress| disjoint(&egress.inside)).map(Element::Inside));
+    let gateways = plan.egress.iter().filter_map(|egress| egress.gateways.as_ref());
+    all.extend(gateways.flat_map(|gateways| &gateways.answer_from).copied().map(Element::Gateway));
     all
 }
 
@@ -236,6 +266,10 @@ impl Element {
             Self::Vtep(sender) => Set::VtepAnyMac(Family::of(&sender.address)),
             Self::NodeName(inside, _) => Set::NodeName(Family::of(inside)),
             Self::Inside(cidr) => Set::Inside(cidr.family()),
+            Self::Decided(address) => Set::Decided(Family::of(address)),
+            Self::Exit(number, address) => Set::Exit(Family::of(address), *number),
+            Self::Gateway(address) => Set::Gateway(Family::of(address)),
+            Self::Outer(address) => Set::Outer(Family::of(address)),
         }
     }
 
@@ -245,6 +279,8 @@ impl Element {
             PodElement::Source(pod) => (Self::Pod(pod.clone()), None),
             PodElement::Port(port) => (Self::Port(*port), Some(Self::Hairpin(port.address))),
             PodElement::Delegated(address) => (Self::Delegated(*address), None),
+            PodElement::Decided(address) => (Self::Decided(*address), None),
+            PodElement::Exit(number, address) => (Self::Exit(*number, *address), None),
         };
         std::iter::once(first).chain(second)
     }
@@ -255,7 +291,12 @@ impl Element {
         match self {
             Self::Pod(pod) => format!("\"{}\" . {} . {}", pod.link, mac::text(pod.mac), pod.address),
             Self::Node(address, mac) => format!("{address} . {}", mac::text(*mac)),
-            Self::NodeAnyMac(address) | Self::Delegated(address) => address.to_string(),
+            Self::NodeAnyMac(address)
+            | Self::Delegated(address)
+            | Self::Decided(address)
+            | Self::Exit(_, address)
+            | Self::Gateway(address)
+            | Self::Outer(address) => address.to_string(),
             Self::Peer(block, mac) => format!("{} . {}", block.network(), mac::text(*mac)),
             Self::PeerAnyMac(cidr)
             | Self::MasqueradeSource(cidr)
@@ -284,7 +325,12 @@ impl Element {
         let key = match self {
             Self::Pod(pod) => Key::EMPTY.link(&pod.link).part(&pod.mac).address(pod.address),
             Self::Node(address, mac) => Key::EMPTY.address(*address).part(mac),
-            Self::NodeAnyMac(address) | Self::Delegated(address) => Key::EMPTY.address(*address),
+            Self::NodeAnyMac(address)
+            | Self::Delegated(address)
+            | Self::Decided(address)
+            | Self::Exit(_, address)
+            | Self::Gateway(address)
+            | Self::Outer(address) => Key::EMPTY.address(*address),
             Self::Peer(block, mac) => Key::EMPTY.address(block.network()).part(mac),
             Self::PeerAnyMac(cidr)
             | Self::MasqueradeSource(cidr)

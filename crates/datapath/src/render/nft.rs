@@ -4,6 +4,7 @@
 //! one set look-up (it is who it says it is), one test of its flow's state. All else is behind those.
 
 mod egress;
+mod gateway;
 mod tunnel;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,7 +12,7 @@ use std::fmt::Write as _;
 
 use overlane_core::cidr::Cidr;
 use overlane_core::family::Family;
-use overlane_core::plan::{EgressPlan, MasqPlan, NodePlan};
+use overlane_core::plan::{EgressPlan, GatewayPlan, MasqPlan, NodePlan};
 
 use super::element::{Element, Set, digit};
 use crate::owned::{NFT_PRIORITY_OFFSET, NFT_TABLE, POD_LINK_PREFIX};
@@ -62,8 +63,9 @@ impl Structure {
         for family in Family::ALL {
             sets.extend([Set::Pod(family), Set::Node(family), Set::NodeAnyMac(family), Set::PeerAnyMac(family)]);
             sets.extend([Set::Port(family), Set::PortAny(family), Set::Hairpin(family), Set::Delegated(family)]);
-            if plan.egress.is_some() {
+            if let Some(egress) = &plan.egress {
                 sets.insert(Set::Inside(family));
+                sets.extend(egress.gateways.iter().flat_map(|gateways| gateway::sets(gateways, family)));
             }
             if plan.masquerade.is_some() {
                 sets.extend([Set::MasqueradeSource(family), Set::MasqueradeExcept(family)]);
@@ -71,18 +73,18 @@ impl Structure {
         }
         if let Some(tunnel) = &plan.tunnel {
             sets.extend(tunnel.peers.iter().map(|peer| Set::Tunnel(peer.block.family(), peer.block.prefix_len())));
-            sets.extend(
-                Family::ALL
-                    .into_iter()
-                    .flat_map(|family| [Set::Vtep(family), Set::VtepAnyMac(family), Set::NodeName(family)]),
-            );
+            sets.extend(Family::ALL.into_iter().flat_map(|family| {
+                [Set::Vtep(family), Set::VtepAnyMac(family), Set::NodeName(family), Set::Outer(family)]
+            }));
         }
         let mut chains =
             vec![pre(plan), from_pod(), from_underlay(&masks, primary), forward(plan), to_pod(&plan.pod_space)];
+        let gateways = plan.egress.as_ref().and_then(|egress| egress.gateways.as_ref());
         if let Some(tunnel) = &plan.tunnel {
             chains.extend(tunnel::chains(tunnel, plan));
         }
-        chains.extend(plan.egress.iter().flat_map(|egress| egress::chains(egress, &plan.service_space)));
+        chains.extend(plan.egress.iter().flat_map(|egress| egress::chains(egress, &plan.service_space, primary)));
+        chains.extend(gateways.iter().flat_map(|gateways| gateway::chains(gateways, plan, primary)));
         // Where later features go; empty until then.
         chains.extend(["policy_established", "policy_in", "policy_out", "services"].map(|name| Chain {
             name,
@@ -90,7 +92,7 @@ impl Structure {
             rules: Vec::new(),
         }));
         chains.extend([
-            entrance("port_in", hook("nat", "prerouting", "dstnat"), from_outside(&plan.service_space)),
+            entrance("port_in", hook("nat", "prerouting", "dstnat"), from_outside(&plan.service_space, gateways)),
             // nft has no name for this priority in this hook.
             entrance(
                 "port_own",
@@ -102,7 +104,7 @@ impl Structure {
             port_guard(),
         ]);
         if let Some(masquerade) = &plan.masquerade {
-            chains.extend([post(), masq(masquerade, plan.egress.as_ref(), primary)]);
+            chains.extend([post(gateways.is_some()), masq(masquerade, plan.egress.as_ref(), primary)]);
         }
         Self { sets, chains }
     }
@@ -110,6 +112,12 @@ impl Structure {
     /// The sets.
     pub fn sets(&self) -> impl Iterator<Item = Set> {
         self.sets.iter().copied()
+    }
+
+    /// Whether it has a set.
+    #[must_use]
+    pub fn has(&self, set: Set) -> bool {
+        self.sets.contains(&set)
     }
 
     /// A short hash of the structure: equal for equal structures of one version of this program.
@@ -328,10 +336,14 @@ fn forward(plan: &NodePlan) -> Chain {
     let mut rules = vec![
         "ct state established,related goto policy_established comment \"no way in: answers\"".to_owned(),
         format!("{} jump policy_out comment \"policy: what pods send\"", from_any_pod()),
-        format!("oifname \"{POD_LINK_PREFIX}*\" goto to_pod comment \"no way in: what reaches pods\""),
     ];
-    rules.extend(plan.tunnel.as_ref().map(|_| tunnel::forwarded()));
+    rules.extend(plan.tunnel.iter().flat_map(tunnel::no_forgery));
+    rules.push(format!("oifname \"{POD_LINK_PREFIX}*\" goto to_pod comment \"no way in: what reaches pods\""));
     rules.extend(plan.egress.iter().flat_map(|_| egress::from_pods("leaves")));
+    // Not into the tunnel again: a slot may be at neither of two nodes that think it is at the other.
+    let gateways = plan.egress.as_ref().and_then(|egress| egress.gateways.as_ref());
+    rules.extend(gateways.and_then(gateway::forwarded));
+    rules.extend(plan.tunnel.as_ref().map(|_| tunnel::forwarded()));
     Chain { name: "forward", hook: hook("filter", "forward", "filter"), rules }
 }
 
@@ -374,8 +386,9 @@ fn not_the_nodes(services: &BTreeSet<Cidr>) -> Vec<String> {
 
 /// A frame from the segment may bear the loopback's address: the kernel drops it as a martian, but only where it is
 /// routed, and by then it would be a pod's.
-fn from_outside(services: &BTreeSet<Cidr>) -> Vec<String> {
+fn from_outside(services: &BTreeSet<Cidr>, gateways: Option<&GatewayPlan>) -> Vec<String> {
     let mut rules = vec!["ip daddr 127.0.0.0/8 return comment \"host ports: no way in by the loopback\"".to_owned()];
+    rules.extend(gateways.into_iter().flat_map(gateway::no_ports));
     rules.extend(not_the_nodes(services));
     rules
 }
@@ -429,12 +442,15 @@ fn port_guard() -> Chain {
     Chain { name: "port_guard", hook: hook("filter", "input", "filter"), rules }
 }
 
-fn post() -> Chain {
-    let rules = vec![
+fn post(gateways: bool) -> Chain {
+    let mut rules = vec![
         format!("{} goto masq comment \"masquerade: from a pod's link\"", from_any_pod()),
         "ip saddr @masq_source4 goto masq comment \"masquerade: from this node's blocks\"".to_owned(),
         "ip6 saddr @masq_source6 goto masq comment \"masquerade: from this node's blocks\"".to_owned(),
     ];
+    if gateways {
+        rules.insert(0, gateway::unmasqueraded());
+    }
     Chain { name: "post", hook: hook("nat", "postrouting", "srcnat"), rules }
 }
 

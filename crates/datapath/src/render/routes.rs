@@ -80,10 +80,14 @@ pub struct Kernel {
 pub fn render(plan: &NodePlan, kernel: &Kernel) -> Rendered {
     let Kernel { grounds, tunnel, links, routers } = kernel;
     let mut rendered = Rendered::default();
+    let peers = plan.tunnel.iter().flat_map(|tunnel| &tunnel.peers);
+    // To a peer's block, and to the peer itself in the tunnel.
     let next_hops: BTreeMap<Cidr, IpAddr> =
-        plan.tunnel.iter().flat_map(|tunnel| &tunnel.peers).map(|peer| (peer.block, peer.next_hop())).collect();
+        peers.flat_map(|peer| [peer.block, Cidr::host_range(peer.address())].map(|to| (to, peer.next_hop()))).collect();
     let questions: BTreeSet<IpAddr> = plan.probes.targets.values().map(|target| target.at).collect();
     let vni = plan.tunnel.as_ref().map(|tunnel| tunnel.vxlan.vni).unwrap_or_default();
+    let gateways = plan.egress.as_ref().and_then(|egress| egress.gateways.as_ref());
+    let questions_vni = gateways.map_or(vni, |gateways| gateways.questions);
     for RouteSpec { destination, action } in &plan.routes {
         let family = destination.family();
         let route = |hop, prefsrc, metric| Route {
@@ -113,6 +117,8 @@ pub fn render(plan: &NodePlan, kernel: &Kernel) -> Rendered {
                 let Some((ground, gateway)) = tunnel.zip(next_hops.get(destination).copied()) else { continue };
                 let TunnelGround { index, kind } = ground;
                 let outside = plan.node_ips.values().next();
+                // To a peer itself go questions alone.
+                let vni = if destination.prefix_len() == family.bits() { questions_vni } else { vni };
                 let hop = match kind {
                     TunnelKind::Routes => Hop::Tunnel { index, gateway, vni, from: *from, to: *to },
                     TunnelKind::Entries if outside != Some(from) => {

@@ -6,10 +6,14 @@ use nix::libc;
 
 use super::family_of;
 use crate::netlink::{Message, Request, attrs, ip_of, u32_of};
+use crate::owned;
 
 const IFA_ADDRESS: u16 = 1;
 const IFA_LOCAL: u16 = 2;
+const IFA_CACHEINFO: u16 = 6;
 const IFA_FLAGS: u16 = 8;
+/// Linux 5.18.
+const IFA_PROTO: u16 = 11;
 const IFA_F_NODAD: u32 = 0x02;
 const IFA_F_PERMANENT: u32 = 0x80;
 const IFA_F_NOPREFIXROUTE: u32 = 0x200;
@@ -28,6 +32,8 @@ pub struct LinkAddress {
     pub scope: u8,
     /// `IFA_F_...`.
     pub flags: u32,
+    /// Who gave it (`IFA_PROTO`); 0 where nobody said.
+    pub protocol: u8,
 }
 
 impl LinkAddress {
@@ -36,17 +42,18 @@ impl LinkAddress {
     pub fn read(message: &Message) -> Option<Self> {
         let [_, prefix_len, flags, scope] = *message.payload.first_chunk()?;
         let index = u32_of(message.payload.get(4..)?)?;
-        let (mut address, mut local, mut all_flags) = (None, None, u32::from(flags));
+        let (mut address, mut local, mut all_flags, mut protocol) = (None, None, u32::from(flags), 0);
         for (kind, value) in attrs(message.after(HEADER_LEN)) {
             match kind {
                 IFA_ADDRESS => address = ip_of(value),
                 IFA_LOCAL => local = ip_of(value),
                 IFA_FLAGS => all_flags = u32_of(value)?,
+                IFA_PROTO => protocol = *value.first()?,
                 _ => {}
             }
         }
         // On a point-to-point link IFA_ADDRESS is the other end.
-        Some(Self { index, address: local.or(address)?, prefix_len, scope, flags: all_flags })
+        Some(Self { index, address: local.or(address)?, prefix_len, scope, flags: all_flags, protocol })
     }
 
     /// Whether it stays until somebody takes it away.
@@ -68,6 +75,19 @@ pub fn add_alone(index: u32, ifname: &str, address: IpAddr) -> Request {
         .ip(IFA_LOCAL, address)
         .ip(IFA_ADDRESS, address)
         .u32(IFA_FLAGS, IFA_F_NODAD | IFA_F_NOPREFIXROUTE)
+}
+
+/// The same of an egress address: marked as ours, and never chosen as a source by itself (RFC 4862, section 5.5.4:
+/// deprecated).
+#[must_use]
+pub fn add_egress_ip(index: u32, ifname: &str, address: IpAddr) -> Request {
+    let request = add_alone(index, ifname, address).attr(IFA_PROTO, &[owned::PROTOCOL]);
+    if address.is_ipv4() {
+        return request;
+    }
+    // struct ifa_cacheinfo: preferred for no time, valid for ever.
+    let lifetimes = [0, u32::MAX, 0, 0];
+    request.attr(IFA_CACHEINFO, &lifetimes.map(u32::to_ne_bytes).concat())
 }
 
 /// Takes an address from a link.

@@ -3,8 +3,14 @@
 //! Must catch: a packet that leaves by the node's own way although it must not (`tests/mutants/egress-open.mutant`).
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
+mod gateway;
+mod gateway_change;
+mod gateway_failover;
+mod gateway_newborn;
+mod nat_gateway;
 mod next_hop;
 mod nothing;
+mod office;
 mod ports;
 
 use std::collections::BTreeSet;

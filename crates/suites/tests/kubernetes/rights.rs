@@ -51,6 +51,10 @@ fn state(node: &str) -> Value {
     json!({ "apiVersion": "overlane.io/v1alpha1", "kind": "NodeState", "metadata": { "name": node }, "spec": { "bootID": "x" } })
 }
 
+fn gateway(name: &str, spec: &Value) -> Value {
+    json!({ "apiVersion": "overlane.io/v1alpha1", "kind": "EgressGateway", "metadata": { "name": name }, "spec": spec })
+}
+
 #[test]
 fn g_a_stolen_token_speaks_for_its_node_alone() {
     let cluster = cluster();
@@ -63,6 +67,7 @@ fn g_a_stolen_token_speaks_for_its_node_alone() {
     let own = patch("nodestate", "node-0", r#"{"spec":{"agentVersion":"stolen"}}"#);
     thief.kubectl(&own.iter().map(String::as_str).collect::<Vec<_>>(), &none).must();
     thief.kubectl(&["get", "nodenetworkconfigs", "-n", "kube-system"], &none).must();
+    thief.kubectl(&["get", "egressgateways"], &none).must();
 
     let mut tries: Vec<Vec<String>> = vec![
         patch("nodestate", "node-1", r#"{"spec":{"agentVersion":"stolen"}}"#),
@@ -100,7 +105,16 @@ fn g_a_stolen_token_speaks_for_its_node_alone() {
     tries.push(["delete", "nodeblock", &block].map(str::to_owned).to_vec());
     tries.push(patch("nodeblock", &block, r#"{"spec":{"node":"node-0"}}"#));
     tries.push(["get", "secrets", "-A"].map(str::to_owned).to_vec());
-    tries.push(["get", "pods", "-A"].map(str::to_owned).to_vec());
+    tries.push(["delete", "pod", "any", "-n", "kube-system"].map(str::to_owned).to_vec());
+    // For no pods, at no node.
+    let nobody = json!({ "matchLabels": { "nobody": "has" } });
+    let spec = json!({ "podSelector": nobody, "nodeSelector": nobody, "egressIPs": ["10.224.0.200"] });
+    cluster.apply(&gateway("held", &spec).to_string()).must();
+    tries.push(["delete", "egressgateway", "held"].map(str::to_owned).to_vec());
+    tries.push(patch("egressgateway", "held", r#"{"spec":{"podSelector":null}}"#));
+    let mut words = patch("egressgateway", "held", r#"{"status":{"nodes":["node-0"]}}"#);
+    words.push("--subresource=status".to_owned());
+    tries.push(words);
     tries.push(["create", "token", "overlane-controller", "-n", "kube-system"].map(str::to_owned).to_vec());
     let before = everything(&cluster);
     for words in &tries {
@@ -114,11 +128,13 @@ fn g_a_stolen_token_speaks_for_its_node_alone() {
             "a NodeBlock",
             json!({ "apiVersion": "overlane.io/v1alpha1", "kind": "NodeBlock", "metadata": { "name": "10.244.77.0-24" }, "spec": {} }),
         ),
+        ("an EgressGateway", gateway("stolen", &spec)),
     ] {
         let out = thief.kubectl(&["create", "-f", "-"], &object);
         assert_ne!(out.code, Some(0), "a stolen token may create {what}: {out}");
     }
     assert_eq!(everything(&cluster), before, "something was changed all the same");
+    cluster.kubectl(&["delete", "egressgateway", "held"]).must();
 }
 
 /// A token that is bound to no pod names no node, and so speaks for none.
@@ -140,5 +156,6 @@ fn everything(cluster: &Cluster) -> Vec<Value> {
     let mut all = cluster.list(&["nodeblocks"]);
     all.extend(cluster.list(&["nodenetworkconfigs", "-n", "kube-system"]));
     all.extend(cluster.list(&["clusternetworks"]));
+    all.extend(cluster.list(&["egressgateways"]).into_iter().map(|gateway| gateway["spec"].clone()));
     all
 }

@@ -11,7 +11,7 @@ use serde_json::json;
 use crate::{Stage, Wiretap};
 
 /// A condition of a node's NodeState: status, reason, message.
-fn said(lab: &Lab, node: &str, kind: &str) -> (String, String, String) {
+pub fn said(lab: &Lab, node: &str, kind: &str) -> (String, String, String) {
     let state = lab.api.get(&format!("/apis/overlane.io/v1alpha1/nodestates/{node}"));
     told(&state["spec"]["conditions"], kind)
 }

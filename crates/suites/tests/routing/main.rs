@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 mod change;
+mod checksums;
 mod clusters;
 mod fabric;
 mod forged;

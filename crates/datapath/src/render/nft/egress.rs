@@ -3,16 +3,16 @@
 //! Where they go to a next hop, they are marked before they are routed, once their destination is translated; a packet
 //! that comes to the end of `forward` without that mark is dropped, like all of them where none may leave.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use overlane_core::cidr::Cidr;
 use overlane_core::family::Family;
 use overlane_core::plan::{EgressPlan, Outside};
 
-use super::{Chain, from_any_pod, protocol};
-use crate::owned::{MARK_MASK, exit_mark};
+use super::gateway::{has_mark, set_mark};
+use super::{Chain, from_any_pod, gateway, protocol};
+use crate::owned::NEXT_HOP_EXIT;
 use crate::render::element::Set;
-use crate::render::exits::NEXT_HOP_EXIT;
 
 /// What pods of this node send goes to a chain.
 pub(super) fn from_pods(chain: &str) -> Vec<String> {
@@ -25,13 +25,15 @@ pub(super) fn from_pods(chain: &str) -> Vec<String> {
 }
 
 /// The chains.
-pub(super) fn chains(plan: &EgressPlan, services: &BTreeSet<Cidr>) -> Vec<Chain> {
-    let mut chains = vec![leaves(&plan.outside, services)];
-    if matches!(plan.outside, Outside::NextHops { .. }) {
+pub(super) fn chains(plan: &EgressPlan, services: &BTreeSet<Cidr>, primary: &BTreeMap<Family, String>) -> Vec<Chain> {
+    let mut chains = vec![leaves(plan, services, primary)];
+    if matches!(plan.outside, Outside::NextHops { .. }) || plan.gateways.is_some() {
         // Behind every translation of destinations (dstnat is -100), before the route is looked up.
         let hook = Some("type filter hook prerouting priority -50; policy accept;".to_owned());
-        chains.push(Chain { name: "exits", hook, rules: from_pods("exit") });
-        chains.push(exit());
+        let mut rules: Vec<String> = plan.gateways.iter().flat_map(gateway::answers).collect();
+        rules.extend(from_pods("exit"));
+        chains.push(Chain { name: "exits", hook, rules });
+        chains.push(exit(plan));
     }
     chains
 }
@@ -43,18 +45,18 @@ fn inside() -> impl Iterator<Item = String> {
     })
 }
 
-fn has_exit() -> String {
-    format!("meta mark & {MARK_MASK:#010x} == {:#010x}", exit_mark(NEXT_HOP_EXIT))
-}
-
 /// First packets of flows that leave this node. A mark alone proves nothing: the rule that should lead it may be gone. A
 /// Service that nobody translated has nobody behind it, and says so.
-fn leaves(outside: &Outside, services: &BTreeSet<Cidr>) -> Chain {
+fn leaves(plan: &EgressPlan, services: &BTreeSet<Cidr>, primary: &BTreeMap<Family, String>) -> Chain {
     let mut rules: Vec<String> = inside().collect();
-    if let Outside::NextHops { by, .. } = outside {
+    rules.extend(plan.gateways.iter().flat_map(|gateways| gateway::leaves(gateways, primary)));
+    if plan.outside == Outside::AsNode {
+        return Chain { name: "leaves", hook: None, rules };
+    }
+    if let Outside::NextHops { by, .. } = &plan.outside {
         for (family, next_hop) in by {
             let Some(next_hop) = next_hop else { continue };
-            let (mark, ip) = (has_exit(), protocol(*family));
+            let (mark, ip) = (has_mark(NEXT_HOP_EXIT), protocol(*family));
             rules.push(format!("{mark} rt {ip} nexthop {next_hop} return comment \"egress: to the next hop\""));
         }
     }
@@ -69,20 +71,24 @@ fn leaves(outside: &Outside, services: &BTreeSet<Cidr>) -> Chain {
 }
 
 /// Answers go back the way that their question came.
-fn exit() -> Chain {
+fn exit(plan: &EgressPlan) -> Chain {
     let mut rules = vec!["ct direction reply return comment \"egress: answers\"".to_owned()];
     rules.extend(inside());
     // Without a route of the node's own IPv6 has another type for what leaves.
     let here = "fib daddr type { local, broadcast, anycast, multicast }";
     rules.push(format!("{here} return comment \"egress: this node, multicast\""));
     rules.push("ip6 daddr fe80::/10 return comment \"egress: the link\"".to_owned());
-    let (rest, mark) = (!MARK_MASK, exit_mark(NEXT_HOP_EXIT));
-    rules.push(format!("meta mark set meta mark & {rest:#010x} | {mark:#010x} comment \"egress: to the next hop\""));
+    rules.extend(plan.gateways.iter().flat_map(gateway::exits));
+    if matches!(plan.outside, Outside::NextHops { .. }) {
+        rules.push(format!("{} comment \"egress: to the next hop\"", set_mark(NEXT_HOP_EXIT)));
+    }
     Chain { name: "exit", hook: None, rules }
 }
 
 /// Where the next hop is to see the pod's address.
 pub(super) fn unmasqueraded(plan: &EgressPlan) -> Option<String> {
     let keeps = matches!(plan.outside, Outside::NextHops { keep_pod_address: true, .. });
-    keeps.then(|| format!("{} return comment \"masquerade: the next hop sees the pod's address\"", has_exit()))
+    keeps.then(|| {
+        format!("{} return comment \"masquerade: the next hop sees the pod's address\"", has_mark(NEXT_HOP_EXIT))
+    })
 }

@@ -10,20 +10,30 @@ use overlane_core::cluster::Vxlan;
 use overlane_core::family::Family;
 use overlane_core::plan::{NodePlan, TunnelPlan};
 
-use super::{Chain, block_of_source, digit, hook, protocol, source_in};
+use super::{Chain, block_of_source, digit, gateway, hook, protocol, source_in};
 use crate::owned::{POD_LINK_PREFIX, TUNNEL_LINK};
 use crate::render::element::{INNER_SOURCE, Set};
 
 /// What goes before the checks of bare packets: what comes out of the tunnel has checks of its own, and outer packets
 /// are no flows.
 pub(super) fn before(tunnel: &TunnelPlan, plan: &NodePlan) -> Vec<String> {
-    let mut rules =
-        vec![format!("iifname \"{TUNNEL_LINK}\" goto from_tunnel comment \"source check: out of the tunnel\"")];
+    let gateways = plan.egress.as_ref().and_then(|egress| egress.gateways.as_ref());
+    let mut rules: Vec<String> = gateways.into_iter().flat_map(gateway::before).collect();
+    rules.push(format!("iifname \"{TUNNEL_LINK}\" goto from_tunnel comment \"source check: out of the tunnel\""));
     rules.extend(plan.node_ips.iter().map(|(family, address)| {
         let (ip, port) = (protocol(*family), tunnel.vxlan.port);
         format!("udp dport {port} {ip} daddr {address} notrack return comment \"tunnel: outer packets are no flows\"")
     }));
     rules
+}
+
+/// Packets of the tunnel are its nodes' own: what a pod sends to another node's end of it would bear this node's address there.
+pub(super) fn no_forgery(tunnel: &TunnelPlan) -> Vec<String> {
+    let rule = |family| {
+        let (ip, set, port) = (protocol(family), Set::Outer(family), tunnel.vxlan.port);
+        format!("udp dport {port} {ip} daddr @{set} counter name forged drop comment \"tunnel: no pod speaks in it\"")
+    };
+    Family::ALL.into_iter().map(rule).collect()
 }
 
 /// What is sent on into the tunnel.
@@ -33,7 +43,13 @@ pub(super) fn forwarded() -> String {
 
 /// The chains.
 pub(super) fn chains(tunnel: &TunnelPlan, plan: &NodePlan) -> Vec<Chain> {
-    vec![from_tunnel(tunnel), to_tunnel(plan), vtep_in(tunnel), vtep_out(tunnel, plan), tunnel_names(tunnel, plan)]
+    vec![
+        from_tunnel(tunnel),
+        to_tunnel(plan),
+        vtep_in(tunnel, plan),
+        vtep_out(tunnel, plan),
+        tunnel_names(tunnel, plan),
+    ]
 }
 
 fn from_tunnel(tunnel: &TunnelPlan) -> Chain {
@@ -61,15 +77,20 @@ fn to_tunnel(plan: &NodePlan) -> Chain {
 }
 
 /// Outer packets for this node, wherever they come from: a pod may send to the port as well.
-fn vtep_in(tunnel: &TunnelPlan) -> Chain {
+fn vtep_in(tunnel: &TunnelPlan, plan: &NodePlan) -> Chain {
     let Vxlan { port, vni } = tunnel.vxlan;
     let mut rules = vec![
         // The rule on the port matches no packet that is not UDP.
         "meta l4proto != udp return comment \"tunnel: other packets\"".to_owned(),
         format!("udp dport != {port} return comment \"tunnel: other packets\""),
-        // The link itself takes every identifier.
-        format!("@th,96,24 != {vni} counter name forged drop comment \"tunnel: another network's\""),
     ];
+    // The link itself takes every identifier.
+    match plan.egress.as_ref().and_then(|egress| egress.gateways.as_ref()) {
+        Some(gateways) => rules.extend(gateway::vtep_in(gateways, vni)),
+        None => {
+            rules.push(format!("@th,96,24 != {vni} counter name forged drop comment \"tunnel: another network's\""));
+        }
+    }
     for family in Family::ALL {
         let ip = protocol(family);
         for (more, set) in [("ether saddr . ", Set::Vtep(family)), ("", Set::VtepAnyMac(family))] {

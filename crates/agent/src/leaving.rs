@@ -1,0 +1,98 @@
+//! By which egress gateways each pod of this node leaves the cluster.
+//!
+//! A pod is known by the labels of its object and of its namespace. One that is not known yet sends nothing out of the
+//! cluster until it is; what is known outlives a restart, with the view on file.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use overlane_core::egress::{Gateway, slots_of};
+use overlane_core::ipam::{Lease, LeaseKind};
+use overlane_core::labels::Labels;
+use overlane_datapath::nft::PodChange;
+use serde::{Deserialize, Serialize};
+
+/// What counts of a pod.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PodFacts {
+    /// Its UID.
+    pub uid: String,
+    /// Of a static pod's object: what the kubelet calls the pod.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub static_uid: String,
+    /// Its labels.
+    pub labels: Labels,
+}
+
+/// What says who leaves by which gateways.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Selection {
+    /// The gateways in force.
+    pub gateways: Vec<Gateway>,
+    /// Labels of namespaces.
+    pub namespaces: BTreeMap<String, Labels>,
+    /// The pods of this node, by namespace and name.
+    pub pods: BTreeMap<(String, String), PodFacts>,
+}
+
+impl Selection {
+    /// The slots that a pod leaves by; `None` where that is not known. An attachment that is no pod's leaves by none.
+    pub fn slots(&self, lease: &Lease) -> Option<BTreeSet<u8>> {
+        let Some(pod) = &lease.pod else { return Some(BTreeSet::new()) };
+        let namespace = self.namespaces.get(&pod.namespace)?;
+        let facts = self.pods.get(&(pod.namespace.clone(), pod.name.clone()))?;
+        let same = pod.uid.is_empty() || pod.uid == facts.uid || pod.uid == facts.static_uid;
+        same.then(|| slots_of(&self.gateways, namespace, &facts.labels, &pod.name))
+    }
+
+    /// Whether a pod of this node leaves by a gateway.
+    pub fn chooses(&self) -> bool {
+        self.pods.iter().any(|((namespace, name), facts)| {
+            let labels = self.namespaces.get(namespace);
+            labels.is_some_and(|labels| !slots_of(&self.gateways, labels, &facts.labels, name).is_empty())
+        })
+    }
+}
+
+/// The selection in force on this node; `None` where there are no gateways.
+///
+/// Who decides about a lease holds it meanwhile: ADDs together, and the reconciler alone, which looks at all leases that there
+/// are.
+#[derive(Debug, Default)]
+pub struct Leaving {
+    selection: RwLock<Option<Arc<Selection>>>,
+}
+
+impl Leaving {
+    /// Holds it, to decide about one lease.
+    pub fn hold(&self) -> RwLockReadGuard<'_, Option<Arc<Selection>>> {
+        self.selection.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Holds it, to decide about all of them.
+    pub fn hold_alone(&self) -> RwLockWriteGuard<'_, Option<Arc<Selection>>> {
+        self.selection.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What the packet filter is to be told of a lease.
+pub fn decide(selection: &Selection, lease: &Lease) -> Vec<PodChange> {
+    if lease.kind == LeaseKind::Gateway {
+        return Vec::new();
+    }
+    let slots = selection.slots(lease);
+    lease.addresses.iter().map(|address| PodChange::Decide(*address, slots.clone())).collect()
+}
+
+/// What leases should leave by, of those that it is known of.
+pub fn wanted(selection: &Selection, leases: &[Lease]) -> BTreeMap<IpAddr, BTreeSet<u8>> {
+    let mut wanted = BTreeMap::new();
+    for lease in leases.iter().filter(|lease| lease.kind != LeaseKind::Gateway) {
+        if let Some(slots) = selection.slots(lease) {
+            wanted.extend(lease.addresses.iter().map(|address| (*address, slots.clone())));
+        }
+    }
+    wanted
+}

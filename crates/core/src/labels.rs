@@ -1,0 +1,74 @@
+//! Labels and selectors, as the Kubernetes API defines them (`meta/v1` LabelSelector).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Labels by key.
+pub type Labels = BTreeMap<String, String>;
+
+/// What a selector asks of one label.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Requirement {
+    /// It is there, with one of these values.
+    In(String, BTreeSet<String>),
+    /// It is not there, or has none of these values.
+    NotIn(String, BTreeSet<String>),
+    /// It is there.
+    Exists(String),
+    /// It is not there.
+    DoesNotExist(String),
+}
+
+/// What labels must be like: each requirement is met. None at all selects everything.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Selector {
+    /// The requirements.
+    pub requirements: BTreeSet<Requirement>,
+}
+
+impl Selector {
+    /// Whether labels are so.
+    #[must_use]
+    pub fn selects(&self, labels: &Labels) -> bool {
+        self.requirements.iter().all(|requirement| match requirement {
+            Requirement::In(key, values) => labels.get(key).is_some_and(|value| values.contains(value)),
+            Requirement::NotIn(key, values) => labels.get(key).is_none_or(|value| !values.contains(value)),
+            Requirement::Exists(key) => labels.contains_key(key),
+            Requirement::DoesNotExist(key) => !labels.contains_key(key),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    //! Must catch: `NotIn` that asks for the label.
+
+    use super::*;
+
+    #[test]
+    fn every_operator() {
+        let text = |text: &str| text.to_owned();
+        let values = |all: &[&str]| all.iter().map(|value| text(value)).collect::<BTreeSet<_>>();
+        let labels = Labels::from([(text("app"), text("web")), (text("tier"), String::new())]);
+        let table = [
+            (Requirement::In(text("app"), values(&["db", "web"])), true),
+            (Requirement::In(text("app"), values(&["db"])), false),
+            (Requirement::In(text("zone"), values(&["a"])), false),
+            (Requirement::NotIn(text("app"), values(&["db"])), true),
+            (Requirement::NotIn(text("app"), values(&["db", "web"])), false),
+            (Requirement::NotIn(text("zone"), values(&["a"])), true),
+            (Requirement::In(text("tier"), values(&[""])), true),
+            (Requirement::Exists(text("tier")), true),
+            (Requirement::Exists(text("zone")), false),
+            (Requirement::DoesNotExist(text("zone")), true),
+            (Requirement::DoesNotExist(text("app")), false),
+        ];
+        for (requirement, selects) in &table {
+            let selector = Selector { requirements: [requirement.clone()].into() };
+            assert_eq!(selector.selects(&labels), *selects, "{requirement:?}");
+        }
+        let all = Selector { requirements: table.iter().filter(|(_, yes)| *yes).map(|(r, _)| r.clone()).collect() };
+        assert!(all.selects(&labels) && Selector::default().selects(&Labels::new()));
+        let one_more = all.requirements.iter().cloned().chain([table[1].0.clone()]).collect();
+        assert!(!Selector { requirements: one_more }.selects(&labels), "each has to be met");
+    }
+}
