@@ -24,6 +24,8 @@ pub const WATCHES: usize = NAMES.len() + 1;
 const PAGE: u32 = 500;
 /// How long until an API server that knows no EgressGateways is asked again, at most three halves of this.
 const UNKNOWN: Duration = Duration::from_secs(20);
+/// The same of one that does not answer.
+const AWAY: Duration = Duration::from_secs(2);
 
 /// Starts every watch; they run until the listener goes.
 pub fn start(client: &Client, node: &str, to: &Sender<Word<Item>>) {
@@ -59,16 +61,20 @@ pub fn start(client: &Client, node: &str, to: &Sender<Word<Item>>) {
 async fn gateways(client: Client, to: Sender<Word<Item>>) {
     const WHAT: &str = "EgressGateways";
     let api = Api::<EgressGateway>::all(client);
-    while let Err(kube::Error::Api(status)) = api.list_metadata(&ListParams::default().limit(1)).await
-        && status.code == 404
-    {
-        for change in [Change::Begin, Change::Done] {
-            let word = Word { what: WHAT, said: Ok(Item::Gateway(change)) };
-            if to.send(word).await.is_err() {
+    loop {
+        let (words, pause) = match api.list_metadata(&ListParams::default().limit(1)).await {
+            Ok(_) => break,
+            Err(kube::Error::Api(status)) if status.code == 404 => {
+                (vec![Ok(Item::Gateway(Change::Begin)), Ok(Item::Gateway(Change::Done))], UNKNOWN)
+            }
+            Err(error) => (vec![Err(error.to_string())], AWAY),
+        };
+        for said in words {
+            if to.send(Word { what: WHAT, said }).await.is_err() {
                 return;
             }
         }
-        tokio::time::sleep(UNKNOWN / 2 + jitter(UNKNOWN)).await;
+        tokio::time::sleep(pause / 2 + jitter(pause)).await;
     }
     let fold = |event| Some(Item::gateway(Change::from(event)));
     follow(WHAT, api, watcher::Config::default().page_size(PAGE), to, fold).await;
