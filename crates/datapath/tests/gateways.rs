@@ -88,7 +88,7 @@ fn exits_to_gateways() {
     let way = |next_hop: &str| TunnelWay { from, to, next_hop: ip(next_hop) };
     let exit = |number, place| {
         let addresses = [(V4, ip("10.224.0.200")), (V6, ip("fd10:224::200"))].into();
-        ExitPlan { number, vni: 0, destinations: BTreeSet::new(), addresses, place }
+        ExitPlan { number, vni: 9_000_000 + u32::from(number), destinations: BTreeSet::new(), addresses, place }
     };
     let away = |v4, v6| Place::At { node: "b".into(), ways: [(V4, way(v4)), (V6, way(v6))].into() };
     let plan = |exits| {
