@@ -13,6 +13,7 @@ use overlane_api::crd::{ClusterNetworkSpec, EgressGatewayStatus, RoutingState};
 use overlane_core::family::Family;
 use overlane_core::ipam::Block;
 use overlane_core::labels::Labels;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::fold::{Entry, Fold, MapData};
@@ -175,13 +176,7 @@ fn write_file(path: PathBuf, bytes: &[u8]) -> anyhow::Result<()> {
 
 /// Reads the file into a fold that has heard nothing yet. `false` if there is nothing that counts.
 pub fn load(dir: &Path, boot_id: &str, fold: &mut Fold) -> anyhow::Result<bool> {
-    let path = dir.join(FILE);
-    let bytes = match std::fs::read(&path) {
-        Ok(bytes) => bytes,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
-        Err(error) => return Err(error).with_context(|| format!("read {}", path.display())),
-    };
-    let cached: Cached = serde_json::from_slice(&bytes).with_context(|| format!("decode {}", path.display()))?;
+    let Some(cached) = read_file::<Cached>(&dir.join(FILE))? else { return Ok(false) };
     if cached.format != FORMAT || cached.boot_id != boot_id {
         return Ok(false);
     }
@@ -213,12 +208,16 @@ pub fn load(dir: &Path, boot_id: &str, fold: &mut Fold) -> anyhow::Result<bool> 
 }
 
 fn load_leaving(dir: &Path, boot_id: &str) -> anyhow::Result<Option<CachedLeaving>> {
-    let path = dir.join(LEAVING);
-    let bytes = match std::fs::read(&path) {
+    let cached = read_file::<CachedLeaving>(&dir.join(LEAVING))?;
+    Ok(cached.filter(|cached| cached.format == FORMAT && cached.boot_id == boot_id))
+}
+
+/// What a file says; `None` where there is none.
+fn read_file<T: DeserializeOwned>(path: &Path) -> anyhow::Result<Option<T>> {
+    let bytes = match std::fs::read(path) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error).with_context(|| format!("read {}", path.display())),
     };
-    let cached: CachedLeaving = serde_json::from_slice(&bytes).with_context(|| format!("decode {}", path.display()))?;
-    Ok((cached.format == FORMAT && cached.boot_id == boot_id).then_some(cached))
+    serde_json::from_slice(&bytes).map(Some).with_context(|| format!("decode {}", path.display()))
 }

@@ -29,17 +29,16 @@ pub(super) fn build(input: &NodeInput) -> NodePlan {
     let sends = |block: &Cidr, peer: &Peer| bare && peer.node_ips.contains_key(&block.family());
     let masquerade = input.masquerade.as_ref().map(|config| masquerade(config, input, &own, &pod_space));
     let tunnel = tunnel::plan(input, &own, &peers);
-    let mut gateways = gateway::plan(input, &peers);
+    let (mut gateways, questions) = gateway::plan(input, &peers).unzip();
     if let (Some(gateways), Some(tunnel)) = (&mut gateways, &tunnel) {
         gateways.probes.own.clone_from(&tunnel.addresses);
     }
-    let questions = gateway::routes(input, gateways.as_ref(), &peers);
     let egress = egress::plan(input, &pod_space, &nodes, masquerade.as_ref(), gateways);
     NodePlan {
         routes: routes(&pod_space, &own, &routed, &endpoints)
             .into_iter()
             .chain(probe_routes)
-            .chain(questions)
+            .chain(questions.into_iter().flatten())
             .collect(),
         pods: pods(&endpoints),
         delegated: delegated(&endpoints),

@@ -92,7 +92,8 @@ fn is_gateway(input: &NodeInput) -> bool {
     input.gateways.iter().any(|gateway| gateway.nodes.contains(&input.name))
 }
 
-pub(super) fn plan(input: &NodeInput, peers: &BTreeMap<Cidr, &Peer>) -> Option<GatewayPlan> {
+/// This node's part, and the routes of its questions.
+pub(super) fn plan(input: &NodeInput, peers: &BTreeMap<Cidr, &Peer>) -> Option<(GatewayPlan, Vec<RouteSpec>)> {
     if input.gateways.is_empty() {
         return None;
     }
@@ -105,8 +106,8 @@ pub(super) fn plan(input: &NodeInput, peers: &BTreeMap<Cidr, &Peer>) -> Option<G
         ..GatewayPlan::default()
     };
     let named: BTreeSet<&str> = input.gateways.iter().flat_map(|gateway| &gateway.nodes).map(String::as_str).collect();
-    // By name, and what is for some destinations before what is for all.
     let leaves = input.outbound != Outbound::None;
+    // By name, and what is for some destinations before what is for all.
     let mut gateways: Vec<&Gateway> = input.gateways.iter().collect();
     gateways.sort_by_key(|gateway| (gateway.destinations.is_empty(), gateway.name.as_str()));
     for gateway in gateways {
@@ -124,12 +125,13 @@ pub(super) fn plan(input: &NodeInput, peers: &BTreeMap<Cidr, &Peer>) -> Option<G
                 },
                 None => Place::Nowhere,
             };
+            let vni = egress::slot_vni(input.vxlan.vni, slot);
             if gateway.nodes.contains(&input.name) {
-                made.taken.insert(slot.number, egress::slot_vni(input.vxlan.vni, slot));
+                made.taken.insert(slot.number, vni);
             }
             made.exits.push(ExitPlan {
                 number: slot.number,
-                vni: egress::slot_vni(input.vxlan.vni, slot),
+                vni,
                 destinations: outermost(gateway.destinations.iter().copied()),
                 addresses: slot.addresses.clone(),
                 place,
@@ -146,7 +148,8 @@ pub(super) fn plan(input: &NodeInput, peers: &BTreeMap<Cidr, &Peer>) -> Option<G
     if made.gateway || input.asks_gateways {
         ask(&mut made, &named, &ways);
     }
-    Some(made)
+    let routes = routes(&made, &ways);
+    Some((made, routes))
 }
 
 /// Gateways without a slot: what they are for goes nowhere.
@@ -198,9 +201,7 @@ fn way(input: &NodeInput, block: &Cidr, peer: &Peer) -> Option<TunnelWay> {
 
 /// Routes of the questions and their answers: both go in the tunnel, under an identifier that only nodes take which know of
 /// gateways.
-pub(super) fn routes(input: &NodeInput, made: Option<&GatewayPlan>, peers: &BTreeMap<Cidr, &Peer>) -> Vec<RouteSpec> {
-    let Some(made) = made else { return Vec::new() };
-    let ways = ways(input, peers);
+fn routes(made: &GatewayPlan, ways: &Ways<'_>) -> Vec<RouteSpec> {
     let asked = |(block, _): &&(Cidr, TunnelWay)| made.asked.contains_key(&Cidr::host_range(block.network()));
     let wanted = ways.values().flat_map(BTreeMap::values).filter(|way| made.gateway || asked(way));
     let route = |(block, way): &(Cidr, TunnelWay)| RouteSpec {

@@ -23,8 +23,8 @@ pub struct KeptEgressIps {
     pub failed: Vec<Refused>,
 }
 
-/// Gives the links of `underlays` exactly these addresses, in the calling thread's namespace, and tells the segment whose
-/// they are now. Addresses that others gave stay.
+/// Gives the links of `underlays` exactly these addresses, in the calling thread's namespace; that the segment has to hear of
+/// it is [`announce_all`]'s. Addresses that others gave stay.
 ///
 /// # Errors
 /// The kernel could not be read.
@@ -55,7 +55,6 @@ pub fn keep_egress_ips(
             Err(refused) => kept.failed.push(refused),
         }
     }
-    announce_all(&kept.added, underlays);
     Ok(kept)
 }
 
