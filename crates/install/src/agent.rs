@@ -9,7 +9,11 @@ use crate::source::{Part, Source};
 /// What the agent may do beyond any process of its node, and why. `docs/operations.md` has the same table.
 pub const CAPABILITIES: [(&str, &str); 3] = [
     ("NET_ADMIN", "links, routes, neighbours, packet filter, conntrack entries and network sysctls of the node"),
-    ("NET_RAW", "ICMP echoes that ask whether the fabric carries pods' addresses"),
+    (
+        "NET_RAW",
+        "ICMP echoes that ask whether the fabric carries pods' addresses, and whether egress gateways are there; \
+         words to the segment about who has an egress address",
+    ),
     ("SYS_ADMIN", "`setns(2)` into the network namespaces of pods, to make their interfaces"),
 ];
 
