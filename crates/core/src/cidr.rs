@@ -11,8 +11,9 @@ use crate::family::Family;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Cidr {
     family: Family,
-    /// The network address as a number; an IPv4 address fills the low 32 bits.
-    network: u128,
+    /// The network address as a number, its highest byte first; an IPv4 address fills the low 32 bits. Not as `u128`, which
+    /// would make of 18 bytes 32.
+    network: [u8; 16],
     prefix_len: u8,
 }
 
@@ -54,7 +55,7 @@ impl Cidr {
     /// [`CidrError::PrefixLen`] and [`CidrError::HostBits`].
     pub fn new(network: IpAddr, prefix_len: u8) -> Result<Self, CidrError> {
         let around = Self::around(network, prefix_len)?;
-        if around.network == number(network) {
+        if around.number() == number(network) {
             Ok(around)
         } else {
             Err(CidrError::HostBits { given: format!("{network}/{prefix_len}"), meant: around })
@@ -75,20 +76,20 @@ impl Cidr {
                 longest: family.bits(),
             });
         }
-        Ok(Self { family, network: number(addr) & !low_bits(family.bits() - prefix_len), prefix_len })
+        Ok(Self::of(family, number(addr) & !low_bits(family.bits() - prefix_len), prefix_len))
     }
 
     /// All addresses of a family: `0.0.0.0/0` or `::/0`.
     #[must_use]
     pub const fn everything(family: Family) -> Self {
-        Self { family, network: 0, prefix_len: 0 }
+        Self::of(family, 0, 0)
     }
 
     /// The range that holds one address: `/32` or `/128`.
     #[must_use]
     pub fn host_range(addr: IpAddr) -> Self {
         let family = Family::of(&addr);
-        Self { family, network: number(addr), prefix_len: family.bits() }
+        Self::of(family, number(addr), family.bits())
     }
 
     /// The family.
@@ -100,13 +101,13 @@ impl Cidr {
     /// The first address.
     #[must_use]
     pub fn network(&self) -> IpAddr {
-        address(self.family, self.network)
+        address(self.family, self.number())
     }
 
     /// The last address.
     #[must_use]
     pub fn last(&self) -> IpAddr {
-        address(self.family, self.network | self.host_mask())
+        address(self.family, self.number() | self.host_mask())
     }
 
     /// The prefix length: 0 to 32, or to 128.
@@ -124,7 +125,7 @@ impl Cidr {
     /// Whether an address lies within. One of the other family never does.
     #[must_use]
     pub fn contains(&self, addr: IpAddr) -> bool {
-        Family::of(&addr) == self.family && number(addr) & !self.host_mask() == self.network
+        Family::of(&addr) == self.family && number(addr) & !self.host_mask() == self.number()
     }
 
     /// Whether a network lies within, which one does in itself.
@@ -132,7 +133,7 @@ impl Cidr {
     pub fn contains_cidr(&self, other: &Self) -> bool {
         self.family == other.family
             && self.prefix_len <= other.prefix_len
-            && other.network & !self.host_mask() == self.network
+            && other.number() & !self.host_mask() == self.number()
     }
 
     /// Whether they have an address in common.
@@ -154,7 +155,7 @@ impl Cidr {
         let below = self.subnet_count(prefix_len)?;
         let enough = index < below || prefix_len - self.prefix_len >= 64;
         let offset = shift_left(u128::from(index), self.family.bits() - prefix_len);
-        enough.then_some(Self { family: self.family, network: self.network | offset, prefix_len })
+        enough.then_some(Self::of(self.family, self.number() | offset, prefix_len))
     }
 
     /// Which one of this network's subnets of its length `sub` is. `None` where it is none of them, or where its
@@ -164,7 +165,7 @@ impl Cidr {
         if !self.contains_cidr(sub) {
             return None;
         }
-        let offset = sub.network - self.network;
+        let offset = sub.number() - self.number();
         u64::try_from(shift_right(offset, self.family.bits() - sub.prefix_len)).ok()
     }
 
@@ -172,13 +173,21 @@ impl Cidr {
     #[must_use]
     pub fn host(&self, offset: u64) -> Option<IpAddr> {
         let offset = u128::from(offset);
-        (offset <= self.host_mask()).then(|| address(self.family, self.network | offset))
+        (offset <= self.host_mask()).then(|| address(self.family, self.number() | offset))
     }
 
     /// How far an address is from the first. `None` where it is not within, or farther than `u64` counts.
     #[must_use]
     pub fn offset_of(&self, addr: IpAddr) -> Option<u64> {
-        if self.contains(addr) { u64::try_from(number(addr) - self.network).ok() } else { None }
+        if self.contains(addr) { u64::try_from(number(addr) - self.number()).ok() } else { None }
+    }
+
+    const fn of(family: Family, network: u128, prefix_len: u8) -> Self {
+        Self { family, network: network.to_be_bytes(), prefix_len }
+    }
+
+    const fn number(&self) -> u128 {
+        u128::from_be_bytes(self.network)
     }
 
     fn host_mask(&self) -> u128 {

@@ -149,7 +149,7 @@ fn big_cluster(nodes: u32) -> Outcome<()> {
         let members = table.apply(&plan, &primary)?;
         let elements = started.elapsed();
         let started = Instant::now();
-        let routes = node::apply(&plan, &underlays, None, PodRoutes::LeftAlone, node::AwayRoutes::Planned)?;
+        let routes = node::apply(&plan, &underlays, None, PodRoutes::LeftAlone, node::AwayRoutes::Planned, None)?;
         println!(
             "{nodes} nodes, {what}: plan {planned:.1?}, table {elements:.1?} (+{}), routes {:.1?} (+{}, {} refused)",
             members.added,

@@ -67,7 +67,7 @@ fn what_is_not_ours_stays_as_it_is() {
     net.a.agree();
     net.a.ns.run(|| {
         net.a.table.audit().unwrap();
-        node::apply(&net.a.plan(), &net.a.underlays, None, PodRoutes::Planned, AwayRoutes::Planned).unwrap();
+        node::apply(&net.a.plan(), &net.a.underlays, None, PodRoutes::Planned, AwayRoutes::Planned, None).unwrap();
         net.a.wirer.reap(&["ovlpeer".into(), "ovlhand".into(), pods[1].spec.link.clone()]).unwrap();
     });
     assert_eq!(state(&net), before, "while we are there");
@@ -119,7 +119,7 @@ fn a_node_is_left_as_it_was_found() {
             node_ips.iter().map(|(family, address)| (*family, node::underlay(*address).unwrap())).collect();
         let primary = underlays.iter().map(|(family, u)| (*family, u.link.clone())).collect();
         overlane_datapath::nft::Table::new(BTreeSet::new()).apply(&plan, &primary).unwrap();
-        node::apply(&plan, &underlays, None, PodRoutes::Planned, AwayRoutes::Planned).unwrap();
+        node::apply(&plan, &underlays, None, PodRoutes::Planned, AwayRoutes::Planned, None).unwrap();
         assert_ne!(shown(&ns), before);
         let left = leftovers().unwrap();
         assert_eq!(left, ["6 routes", "nft table inet overlane"]);

@@ -294,7 +294,8 @@ fn what_a_foreign_hand_does_is_told() {
     net.a.allow(&pod);
     net.a.ns.sh("nft add table inet other; ip route add 192.0.2.0/24 via 10.224.0.1 metric 111; ip rule add pref 99 lookup main");
     net.a.ns.run(|| {
-        node::apply(&net.a.plan(), &net.a.underlays, None, node::PodRoutes::Planned, node::AwayRoutes::Planned).unwrap()
+        node::apply(&net.a.plan(), &net.a.underlays, None, node::PodRoutes::Planned, node::AwayRoutes::Planned, None)
+            .unwrap()
     });
     let all = watcher.wait(Duration::from_millis(200)).unwrap();
     assert!(all.iter().all(|event| *event == Event::Routes), "routes alone: their socket is closed again: {all:?}");

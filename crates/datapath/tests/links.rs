@@ -305,7 +305,9 @@ fn routes_agree_with_the_plan_and_then_rest() {
     };
     net.a.input.endpoints = vec![endpoint(&one), endpoint(&two)];
     let apply = |net: &Net, pods| {
-        net.a.ns.run(|| node::apply(&net.a.plan(), &net.a.underlays, None, pods, node::AwayRoutes::Planned).unwrap())
+        net.a
+            .ns
+            .run(|| node::apply(&net.a.plan(), &net.a.underlays, None, pods, node::AwayRoutes::Planned, None).unwrap())
     };
     assert!(apply(&net, PodRoutes::Planned).changed_nothing(), "wire makes the very routes of the plan");
 

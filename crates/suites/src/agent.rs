@@ -1,5 +1,6 @@
 //! An agent whose life is in the test's hands.
 
+use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
 use std::sync::{Mutex, MutexGuard};
 use std::time::Instant;
@@ -82,6 +83,18 @@ impl Agent {
         *slot = Some(Running::new(self.node.ns.spawn(command)));
     }
 
+    /// From its next start on `program` takes so many seconds longer, each time that it is called.
+    pub fn slow_down(&mut self, program: &str, seconds: u32) {
+        let dir = self.log.with_extension("slow");
+        let path = self.env.iter_mut().find(|(name, _)| name == "PATH").expect("the lab's agents have a PATH");
+        std::fs::create_dir_all(&dir).expect("make a directory for a program");
+        let script = format!("#!/bin/sh\nsleep {seconds}\nPATH='{}' exec {program} \"$@\"\n", path.1);
+        let file = dir.join(program);
+        std::fs::write(&file, script).expect("write a slow program");
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o755)).expect("let it be run");
+        path.1 = format!("{}:{}", dir.display(), path.1);
+    }
+
     /// Its pid.
     pub fn pid(&self) -> i32 {
         self.lock().as_ref().unwrap_or_else(|| panic!("the agent of {} does not run", self.node.name)).pid
@@ -125,6 +138,7 @@ impl Drop for Agent {
             tail.iter().rev().for_each(|line| eprintln!("  {line}"));
         }
         let _ = std::fs::remove_file(&self.log);
+        let _ = std::fs::remove_dir_all(self.log.with_extension("slow"));
         // The lab takes it back, for the next test. A lab that is gone has none to start.
         if let Err(error) = act(&self.node, "start") {
             eprintln!("give the agent of {} back: {error}", self.node.name);

@@ -24,7 +24,7 @@ impl Reply {
 
 /// One request from inside `ns`. `kind` is the content type of `body`.
 pub fn ask(ns: &Ns, to: SocketAddr, method: &str, path: &str, body: Option<(&str, &[u8])>) -> std::io::Result<Reply> {
-    let stream = ns.connect(to, None, Duration::from_secs(10))?;
+    let stream = ns.connect(to, None, Duration::from_secs(30))?;
     exchange(stream, to, method, path, body)
 }
 

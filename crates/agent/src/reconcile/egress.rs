@@ -22,22 +22,31 @@ pub(super) struct EgressWay {
     outside: Option<Outside>,
     /// Destinations that it does not speak of, but for nodes, which come and go.
     spared: BTreeSet<Cidr>,
-    /// The same with nodes.
+    /// What the next hops had nothing to do with; empty where there are none.
     inside: BTreeSet<Cidr>,
+}
+
+/// Destinations of pods that are not outside of the cluster, by the nodes that it has.
+fn inside(plan: &NodePlan, spared: &BTreeSet<Cidr>) -> BTreeSet<Cidr> {
+    if let Some(egress) = &plan.egress {
+        return egress.inside.clone();
+    }
+    let nodes = plan.nodes.iter().map(|node| node.address).chain(plan.node_ips.values().copied());
+    outermost(spared.iter().copied().chain(nodes.map(Cidr::host_range)))
 }
 
 impl EgressWay {
     fn of(input: &NodeInput, plan: &NodePlan) -> Self {
         let left_alone = plan.masquerade.iter().flat_map(|masquerade| &masquerade.except);
         let spared = outermost(plan.pod_space.iter().chain(left_alone).chain(&input.egress.internal).copied());
-        let nodes = plan.nodes.iter().map(|node| node.address).chain(plan.node_ips.values().copied());
-        let nodes: Vec<Cidr> = nodes.map(Cidr::host_range).collect();
-        let inside = plan
-            .egress
-            .as_ref()
-            .map_or_else(|| outermost(spared.iter().copied().chain(nodes)), |egress| egress.inside.clone());
         let outside = plan.egress.as_ref().map(|egress| egress.outside.clone());
-        Self { outside: outside.filter(|outside| *outside != Outside::AsNode), spared, inside }
+        let outside = outside.filter(|outside| *outside != Outside::AsNode);
+        // With thousands of nodes it is long.
+        let inside = match outside {
+            Some(Outside::NextHops { .. }) => inside(plan, &spared),
+            _ => BTreeSet::new(),
+        };
+        Self { outside, spared, inside }
     }
 
     /// How it is written down; without nodes, whose coming and going changes nobody's way.
@@ -49,14 +58,14 @@ impl EgressWay {
     }
 
     /// Forgets flows of pods that would go on by the way before, and no others.
-    fn end_flows_of(&self, before: &Self, pods: &[Cidr]) -> Result<usize, NetlinkError> {
+    fn end_flows_of(&self, before: &Self, plan: &NodePlan, pods: &[Cidr]) -> Result<usize, NetlinkError> {
         let mut count = 0;
         if self.outside != before.outside {
             count += match &before.outside {
                 // Nothing left.
                 Some(Outside::Dropped | Outside::AsNode) => 0,
                 Some(Outside::NextHops { .. }) => conntrack::forget_from(pods, &before.inside)?,
-                None => conntrack::forget_from(pods, &self.inside)?,
+                None => conntrack::forget_from(pods, &inside(plan, &self.spared))?,
             };
         }
         if self.outside.is_some() || before.outside.is_some() {
@@ -111,10 +120,10 @@ impl Reconciler {
                 }
                 return;
             }
-            Some(before) => way.end_flows_of(before, &input.own_blocks),
+            Some(before) => way.end_flows_of(before, plan, &input.own_blocks),
             // Of an agent before this one only its last word is known.
             None if read(&file) == way.words() => Ok(0),
-            None => conntrack::forget_from(&input.own_blocks, &way.inside),
+            None => conntrack::forget_from(&input.own_blocks, &inside(plan, &way.spared)),
         };
         let done = ended.map_err(|error| error.to_string()).and_then(|count| {
             if count > 0 {
@@ -130,7 +139,7 @@ impl Reconciler {
 
     /// What pods' packets reach without leaving the cluster.
     pub(super) fn inside(&self, input: &NodeInput, plan: &NodePlan) -> BTreeSet<Cidr> {
-        EgressWay::of(input, plan).inside
+        inside(plan, &EgressWay::of(input, plan).spared)
     }
 
     fn keep_exits(

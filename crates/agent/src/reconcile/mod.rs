@@ -15,6 +15,7 @@ mod runtime_side;
 mod segment;
 pub mod status;
 pub mod sysctls;
+mod tunnel;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -25,7 +26,7 @@ use overlane_core::cidr::Cidr;
 use overlane_core::cluster::RoutingState;
 use overlane_core::family::Family;
 use overlane_datapath::events::Event;
-use overlane_datapath::node::{Segment, TunnelKind, Underlay};
+use overlane_datapath::node::{HeldTunnel, Segment, TunnelGround, TunnelKind, Underlay};
 use overlane_datapath::rtnl::route::Route;
 
 use crate::node::Node;
@@ -63,6 +64,9 @@ const BEAT: Duration = Duration::from_secs(10);
 const LIGHT: Duration = Duration::from_millis(10);
 const HEAVY: Duration = Duration::from_millis(250);
 
+/// What routes stand on.
+type RouteGround = (BTreeMap<Family, Underlay>, Option<TunnelGround>);
+
 /// Makes the kernel agree.
 pub struct Reconciler {
     node: Arc<Node>,
@@ -80,6 +84,10 @@ pub struct Reconciler {
     store_fault: Option<String>,
     /// The routes, but for pods', as the last pass left them; `None` before the first.
     routes: Option<BTreeSet<Route>>,
+    /// On what ground the kernel holds just those; `None` if it may not.
+    routes_held: Option<RouteGround>,
+    /// What the last pass left of the tunnel, if it did all.
+    tunnel_held: Option<HeldTunnel>,
     /// How pod packets cross nodes, as the last pass that all went well of made it.
     routing: Option<RoutingState>,
     /// Blocks that an earlier agent sent bare packets to, of which nothing else is known yet.
@@ -100,6 +108,8 @@ pub struct Reconciler {
     runtime_side: RuntimeSide,
     audited: Option<Instant>,
     audit_at: Instant,
+    /// When a pass has something to look at that nobody tells of.
+    pass_at: Option<Instant>,
     /// The pause after the next pass that fails.
     retry: Duration,
 }
@@ -122,6 +132,8 @@ impl Reconciler {
             cut: BTreeMap::new(),
             store_fault,
             routes: None,
+            routes_held: None,
+            tunnel_held: None,
             routing: None,
             sent_bare: None,
             tunnel_kind: None,
@@ -135,6 +147,7 @@ impl Reconciler {
             runtime_side: RuntimeSide::default(),
             audited: None,
             audit_at,
+            pass_at: None,
             retry: RETRY,
         }
     }
@@ -143,7 +156,8 @@ impl Reconciler {
     pub fn run(mut self, wakes: &Receiver<Wake>) {
         loop {
             self.node.reconciler.beat();
-            let nap = self.audit_at.saturating_duration_since(Instant::now()).min(BEAT);
+            let next = self.pass_at.map_or(self.audit_at, |at| at.min(self.audit_at));
+            let nap = next.saturating_duration_since(Instant::now()).min(BEAT);
             let first = wakes.recv_timeout(nap);
             if matches!(first, Err(RecvTimeoutError::Disconnected)) {
                 return;
@@ -161,9 +175,11 @@ impl Reconciler {
                 }
             }
             let audit = Instant::now() >= self.audit_at;
-            if heard.is_none() && !answers && !audit {
+            let due = self.pass_at.is_some_and(|at| Instant::now() >= at);
+            if heard.is_none() && !answers && !audit && !due {
                 continue;
             }
+            self.pass_at = self.pass_at.filter(|_| !due);
             let began = Instant::now();
             let done = self.pass(audit);
             let took = began.elapsed();

@@ -12,7 +12,7 @@ use overlane_core::ipam::{Lease, LeaseKind, LeaseState};
 use overlane_core::plan::{Mac, NodeInput, NodePlan, Note, RouteAction, RouteSpec, plan};
 use overlane_datapath::netlink::Socket;
 use overlane_datapath::nft::{self, Table};
-use overlane_datapath::node::{self, Applied, AwayRoutes, PodRoutes, TunnelGround, TunnelKind, Underlay};
+use overlane_datapath::node::{self, Applied, AwayRoutes, PodRoutes, TunnelGround, Underlay};
 
 use super::input::{node_input, own_blocks, witnessed};
 use super::runtime_side::RuntimeSide;
@@ -122,7 +122,16 @@ impl Reconciler {
         }
         let (mtu, in_tunnel) = self.mtus(&plan);
         let away = if view.complete { AwayRoutes::Planned } else { AwayRoutes::Kept };
-        let tunnel = self.keep_tunnel(&plan, in_tunnel, away, outcome);
+        if audit {
+            // What was written may have drifted.
+            (self.routes_held, self.tunnel_held) = (None, None);
+        }
+        // What comes out of a tunnel meets the rules for it from its first packet.
+        let guarded = plan.tunnel.is_none() || node::tunnel_index().is_some() || {
+            self.begin_table(&plan, &leases);
+            self.apply_nft(&plan, outcome)
+        };
+        let tunnel = guarded.then(|| self.keep_tunnel(&plan, in_tunnel, away, outcome)).flatten();
         let exits = self.open_exits(&plan, tunnel, outcome);
         let unreached = exits.iter().flat_map(|exits| exits.out_of_reach.iter().cloned()).collect::<Vec<_>>();
         self.judge_gateways(view, &unreached, outcome);
@@ -329,64 +338,6 @@ impl Reconciler {
         self.node.wirer.repair_host(&pod_spec(lease, &self.node.gate.env())).map_err(|error| error.to_string())
     }
 
-    /// Of pods' links, and of the tunnel's: what fits into the nodes' packets in whatever they are carried.
-    fn mtus(&self, plan: &NodePlan) -> (u32, u32) {
-        let underlay = self.underlays.values().map(|underlay| underlay.mtu).min().unwrap_or_default();
-        let in_tunnel = underlay.saturating_sub(plan.tunnel.as_ref().map_or(0, |tunnel| tunnel.overhead));
-        let carries_pods = plan.tunnel.as_ref().is_some_and(|tunnel| tunnel.carries_pods);
-        (if carries_pods { in_tunnel } else { underlay }, in_tunnel)
-    }
-
-    /// The tunnel's link, if one is planned and there.
-    fn keep_tunnel(
-        &mut self,
-        plan: &NodePlan,
-        mtu: u32,
-        away: AwayRoutes,
-        outcome: &mut Outcome,
-    ) -> Option<TunnelGround> {
-        plan.tunnel.as_ref().filter(|_| !self.underlays.is_empty())?;
-        let kind = self.tunnel_kind(outcome)?;
-        match node::keep_tunnel(plan, kind, mtu, away) {
-            Ok(None) => None,
-            Ok(Some(kept)) => {
-                if kept.changes > 0 {
-                    tracing::debug!(changes = kept.changes, "tunnel");
-                }
-                for refused in &kept.failed {
-                    outcome.failed("write the tunnel", refused);
-                }
-                Some(TunnelGround { index: kept.index, kind })
-            }
-            Err(error) => {
-                outcome.failed("make the tunnel", &error);
-                None
-            }
-        }
-    }
-
-    fn tunnel_kind(&mut self, outcome: &mut Outcome) -> Option<TunnelKind> {
-        if self.tunnel_kind.is_none() {
-            let found = self.node.config.tunnel.map_or_else(node::tunnel_kind, Ok);
-            match found {
-                Ok(kind) => {
-                    tracing::info!(?kind, "what leads into the tunnel");
-                    self.tunnel_kind = Some(kind);
-                }
-                Err(error) => outcome.failed("find out what the kernel's tunnels can do", &error),
-            }
-        }
-        self.tunnel_kind
-    }
-
-    fn end_tunnel(&self, outcome: &mut Outcome) {
-        match node::end_tunnel() {
-            Ok(true) => tracing::info!("the tunnel is not used any more: removed"),
-            Ok(false) => {}
-            Err(error) => outcome.failed("remove the tunnel", &error),
-        }
-    }
-
     /// Whether all were written.
     fn apply_routes(
         &mut self,
@@ -399,14 +350,16 @@ impl Reconciler {
         // At the start pods are held back by the gate; later their routes come and go with ADD and DEL, and audits look
         // at them pod by pod.
         let pods = if self.routes.is_some() { PodRoutes::LeftAlone } else { PodRoutes::Planned };
-        let applied = match node::apply(plan, &self.underlays, tunnel, pods, away) {
+        let ground = (self.underlays.clone(), tunnel);
+        let held = self.routes_held.take().filter(|held| *held == ground).and(self.routes.as_ref());
+        let applied = match node::apply(plan, &self.underlays, tunnel, pods, away, held) {
             Ok(applied) => applied,
             Err(error) => {
                 outcome.failed("read routes", &error);
                 return false;
             }
         };
-        let whole = applied.failed.is_empty();
+        let written = applied.failed.is_empty();
         if !applied.added.is_empty() || !applied.removed.is_empty() {
             tracing::debug!(added = applied.added.len(), removed = applied.removed.len(), "routes");
         }
@@ -429,8 +382,9 @@ impl Reconciler {
         for refused in &applied.failed {
             outcome.failed("write routes", refused);
         }
+        self.routes_held = applied.whole.then_some(ground);
         self.count_repairs(applied);
-        whole
+        written
     }
 
     /// What was there after the last pass and had to be written again drifted; so did what came from elsewhere.

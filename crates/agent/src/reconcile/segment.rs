@@ -41,10 +41,11 @@ impl Reconciler {
         }
         if self.segment == Segment::Unknown {
             self.look_up(&told);
-            // The answer is there in a moment; where nobody answers, the clock's audits ask again.
+            // The answer is there in a moment, for which everything need not be audited; where nobody answers, the
+            // clock's audits ask again.
             if !told.is_empty() && self.asked < MOST_ASKED {
                 self.asked += 1;
-                self.audit_at = self.audit_at.min(Instant::now() + super::SETTLE);
+                self.pass_at = Some(Instant::now() + super::SETTLE);
             }
         }
         for peer in peers {

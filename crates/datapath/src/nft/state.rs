@@ -88,13 +88,9 @@ fn ports(pods: &BTreeSet<PodElement>) -> impl Iterator<Item = RawElement> + '_ {
 }
 
 impl Planned {
-    /// The elements as the kernel has them.
-    pub(super) fn by_set(&self) -> BTreeMap<Set, BTreeSet<RawElement>> {
-        let mut sets: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
-        for raw in self.elements.iter().flat_map(Element::raw) {
-            sets.entry(raw.set).or_default().insert(raw);
-        }
-        sets
+    /// A set's elements as the kernel has them: set by set, since all of them together are many.
+    pub(super) fn of_set(&self, set: Set) -> BTreeSet<RawElement> {
+        self.elements.iter().filter(|element| element.set() == set).flat_map(Element::raw).collect()
     }
 }
 
@@ -245,9 +241,8 @@ impl State {
         let written = self.agree_on_structure(&planned)?;
         let mut applied = Applied { structure: !matches!(written, Written::Nothing), ..Applied::default() };
         if !matches!(written, Written::Everything) {
-            let mut by_set = planned.by_set();
             for set in planned.structure.sets() {
-                let (added, removed) = self.agree_on_set(set, by_set.remove(&set).unwrap_or_default())?;
+                let (added, removed) = self.agree_on_set(set, planned.of_set(set))?;
                 applied.added += added;
                 applied.removed += removed;
             }
@@ -277,8 +272,9 @@ impl State {
     /// Adds what is missing in sets that are there, before rules change: a peer that goes from one set to another must be
     /// in the new one before the old one is gone. What cannot be added now is added after it.
     fn fill_before(&mut self, planned: &Planned, existing: &Objects) {
-        for (set, wanted) in planned.by_set() {
-            if !existing.sets.contains(&set.to_string()) {
+        for set in planned.structure.sets() {
+            let wanted = planned.of_set(set);
+            if wanted.is_empty() || !existing.sets.contains(&set.to_string()) {
                 continue;
             }
             let _ = self.with_members(|members| {
@@ -307,18 +303,19 @@ impl State {
     /// Writes the structure; what was written, and the generation that this made.
     fn write_structure(&mut self, planned: &Planned, found: Option<Listing>) -> Result<(Written, u32), NftError> {
         let structure = &planned.structure;
-        let elements = planned.elements.iter().cloned().chain(self.pods.iter().flat_map(Element::of_pod)).collect();
+        let pods: BTreeSet<Element> = self.pods.iter().flat_map(Element::of_pod).collect();
+        let elements = || planned.elements.iter().chain(&pods);
         let Some(found) = found else {
-            let generation = self.transact("write the table", &structure.create(&elements))?;
+            let generation = self.transact("write the table", &structure.create(elements()))?;
             return Ok((Written::Everything, generation));
         };
         self.fill_before(planned, &found.objects);
-        match self.transact("change the table", &structure.update(&elements, &found.objects)) {
+        match self.transact("change the table", &structure.update(elements(), &found.objects)) {
             Ok(generation) => Ok((Written::Structure, generation)),
             // An object of the same name and another kind is in the way (an older version's, or a foreign hand's).
             Err(NftError::Refused { .. }) => {
                 let counters = self.counters()?;
-                let generation = self.transact("replace the table", &structure.replace(&elements, &counters))?;
+                let generation = self.transact("replace the table", &structure.replace(elements(), &counters))?;
                 Ok((Written::Everything, generation))
             }
             Err(error) => Err(error),

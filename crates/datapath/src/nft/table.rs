@@ -134,14 +134,13 @@ impl Table {
             planned
         };
         let mut audit = Audit::default();
-        let mut by_set = planned.by_set();
         for set in planned.structure.sets() {
             let mut state = self.lock();
             if !state.is_planned(&planned) {
                 // What is compared with is no longer what is wanted; whoever changed it has seen to the kernel.
                 break;
             }
-            let (added, removed) = state.agree_on_set(set, by_set.remove(&set).unwrap_or_default())?;
+            let (added, removed) = state.agree_on_set(set, planned.of_set(set))?;
             audit.missing += added;
             audit.surplus += removed;
         }

@@ -1,5 +1,6 @@
 //! Our routes made to agree with the plan.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
@@ -52,6 +53,8 @@ pub struct Applied {
     pub failed: Vec<Refused>,
     /// What was to be there, without pods' routes.
     pub desired: BTreeSet<Route>,
+    /// The kernel holds just these, without pods' routes: all was done, and nothing else was left alone.
+    pub whole: bool,
 }
 
 impl Applied {
@@ -65,6 +68,10 @@ impl Applied {
 /// Makes our routes agree with the plan, in the calling thread's namespace (`tunnel` is the tunnel's link, if there is
 /// one): what is ours and not planned goes, what is planned and absent comes. A second call changes nothing.
 ///
+/// `held` is what the kernel is known to hold of ours, without pods' routes: the `desired` of a call before that was
+/// `whole`. It spares reading the kernel's, which is most of the work where there are thousands; what drifted meanwhile is
+/// not seen. It is for [`PodRoutes::LeftAlone`].
+///
 /// # Errors
 /// The kernel could not be read. What it refused to write is in the answer.
 pub fn apply(
@@ -73,6 +80,7 @@ pub fn apply(
     tunnel: Option<TunnelGround>,
     pods: PodRoutes,
     away: AwayRoutes,
+    held: Option<&BTreeSet<Route>>,
 ) -> Result<Applied, NetlinkError> {
     let mut socket = Socket::route()?;
     let needs_links =
@@ -85,14 +93,19 @@ pub fn apply(
     };
     let rendered = render(plan, &kernel);
 
-    let mut observed = observed_routes(&mut socket)?;
     let mut desired = rendered.routes;
     let mut without_link = rendered.without_link;
-    match pods {
-        PodRoutes::LeftAlone => {
+    let observed = match (pods, held) {
+        (PodRoutes::LeftAlone, Some(held)) => Cow::Borrowed(held),
+        (PodRoutes::LeftAlone, None) => {
+            let mut observed = observed_routes(&mut socket)?;
             observed.retain(|route| !is_pod_route(route));
-            without_link.clear();
+            Cow::Owned(observed)
         }
+        (PodRoutes::Planned, _) => Cow::Owned(observed_routes(&mut socket)?),
+    };
+    match pods {
+        PodRoutes::LeftAlone => without_link.clear(),
         PodRoutes::Planned => desired.extend(rendered.pod_routes),
     }
     let routes = diff(&desired, &observed);
@@ -104,15 +117,18 @@ pub fn apply(
     };
 
     // What an addition replaces is gone: a deletion could hit what came in its place. What is not ours is not replaced.
-    let ours: BTreeSet<_> = observed.iter().map(place).collect();
     let replaced: BTreeSet<_> = routes.add.iter().map(place).collect();
+    let ours: BTreeSet<_> = observed.iter().map(place).filter(|place| replaced.contains(place)).collect();
     let add = |route: &Route| if ours.contains(&place(route)) { route.set() } else { route.add() };
     let adds = routes.add.iter().map(add).collect();
     let kept = |route: &Route| {
         away == AwayRoutes::Kept && matches!(route.hop, Hop::Gateway { .. } | Hop::Tunnel { .. } | Hop::Local)
     };
-    let gone: Vec<_> =
-        routes.remove.into_iter().filter(|route| !replaced.contains(&place(route)) && !kept(route)).collect();
+    let mut gone = routes.remove;
+    gone.retain(|route| !replaced.contains(&place(route)));
+    let surplus = gone.len();
+    gone.retain(|route| !kept(route));
+    let left_alone = surplus > gone.len();
     let removals = gone.iter().map(Route::delete).collect();
     for (route, answer) in routes.add.into_iter().zip(socket.batch(adds)?) {
         match answer {
@@ -128,7 +144,8 @@ pub fn apply(
         }
     }
     desired.retain(|route| !is_pod_route(route));
-    Ok(Applied { desired, ..applied })
+    let whole = applied.failed.is_empty() && !left_alone;
+    Ok(Applied { desired, whole, ..applied })
 }
 
 /// What leads to the nodes that a plan has routers for.

@@ -70,11 +70,22 @@ pub struct KeptTunnel {
     pub changes: usize,
     /// What the kernel refused; the rest was done.
     pub failed: Vec<Refused>,
+    /// What was to be known of peers.
+    pub neighbours: BTreeMap<IpAddr, Mac>,
+}
+
+/// What an earlier call left of the tunnel, which spares reading it: what drifted meanwhile is not seen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HeldTunnel {
+    /// The link's index: another one knows nobody.
+    pub index: u32,
+    /// What is known of peers, and nothing else.
+    pub neighbours: BTreeMap<IpAddr, Mac>,
 }
 
 /// Makes the tunnel's link agree with the plan, in the calling thread's namespace; `mtu` is the link's, in bytes. A
 /// second call changes nothing. What leads into the tunnel is the routes' business, and what is known of peers goes when
-/// their routes do. `None` where none is planned.
+/// their routes do. `held` is what a call before left, if it did all. `None` where none is planned.
 ///
 /// # Errors
 /// See [`TunnelError`].
@@ -83,6 +94,7 @@ pub fn keep_tunnel(
     kind: TunnelKind,
     mtu: u32,
     away: AwayRoutes,
+    held: Option<&HeldTunnel>,
 ) -> Result<Option<KeptTunnel>, TunnelError> {
     let Some(plan) = &node.tunnel else { return Ok(None) };
     let mut socket = Socket::route()?;
@@ -100,7 +112,9 @@ pub fn keep_tunnel(
     if !found.is_up() {
         requests.push(link::set_up(found.index, TUNNEL_LINK));
     }
-    let mut kept = KeptTunnel { index: found.index, changes: usize::from(made), failed: Vec::new() };
+    let wanted: BTreeMap<IpAddr, Mac> = plan.peers.iter().map(|peer| (peer.next_hop(), peer.mac)).collect();
+    let mut kept =
+        KeptTunnel { index: found.index, changes: usize::from(made), failed: Vec::new(), neighbours: wanted };
     kept.apply(&mut socket, requests)?;
     if kept.failed.iter().any(|refused| matches!(refused.errno, Errno::EADDRINUSE | Errno::EEXIST)) {
         return Err(TunnelError::PortTaken { port: plan.vxlan.port });
@@ -109,7 +123,9 @@ pub fn keep_tunnel(
         take_answers()?;
     }
     let mut requests = addresses(&mut socket, found.index, plan)?;
-    let mut peers = neighbours(&mut socket, found.index, plan)?;
+    let held = held.filter(|held| held.index == found.index).map(|held| held.neighbours.clone());
+    let present = held.map_or_else(|| neighbours(&mut socket, found.index), Ok)?;
+    let mut peers = Changes::of(found.index, &present, &kept.neighbours);
     if let Some(local) = end(node, kind) {
         let entries = forwarding(&mut socket, found.index, node, plan, local)?;
         peers.gone.extend(entries.gone);
@@ -173,6 +189,18 @@ struct Changes {
     missing: Vec<Request>,
 }
 
+impl Changes {
+    fn of(index: u32, present: &BTreeMap<IpAddr, Mac>, wanted: &BTreeMap<IpAddr, Mac>) -> Self {
+        let gone = present.keys().filter(|address| !wanted.contains_key(address));
+        let missing = wanted.iter().filter(|(address, mac)| present.get(address) != Some(mac));
+        let set = |(address, mac): (&IpAddr, &Mac)| neighbour::set_permanent(index, TUNNEL_LINK, *address, *mac);
+        Self {
+            gone: gone.map(|address| neighbour::delete(index, TUNNEL_LINK, *address)).collect(),
+            missing: missing.map(set).collect(),
+        }
+    }
+}
+
 impl KeptTunnel {
     fn apply(&mut self, socket: &mut Socket, requests: Vec<Request>) -> Result<(), NetlinkError> {
         for answer in socket.batch(requests)? {
@@ -232,17 +260,11 @@ fn addresses(socket: &mut Socket, index: u32, plan: &TunnelPlan) -> Result<Vec<R
     Ok(requests)
 }
 
-fn neighbours(socket: &mut Socket, index: u32, plan: &TunnelPlan) -> Result<Changes, NetlinkError> {
-    let wanted: BTreeMap<IpAddr, Mac> = plan.peers.iter().map(|peer| (peer.next_hop(), peer.mac)).collect();
+/// Permanent neighbours; one without a MAC has none of ours.
+fn neighbours(socket: &mut Socket, index: u32) -> Result<BTreeMap<IpAddr, Mac>, NetlinkError> {
     let listed = socket.dump(neighbour::list(index))?;
     let found = listed.iter().filter_map(Neighbour::read).filter(|n| n.index == index && n.is_permanent());
-    let present: BTreeMap<IpAddr, Option<Mac>> = found.map(|n| (n.address, n.mac)).collect();
-    let gone = present.keys().filter(|address| !wanted.contains_key(address));
-    let missing = wanted.iter().filter(|(address, mac)| present.get(address) != Some(&Some(**mac)));
-    Ok(Changes {
-        gone: gone.map(|address| neighbour::delete(index, TUNNEL_LINK, *address)).collect(),
-        missing: missing.map(|(address, mac)| neighbour::set_permanent(index, TUNNEL_LINK, *address, *mac)).collect(),
-    })
+    Ok(found.map(|n| (n.address, n.mac.unwrap_or_default())).collect())
 }
 
 /// The index of the tunnel's link, if there is one.

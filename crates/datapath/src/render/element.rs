@@ -205,7 +205,7 @@ pub(super) fn digit(family: Family) -> char {
 /// Everything of a plan that is membership, but the pods.
 #[must_use]
 pub fn of_plan(plan: &NodePlan) -> BTreeSet<Element> {
-    let mut all: BTreeSet<_> = plan
+    let mut all: Vec<_> = plan
         .nodes
         .iter()
         .map(|node| match node.mac {
@@ -230,7 +230,7 @@ pub fn of_plan(plan: &NodePlan) -> BTreeSet<Element> {
     all.extend(plan.egress.iter().flat_map(|egress| disjoint(&egress.inside)).map(Element::Inside));
     let gateways = plan.egress.iter().filter_map(|egress| egress.gateways.as_ref());
     all.extend(gateways.flat_map(|gateways| &gateways.answer_from).copied().map(Element::Gateway));
-    all
+    all.into_iter().collect()
 }
 
 /// Those that lie in no other: ranges of one set must not overlap. (What contains sorts before what it contains.)

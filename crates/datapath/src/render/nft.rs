@@ -123,19 +123,19 @@ impl Structure {
     /// A short hash of the structure: equal for equal structures of one version of this program.
     #[must_use]
     pub fn revision(&self) -> String {
-        hash(&self.body(&BTreeSet::new(), &Objects::default(), &BTreeMap::new()))
+        hash(&self.body([], &Objects::default(), &BTreeMap::new()))
     }
 
     /// Everything, for a node that has no such table.
     #[must_use]
-    pub fn create(&self, elements: &BTreeSet<Element>) -> String {
+    pub fn create<'a>(&self, elements: impl IntoIterator<Item = &'a Element>) -> String {
         self.body(elements, &Objects::default(), &BTreeMap::new())
     }
 
     /// Turns a table with `existing` objects into this one, in one transaction. Sets that stay keep their elements,
     /// counters their values; only new sets get theirs from `elements`.
     #[must_use]
-    pub fn update(&self, elements: &BTreeSet<Element>, existing: &Objects) -> String {
+    pub fn update<'a>(&self, elements: impl IntoIterator<Item = &'a Element>, existing: &Objects) -> String {
         let mut text = String::new();
         for chain in &existing.chains {
             let _ = writeln!(text, "flush chain inet {NFT_TABLE} {chain}");
@@ -158,20 +158,24 @@ impl Structure {
 
     /// Replaces whatever table there is, in one transaction; `counters` are the values to go on from.
     #[must_use]
-    pub fn replace(&self, elements: &BTreeSet<Element>, counters: &BTreeMap<String, (u64, u64)>) -> String {
+    pub fn replace<'a>(
+        &self,
+        elements: impl IntoIterator<Item = &'a Element>,
+        counters: &BTreeMap<String, (u64, u64)>,
+    ) -> String {
         let body = self.body(elements, &Objects::default(), counters);
         format!("table inet {NFT_TABLE} {{}}\ndelete table inet {NFT_TABLE}\n{body}")
     }
 
-    fn body(
+    fn body<'a>(
         &self,
-        elements: &BTreeSet<Element>,
+        elements: impl IntoIterator<Item = &'a Element>,
         existing: &Objects,
         counters: &BTreeMap<String, (u64, u64)>,
     ) -> String {
-        let mut by_set: BTreeMap<Set, Vec<String>> = BTreeMap::new();
+        let mut by_set: BTreeMap<Set, Vec<&Element>> = BTreeMap::new();
         for element in elements {
-            by_set.entry(element.set()).or_default().push(element.text());
+            by_set.entry(element.set()).or_default().push(element);
         }
         let mut text = format!("table inet {NFT_TABLE} {{\n");
         for counter in COUNTERS {
@@ -186,7 +190,13 @@ impl Structure {
             let kind = if set.is_map() { "map" } else { "set" };
             let _ = write!(text, "\n\t{kind} {name} {{\n\t\t{}\n", set.kind().replace("; ", "\n\t\t"));
             if let Some(elements) = by_set.get(set).filter(|_| !existing.sets.contains(&name)) {
-                let _ = writeln!(text, "\t\telements = {{ {} }}", elements.join(",\n\t\t\t     "));
+                // One by one: with thousands of nodes this is the longest text of all.
+                text.push_str("\t\telements = { ");
+                for (index, element) in elements.iter().enumerate() {
+                    let comma = if index > 0 { ",\n\t\t\t     " } else { "" };
+                    let _ = write!(text, "{comma}{}", element.text());
+                }
+                text.push_str(" }\n");
             }
             text.push_str("\t}\n");
         }

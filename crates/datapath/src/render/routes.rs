@@ -80,6 +80,7 @@ pub struct Kernel {
 pub fn render(plan: &NodePlan, kernel: &Kernel) -> Rendered {
     let Kernel { grounds, tunnel, links, routers } = kernel;
     let mut rendered = Rendered::default();
+    let mut routes = Vec::with_capacity(plan.routes.len());
     let peers = plan.tunnel.iter().flat_map(|tunnel| &tunnel.peers);
     // To a peer's block, and to the peer itself in the tunnel.
     let next_hops: BTreeMap<Cidr, IpAddr> =
@@ -102,10 +103,10 @@ pub fn render(plan: &NodePlan, kernel: &Kernel) -> Rendered {
         let prefsrc = plan.node_ips.get(&family).copied().or(in_tunnel);
         match action {
             RouteAction::Here => {
-                rendered.routes.insert(Route { table: owned::LOCAL_TABLE, ..route(Hop::Local, None, owned::METRIC) });
+                routes.push(Route { table: owned::LOCAL_TABLE, ..route(Hop::Local, None, owned::METRIC) });
             }
             RouteAction::Unreachable => {
-                rendered.routes.insert(route(Hop::Unreachable, None, owned::METRIC_UNREACHABLE));
+                routes.push(route(Hop::Unreachable, None, owned::METRIC_UNREACHABLE));
             }
             RouteAction::Local { link } => match links.get(link) {
                 Some(index) => {
@@ -127,7 +128,7 @@ pub fn render(plan: &NodePlan, kernel: &Kernel) -> Rendered {
                     }
                     TunnelKind::Entries => Hop::Gateway { gateway, index, onlink: true },
                 };
-                rendered.routes.insert(route(hop, in_tunnel, owned::METRIC));
+                routes.push(route(hop, in_tunnel, owned::METRIC));
             }
             RouteAction::Via(node_ip) | RouteAction::Fabric(node_ip) => {
                 let hop = if matches!(action, RouteAction::Fabric(_)) {
@@ -138,17 +139,18 @@ pub fn render(plan: &NodePlan, kernel: &Kernel) -> Rendered {
                 };
                 match hop {
                     Some((gateway, index, onlink)) => {
-                        rendered.routes.insert(route(Hop::Gateway { gateway, index, onlink }, prefsrc, owned::METRIC));
+                        routes.push(route(Hop::Gateway { gateway, index, onlink }, prefsrc, owned::METRIC));
                     }
                     // A question never takes the way of the block itself.
                     None if questions.contains(&destination.network()) => {
-                        rendered.routes.insert(route(Hop::Unreachable, None, owned::METRIC));
+                        routes.push(route(Hop::Unreachable, None, owned::METRIC));
                     }
                     None => rendered.not_on_link.push(NotOnLink { block: *destination, node_ip: *node_ip }),
                 }
             }
         }
     }
+    rendered.routes = routes.into_iter().collect();
     rendered
 }
 

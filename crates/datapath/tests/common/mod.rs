@@ -314,12 +314,12 @@ impl Node {
             let mtu = self.underlays.values().map(|underlay| underlay.mtu).min().unwrap();
             let tunnel = plan.tunnel.as_ref().map(|tunnel| {
                 let (kind, away) = (node::TunnelKind::Routes, node::AwayRoutes::Planned);
-                let kept = node::keep_tunnel(&self.plan(), kind, mtu - tunnel.overhead, away).unwrap().unwrap();
+                let kept = node::keep_tunnel(&self.plan(), kind, mtu - tunnel.overhead, away, None).unwrap().unwrap();
                 assert_eq!(kept.failed, []);
                 node::TunnelGround { index: kept.index, kind }
             });
             let routes =
-                node::apply(&plan, &self.underlays, tunnel, PodRoutes::LeftAlone, AwayRoutes::Planned).unwrap();
+                node::apply(&plan, &self.underlays, tunnel, PodRoutes::LeftAlone, AwayRoutes::Planned, None).unwrap();
             assert_eq!(routes.failed, []);
             (table, routes)
         })

@@ -154,6 +154,26 @@ fn one_that_starts_anew_is_the_gateway_again() {
     far.only(&office.slot(0)).unwrap();
 }
 
+/// What comes in the tunnel while nothing is known there of gateways does not go on.
+#[test]
+fn one_that_takes_long_to_start_lets_nothing_through() {
+    let (office, pods) = three("ipv4,ipv6");
+    let home = office.home();
+    let node = &office.nodes[home];
+    let mut agent = node.take_agent();
+    office.at(home);
+    // They are sent to it until it is missed.
+    let streams = steady(&office, &pods[0]);
+    let far = Far::on(&office.internet);
+    agent.kill();
+    agent.slow_down("nft", 2);
+    node.ns.must("ip link del ovlx0");
+    node.ns.must("nft delete table inet overlane");
+    agent.start();
+    streams.into_iter().for_each(|stream| _ = stream.finish());
+    far.only(&office.slot(0)).unwrap();
+}
+
 #[test]
 fn it_needs_no_api_and_no_controller() {
     let (office, pods) = three("ipv4,ipv6");
