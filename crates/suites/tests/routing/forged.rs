@@ -71,8 +71,8 @@ fn the_tunnel_takes_packets_from_nodes_alone_and_of_their_own_pods_alone() {
             assert!(!by_vm.reaches(&here.ns, outer_to, a), "a VM, by {outer_to} as {source}");
             let by_pod = Forger { ns: &b.ns, ..honest };
             assert!(!by_pod.reaches(&here.ns, outer_to, a), "a pod of the node, by {outer_to} as {source}");
-            // Its node would be taken for the sender.
-            let by_neighbour = Forger { ns: &d.ns, ..honest };
+            // What it sends leaves as its node's, which is the one that may.
+            let by_neighbour = Forger { ns: &c.ns, ..honest };
             assert!(!by_neighbour.reaches(&here.ns, outer_to, a), "a pod of the other node, by {outer_to} as {source}");
             // A node for another's pods, by its own endpoint and by the other's.
             let for_another = Forger { ns: &third.ns, mac: mac(&third.ns, LINK), ..honest };
