@@ -5,6 +5,7 @@
 
 mod gateway;
 mod gateway_change;
+mod gateway_edges;
 mod gateway_failover;
 mod gateway_newborn;
 mod nat_gateway;
