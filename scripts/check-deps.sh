@@ -19,6 +19,7 @@ forbid overlane-agent 'overlane-lab|overlane-apiserver|overlane-controller' 'not
 forbid overlane-install 'overlane-(agent|controller|datapath|lab|apiserver|daemon)' 'what is installed is data'
 forbid overlane-daemon 'overlane-.*' 'every daemon has it, whatever it does'
 forbid overlane-suites 'overlane-.*' 'the suites judge from outside'
+forbid overlane-policy-reference 'overlane-.*' 'it is what the compiler is compared with'
 for crate in core api datapath cni daemon agent controller install apiserver lab cli; do
   forbid "overlane-$crate" 'overlane-cli|overlane-bench|overlane-suites' 'nothing points into a binary'
 done

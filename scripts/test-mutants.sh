@@ -2,7 +2,7 @@
 # Plants faults in the product, one at a time, in a copy of the tree; fails if the suite that must notice one does not.
 #   scripts/test-mutants.sh [NAME...]     names of files in tests/mutants, without ending; all without
 # A mutant is a file of `key: value` lines (about, suite, filter, program, file) and, after `---`, a sed script for that
-# file. Only the program named is built anew.
+# file. Only the program named is built anew. A suite `crate:NAME` is a test of the crates, and has no program.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 if [ "$(id -u)" != 0 ]; then
@@ -43,6 +43,11 @@ done | tar --null -T - -cf - | tar -xmf - -C "$tree"
 build() { (cd "$tree" && CARGO_TARGET_DIR=$target cargo build --locked --workspace "$@") >"$work/build.log" 2>&1; }
 # Runs a suite against the binaries of the copy. Prints how many tests ran and how many failed.
 judge() { # suite, filter, log
+  if [[ $1 == crate:* ]]; then
+    (cd "$tree" && CARGO_TARGET_DIR=$target cargo test --locked --workspace --all-features --test "${1#crate:}" -- ${2:+$2}) >"$3" 2>&1 || true
+    sed -nE 's/^test result: .* ([0-9]+) passed; ([0-9]+) failed.*/\1 \2/p' "$3" | awk '{p += $1; f += $2} END {print p + f + 0, f + 0}'
+    return
+  fi
   if [ "$1" = kubernetes ]; then
     # A cluster of its own, installed by the copy's command line from the unchanged image.
     CARGO_TARGET_DIR=$suites_target scripts/test-kubernetes.sh "$bin" "$(ls target/image/*-amd64.tar)" install::a_ "$2" >"$3" 2>&1 || true
@@ -91,18 +96,18 @@ for mutant in "${mutants[@]}"; do
     verdict=unhealthy
   elif cmp -s "$tree/$file" "$work/original"; then
     verdict=stale
-  elif ! build --bin "$program"; then
+  elif [ -n "$program" ] && ! build --bin "$program"; then
     verdict=unbuilt
     tail -30 "$work/build.log" >&2
   else
-    cp --remove-destination "$target/debug/$program" "$bin/"
+    [ -z "$program" ] || cp --remove-destination "$target/debug/$program" "$bin/"
     read -r ran failed < <(judge "$suite" "$filter" "$work/$name.log")
     [ "$ran" = 0 ] && verdict=no-tests
     [ "$ran" != 0 ] && [ "$failed" = 0 ] && verdict=MISSED
   fi
   # Newer than what was built of the fault: the next build takes it up.
   cp "$work/original" "$tree/$file"
-  cp --remove-destination "$work/healthy/$program" "$bin/"
+  [ -z "$program" ] || cp --remove-destination "$work/healthy/$program" "$bin/"
   [ "$verdict" = caught ] || bad=1
   table+=$'\n'$(printf '%-28s %-14s %-9s %s' "$name" "$suite" "$verdict" "$about")
   echo "   $verdict"

@@ -68,6 +68,32 @@ pub enum ConvertError {
         /// The expression.
         given: String,
     },
+    /// A port, or what is beside one, means nothing.
+    #[error("{field}: `{given}` means nothing here; expected is {expected}")]
+    Port {
+        /// Where.
+        field: String,
+        /// What came.
+        given: String,
+        /// What would mean something.
+        expected: &'static str,
+    },
+    /// Who is meant cannot be told.
+    #[error("{field}: it has to say who is meant in one way, of those that this version knows")]
+    Peer {
+        /// Where.
+        field: String,
+    },
+    /// An exception is not inside of what it is one of.
+    #[error("{field}: {given} is not inside of {around}")]
+    Except {
+        /// Where.
+        field: String,
+        /// The exception.
+        given: Cidr,
+        /// What it is to be inside of.
+        around: Cidr,
+    },
     /// The entry is of a kind that this version does not know.
     #[error("{field}: `{given}` is not known to this version; `{OVERLAY}` is")]
     Kind {

@@ -10,3 +10,5 @@ pub mod tombstone;
 pub mod convert;
 #[cfg(feature = "kube")]
 pub mod crd;
+#[cfg(feature = "kube")]
+pub mod policy;

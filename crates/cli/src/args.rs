@@ -2,6 +2,7 @@
 
 mod cluster;
 mod faults;
+mod policy;
 
 use std::path::PathBuf;
 
@@ -15,6 +16,7 @@ pub use cluster::{
     StatusArgs, SysdumpArgs, UninstallArgs,
 };
 pub use faults::{ApiArgs, ApiCommand, NodesArgs, NodesCommand, ProgramArgs};
+pub use policy::{About, ExplainArgs, PolicyArgs, PolicyCheckArgs, PolicyCommand, PolicyDiffArgs, Who};
 
 /// Pod networking from a private pod CIDR, for Kubernetes on any cloud, any metal, and one laptop.
 #[derive(Debug, Parser)]
@@ -36,6 +38,8 @@ pub enum Command {
     Status(StatusArgs),
     /// Check that pods on every node reach what they must, with pods that this makes and takes away again
     Connectivity(ConnectivityArgs),
+    /// Say what network policies mean
+    Policy(PolicyArgs),
     /// Collect what somebody needs to find a fault, in one small file without secrets
     Sysdump(SysdumpArgs),
     /// Print a completion script for a shell

@@ -8,6 +8,7 @@ mod doctor;
 mod install;
 mod lab;
 mod out;
+mod policy;
 mod progress;
 mod runtime;
 mod status;
@@ -37,6 +38,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Install(args) => install::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Connectivity(args) => connectivity::run(&args),
+        Command::Policy(args) => policy::run(&args),
         Command::Sysdump(args) => sysdump::run(&args),
         Command::Completion { shell } => {
             let mut script = Vec::new();

@@ -14,5 +14,6 @@ pub mod ipam;
 pub mod labels;
 pub mod masq;
 pub mod plan;
+pub mod policy;
 pub mod ports;
 pub mod rate;
