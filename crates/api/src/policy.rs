@@ -85,11 +85,11 @@ fn is_audited(annotations: Option<&BTreeMap<String, String>>) -> bool {
 
 /// A CIDR as the API takes it: bits behind the prefix mean nothing.
 fn cidr(field: &str, text: &str) -> Result<Cidr, ConvertError> {
-    let fault = |cause| ConvertError::Cidr { field: field.to_owned(), cause };
-    let syntax = || fault(CidrError::Syntax { given: text.to_owned() });
-    let (address, prefix_len) = text.split_once('/').ok_or_else(syntax)?;
-    let (address, prefix_len) = (address.parse().map_err(|_| syntax())?, prefix_len.parse().map_err(|_| syntax())?);
-    Cidr::around(address, prefix_len).map_err(fault)
+    match text.parse() {
+        Ok(cidr) => Ok(cidr),
+        Err(CidrError::HostBits { meant, .. }) => Ok(meant),
+        Err(cause) => Err(ConvertError::Cidr { field: field.to_owned(), cause }),
+    }
 }
 
 fn pods_of(field: &str, namespaces: Namespaces, pods: Option<&LabelSelector>) -> Result<PodSelector, ConvertError> {

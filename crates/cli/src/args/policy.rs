@@ -40,26 +40,31 @@ pub struct ExplainArgs {
     /// The port at the destination, as `80`, `53/udp` or `9000/sctp`; or `icmp`
     #[arg(long, value_name = "PORT[/PROTOCOL]")]
     pub port: About,
-    /// Read manifests instead of a cluster: a file, or a directory of them; may be given again
-    #[arg(short, long = "filename", value_name = "PATH")]
-    pub files: Vec<PathBuf>,
-    /// The cluster.
+    /// What is read.
     #[command(flatten)]
-    pub kube: KubeArgs,
+    pub source: SourceArgs,
     /// How to print.
     #[command(flatten)]
     pub output: OutputArg,
 }
 
-/// `overlane policy check`.
-#[derive(Debug, Args)]
-pub struct PolicyCheckArgs {
+/// Where policies are read.
+#[derive(Debug, Default, Args)]
+pub struct SourceArgs {
     /// Read manifests instead of a cluster: a file, or a directory of them; may be given again
     #[arg(short, long = "filename", value_name = "PATH")]
     pub files: Vec<PathBuf>,
     /// The cluster.
     #[command(flatten)]
     pub kube: KubeArgs,
+}
+
+/// `overlane policy check`.
+#[derive(Debug, Args)]
+pub struct PolicyCheckArgs {
+    /// What is read.
+    #[command(flatten)]
+    pub source: SourceArgs,
     /// How to print.
     #[command(flatten)]
     pub output: OutputArg,

@@ -23,7 +23,7 @@ struct Found {
 
 /// Runs the command.
 pub fn run(args: &PolicyCheckArgs) -> Result<ExitCode> {
-    let objects = read::objects(&args.files, &args.kube)?;
+    let objects = read::objects(&args.source)?;
     let found = find(&objects);
     match args.output.output {
         Format::Json => out::json(&serde_json::json!({ "findings": found }))?,
@@ -84,28 +84,14 @@ fn print(found: &[Found], policies: usize) -> Result<()> {
 #[cfg(test)]
 mod tests {
     //! Must catch: a rule said to be shadowed that decides for somebody.
-    #![allow(clippy::unwrap_used, reason = "tests")]
 
     use super::*;
     use crate::policy::manifests;
-
-    const PODS: &str = "
-kind: Pod
-apiVersion: v1
-metadata: {name: web, namespace: shop, labels: {app: web}}
-spec: {containers: []}
----
-kind: Pod
-apiVersion: v1
-metadata: {name: db, namespace: shop, labels: {app: db}}
-spec: {containers: []}
----
-";
+    use crate::policy::manifests::tests::{PODS, parsed};
 
     fn kinds(policies: &str) -> Vec<(String, &'static str)> {
-        let dir = tempfile::tempdir().unwrap();
-        std::fs::write(dir.path().join("all.yaml"), format!("{PODS}{policies}")).unwrap();
-        let objects = manifests::read(&[dir.path().to_owned()]).unwrap();
+        let mut objects = parsed(&format!("{PODS}{policies}"));
+        manifests::complete(&mut objects);
         find(&objects).into_iter().map(|one| (one.policy, one.kind)).collect()
     }
 

@@ -130,22 +130,10 @@ fn print(changes: &[Change]) -> Result<()> {
 #[cfg(test)]
 mod tests {
     //! Must catch: a pair that changes in one direction said to change in both.
-    #![allow(clippy::unwrap_used, reason = "tests")]
 
     use super::*;
+    use crate::policy::manifests::tests::{PODS, parsed as parse};
 
-    const PODS: &str = "
-kind: Pod
-apiVersion: v1
-metadata: {name: web, namespace: shop, labels: {app: web}}
-spec: {containers: []}
----
-kind: Pod
-apiVersion: v1
-metadata: {name: db, namespace: shop, labels: {app: db}}
-spec: {containers: []}
----
-";
     const POLICY: &str = "
 kind: NetworkPolicy
 apiVersion: networking.k8s.io/v1
@@ -154,12 +142,6 @@ spec:
   podSelector: {matchLabels: {app: db}}
   ingress: [{ports: [{port: 5432}]}]
 ";
-
-    fn parse(text: &str) -> Objects {
-        let dir = tempfile::tempdir().unwrap();
-        std::fs::write(dir.path().join("all.yaml"), text).unwrap();
-        manifests::parse(&[dir.path().to_owned()]).unwrap()
-    }
 
     #[test]
     fn what_changes_and_nothing_else() {

@@ -62,7 +62,7 @@ struct Side {
 
 /// Runs the command.
 pub fn run(args: &ExplainArgs) -> Result<ExitCode> {
-    let objects = read::objects(&args.files, &args.kube)?;
+    let objects = read::objects(&args.source)?;
     let report = report(args, &objects)?;
     match args.output.output {
         Format::Json => out::json(&report)?,
@@ -219,10 +219,8 @@ mod tests {
     //! Must catch: a verdict of one family that stands for both.
     #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
-    use std::path::PathBuf;
-
     use super::*;
-    use crate::args::{KubeArgs, OutputArg};
+    use crate::args::{OutputArg, SourceArgs};
 
     const SHOP: &str = "
 kind: Pod
@@ -250,11 +248,11 @@ spec:
     fn ask(text: &str, from: &str, to: &str, port: &str) -> Result<Report> {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("all.yaml"), text).unwrap();
-        let files: Vec<PathBuf> = vec![dir.path().to_owned()];
-        let objects = read::objects(&files, &KubeArgs::default())?;
+        let source = SourceArgs { files: vec![dir.path().to_owned()], ..SourceArgs::default() };
+        let objects = read::objects(&source)?;
         let (from, to) = (from.parse().unwrap(), to.parse().unwrap());
         let output = OutputArg { output: Format::Json };
-        let args = ExplainArgs { from, to, port: port.parse().unwrap(), files, kube: KubeArgs::default(), output };
+        let args = ExplainArgs { from, to, port: port.parse().unwrap(), source, output };
         report(&args, &objects)
     }
 

@@ -130,11 +130,32 @@ fn label_namespaces(objects: &mut Objects) {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     //! Must catch: a workload's pods that are not there, or a namespace without the label of its name.
     #![allow(clippy::unwrap_used, reason = "tests")]
 
     use super::*;
+
+    /// Two pods of one namespace.
+    pub const PODS: &str = "
+kind: Pod
+apiVersion: v1
+metadata: {name: web, namespace: shop, labels: {app: web}}
+spec: {containers: []}
+---
+kind: Pod
+apiVersion: v1
+metadata: {name: db, namespace: shop, labels: {app: db}}
+spec: {containers: []}
+---
+";
+
+    /// One file of manifests, as it is.
+    pub fn parsed(text: &str) -> Objects {
+        let mut objects = Objects::default();
+        add(text, &mut objects).unwrap();
+        objects
+    }
 
     #[test]
     fn what_manifests_hold() {

@@ -1,7 +1,5 @@
 //! Where policies and those that they speak of are read: manifests, or a cluster.
 
-use std::path::PathBuf;
-
 use anyhow::Result;
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
@@ -10,16 +8,16 @@ use kube::{Api, Client};
 use overlane_api::policy::{ClusterNetworkPolicy, Objects};
 
 use super::manifests;
-use crate::args::KubeArgs;
+use crate::args::SourceArgs;
 use crate::cluster::{client, read::each};
 use crate::runtime;
 
 /// From files, or from the cluster where there are none.
-pub fn objects(files: &[PathBuf], kube: &KubeArgs) -> Result<Objects> {
-    if !files.is_empty() {
-        return manifests::read(files);
+pub fn objects(source: &SourceArgs) -> Result<Objects> {
+    if !source.files.is_empty() {
+        return manifests::read(&source.files);
     }
-    runtime::start()?.block_on(async { of_cluster(&client(kube).await?).await })
+    runtime::start()?.block_on(async { of_cluster(&client(&source.kube).await?).await })
 }
 
 async fn of_cluster(client: &Client) -> Result<Objects> {

@@ -114,7 +114,8 @@ pub fn compile(world: &World, own: &[OwnPod], policies: &[Policy], ids: &mut Ids
     let names = rules().filter(|(direction, _)| *direction == Direction::Egress).flat_map(|(_, rule)| named(rule));
     let terms = Terms::new(peers.collect(), names.collect());
 
-    let (hosts, spans) = (terms.hosts(world), terms.spans());
+    let spans = terms.spans();
+    let hosts = terms.hosts(world, &spans);
     let keys: BTreeSet<Key> = hosts
         .values()
         .cloned()

@@ -33,9 +33,8 @@ impl<'a> Terms<'a> {
         Self { peers: peers.into_iter().collect(), names }
     }
 
-    /// Keys of addresses that are somebody's, pods' and nodes', without those that no term is about.
-    pub(super) fn hosts(&self, world: &World) -> BTreeMap<IpAddr, Key> {
-        let spans = self.spans();
+    /// Keys of addresses that are somebody's, pods' and nodes', without those that no term is about; `spans` are [`Self::spans`].
+    pub(super) fn hosts(&self, world: &World, spans: &BTreeMap<Span, BTreeSet<usize>>) -> BTreeMap<IpAddr, Key> {
         let of_profile: Vec<Key> = world.profiles.iter().map(|profile| self.of_profile(profile, world)).collect();
         let nodes = self.nodes(world);
         let block = |address: &IpAddr| {
