@@ -1,7 +1,11 @@
 //! The custom resources, group `overlane.io`, version `v1alpha1`.
 //!
-//! Who writes what: people write [`ClusterNetwork`]'s spec; the controller writes [`NodeBlock`], [`NodeNetworkConfig`]
-//! and every status; an agent writes its own node's [`NodeState`] and nothing else.
+//! Who writes what: people write [`ClusterNetwork`]'s spec; the controller writes [`NodeBlock`], [`NodeNetworkConfig`],
+//! [`PodSlice`] and every status; an agent writes its own node's [`NodeState`] and nothing else.
+
+mod pod_slice;
+
+pub use pod_slice::{PodSlice, PodSlicePod, PodSlicePort, PodSliceProfile, PodSliceSpec};
 
 use std::net::IpAddr;
 
@@ -434,8 +438,14 @@ pub struct EgressSlot {
 /// All custom resource definitions, in the order in which they are installed.
 #[must_use]
 pub fn all_crds() -> Vec<CustomResourceDefinition> {
-    let mut all =
-        vec![ClusterNetwork::crd(), NodeBlock::crd(), NodeNetworkConfig::crd(), NodeState::crd(), EgressGateway::crd()];
+    let mut all = vec![
+        ClusterNetwork::crd(),
+        NodeBlock::crd(),
+        NodeNetworkConfig::crd(),
+        NodeState::crd(),
+        EgressGateway::crd(),
+        PodSlice::crd(),
+    ];
     for crd in &mut all {
         let kind = crd.spec.names.kind.clone();
         for version in &mut crd.spec.versions {
