@@ -5,7 +5,9 @@ use std::net::{AddrParseError, IpAddr};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use overlane_core::cidr::{Cidr, CidrError};
-use overlane_core::cluster::{Carrier, ClusterSpec, EgressSpec, NodeCidrs, Outbound, Routing, RoutingState, Vxlan};
+use overlane_core::cluster::{
+    Carrier, ClusterSpec, EgressSpec, NetworkPolicy, NodeCidrs, Outbound, Routing, RoutingState, Vxlan,
+};
 use overlane_core::egress::{Gateway, GatewaySpec, Slot};
 use overlane_core::family::Family;
 use overlane_core::ipam::Block;
@@ -143,6 +145,10 @@ pub fn cluster_spec(spec: &crd::ClusterNetworkSpec) -> ClusterSpec {
             internal_cidrs: spec.egress.internal_cidrs.clone(),
             next_hops: spec.egress.next_hops.clone(),
             keep_pod_address: spec.egress.keep_pod_address,
+        },
+        network_policy: match spec.network_policy {
+            crd::NetworkPolicy::Overlane => NetworkPolicy::Overlane,
+            crd::NetworkPolicy::None => NetworkPolicy::None,
         },
     }
 }

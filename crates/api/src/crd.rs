@@ -76,6 +76,8 @@ pub struct ClusterNetworkSpec {
     pub outbound_type: OutboundType,
     /// Next hops and exceptions of the outbound type.
     pub egress: Egress,
+    /// Who enforces NetworkPolicies and ClusterNetworkPolicies.
+    pub network_policy: NetworkPolicy,
 }
 
 impl Default for ClusterNetworkSpec {
@@ -94,6 +96,7 @@ impl Default for ClusterNetworkSpec {
             masquerade: true,
             outbound_type: OutboundType::default(),
             egress: Egress::default(),
+            network_policy: NetworkPolicy::default(),
         }
     }
 }
@@ -205,6 +208,17 @@ pub struct Egress {
     pub next_hops: Vec<String>,
     /// The next hops see the pod's address, and have to know the way back to it. Otherwise they see the node's.
     pub keep_pod_address: bool,
+}
+
+/// Who enforces NetworkPolicies and ClusterNetworkPolicies.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum NetworkPolicy {
+    /// Overlane does.
+    #[default]
+    Overlane,
+    /// Overlane does not: every pod may be reached by all, unless another program sees to it.
+    None,
 }
 
 /// What the controller found.

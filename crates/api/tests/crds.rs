@@ -30,6 +30,7 @@ fn names_and_scopes() {
         ("nodenetworkconfigs.overlane.io", "Namespaced", "NodeNetworkConfig", "nnc"),
         ("nodestates.overlane.io", "Cluster", "NodeState", ""),
         ("egressgateways.overlane.io", "Cluster", "EgressGateway", "egw"),
+        ("podslices.overlane.io", "Cluster", "PodSlice", "psl"),
     ];
     let want =
         want.map(|(name, scope, kind, short)| (name.to_owned(), scope.to_owned(), kind.to_owned(), short.to_owned()));

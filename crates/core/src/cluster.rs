@@ -76,6 +76,16 @@ pub enum Outbound {
     None,
 }
 
+/// Who enforces network policy.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum NetworkPolicy {
+    /// Overlane does.
+    #[default]
+    Overlane,
+    /// Nobody, as far as Overlane is concerned.
+    None,
+}
+
 /// The cluster's network as it was asked for. Nothing in it is known to be right.
 ///
 /// Empty lists are filled in: families from the pod CIDRs, or else from the service CIDRs, in their order; with
@@ -108,6 +118,8 @@ pub struct ClusterSpec {
     pub outbound: Outbound,
     /// Next hops and exceptions of the outbound type.
     pub egress: EgressSpec,
+    /// Who enforces network policy.
+    pub network_policy: NetworkPolicy,
 }
 
 impl Default for ClusterSpec {
@@ -128,6 +140,7 @@ impl Default for ClusterSpec {
             masquerade: true,
             outbound: Outbound::LoadBalancer,
             egress: EgressSpec::default(),
+            network_policy: NetworkPolicy::Overlane,
         }
     }
 }
@@ -201,6 +214,7 @@ pub struct ClusterPlan {
     masquerade: bool,
     outbound: Outbound,
     egress: Egress,
+    network_policy: NetworkPolicy,
 }
 
 impl ClusterPlan {
@@ -286,6 +300,12 @@ impl ClusterPlan {
     #[must_use]
     pub const fn egress(&self) -> &Egress {
         &self.egress
+    }
+
+    /// Who enforces network policy.
+    #[must_use]
+    pub const fn network_policy(&self) -> NetworkPolicy {
+        self.network_policy
     }
 
     /// How many nodes get a block in every family; `u64::MAX` stands for that and more.

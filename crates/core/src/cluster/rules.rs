@@ -86,6 +86,7 @@ pub(super) fn judge(spec: &ClusterSpec) -> Result<ClusterPlan, Vec<Finding>> {
         masquerade: spec.masquerade,
         outbound: spec.outbound,
         egress,
+        network_policy: spec.network_policy,
     })
 }
 
