@@ -8,6 +8,8 @@ use crate::common::{AGENT, CONTROLLER, cluster_wide, labels, namespaced};
 use crate::source::Source;
 
 const RBAC: &str = "rbac.authorization.k8s.io";
+/// The group of ClusterNetworkPolicies.
+const POLICY: &str = "policy.networking.k8s.io";
 
 /// Accounts, roles and bindings.
 pub(crate) fn documents(from: &Source<'_>) -> Vec<Document> {
@@ -63,13 +65,15 @@ fn rule(group: &str, resources: &[&str], verbs: &[&str]) -> Value {
 
 const READ: [&str; 3] = ["get", "list", "watch"];
 
-/// An agent writes its NodeState and nothing else; the admission policy holds it to its own. Which pods a gateway is for
-/// is in their labels and in those of their namespaces.
+/// An agent writes its NodeState and nothing else; the admission policy holds it to its own. Which pods a gateway or a policy
+/// is for is in their labels and in those of their namespaces; what policies say of pods of other nodes, in PodSlices.
 fn agent_cluster() -> Value {
     json!([
         rule("", &["nodes", "pods", "namespaces"], &READ),
-        rule(GROUP, &["clusternetworks", "egressgateways"], &READ),
+        rule(GROUP, &["clusternetworks", "egressgateways", "podslices"], &READ),
         rule(GROUP, &["nodestates"], &["get", "list", "watch", "create", "patch"]),
+        rule("networking.k8s.io", &["networkpolicies"], &READ),
+        rule(POLICY, &["clusternetworkpolicies"], &READ),
     ])
 }
 
@@ -78,14 +82,20 @@ fn agent_local() -> Value {
     json!([rule(GROUP, &["nodenetworkconfigs"], &READ), rule("", &["configmaps"], &READ)])
 }
 
+/// It reads pods to make PodSlices of them, and policies to say what of them means nothing.
 fn controller_cluster() -> Value {
     json!([
+        rule("", &["pods", "namespaces"], &READ),
         rule("", &["nodes"], &["get", "list", "watch", "patch"]),
         rule("", &["nodes/status"], &["patch"]),
         rule(GROUP, &["clusternetworks", "egressgateways"], &READ),
         rule(GROUP, &["clusternetworks/status", "egressgateways/status"], &["patch"]),
         rule(GROUP, &["nodeblocks"], &["get", "list", "watch", "create", "patch", "delete"]),
+        rule(GROUP, &["podslices"], &["get", "list", "watch", "create", "patch", "delete"]),
         rule(GROUP, &["nodestates"], &["get", "list", "watch", "delete"]),
+        rule("networking.k8s.io", &["networkpolicies"], &READ),
+        rule(POLICY, &["clusternetworkpolicies"], &READ),
+        rule(POLICY, &["clusternetworkpolicies/status"], &["patch"]),
         rule("", &["events"], &["create"]),
     ])
 }

@@ -60,9 +60,9 @@ fn no_rule_reads_secrets_or_has_a_wildcard() {
     }
 }
 
-/// Which pods leave by which gateway is the controller's word alone.
+/// Which pods leave by which gateway, and what pods are like, is the controller's word alone.
 #[test]
-fn agents_read_gateways_and_write_none() {
+fn agents_read_what_the_controller_says_and_write_none_of_it() {
     let objects = overlane_install::objects(&Values::default(), "kube-system").unwrap();
     let verbs = |account: &str, resource: &str| {
         let roles = objects.iter().filter(|object| object["metadata"]["name"] == account);
@@ -71,17 +71,23 @@ fn agents_read_gateways_and_write_none() {
         let verbs = of.flat_map(|rule| rule["verbs"].as_array().unwrap());
         verbs.map(|verb| verb.as_str().unwrap().to_owned()).collect::<Vec<_>>()
     };
-    for resource in ["egressgateways", "pods", "namespaces"] {
+    let policies = ["networkpolicies", "clusternetworkpolicies"];
+    for resource in ["egressgateways", "pods", "namespaces", "podslices"].into_iter().chain(policies) {
         assert_eq!(verbs("overlane-agent", resource), ["get", "list", "watch"], "{resource}");
     }
+    for resource in ["pods", "namespaces"].into_iter().chain(policies) {
+        assert_eq!(verbs("overlane-controller", resource), ["get", "list", "watch"], "{resource}");
+    }
+    assert_eq!(
+        verbs("overlane-controller", "podslices"),
+        ["get", "list", "watch", "create", "patch", "delete"],
+        "the controller alone makes slices"
+    );
+    assert_eq!(verbs("overlane-controller", "clusternetworkpolicies/status"), ["patch"]);
     assert_eq!(verbs("overlane-controller", "egressgateways"), ["get", "list", "watch"]);
     assert_eq!(verbs("overlane-controller", "egressgateways/status"), ["patch"]);
-    for (account, resource) in [
-        ("overlane-agent", "egressgateways/status"),
-        ("overlane-controller", "pods"),
-        ("overlane-controller", "namespaces"),
-    ] {
-        assert!(verbs(account, resource).is_empty(), "{account}: {resource}");
+    for resource in ["egressgateways/status", "clusternetworkpolicies/status"] {
+        assert!(verbs("overlane-agent", resource).is_empty(), "{resource}");
     }
 }
 
