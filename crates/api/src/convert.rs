@@ -220,6 +220,15 @@ pub fn selector(field: &str, selector: &LabelSelector) -> Result<Selector, Conve
     Ok(Selector { requirements })
 }
 
+/// `core`'s word for who enforces network policy in that of the custom resource.
+#[must_use]
+pub const fn network_policy(enforcer: NetworkPolicy) -> crd::NetworkPolicy {
+    match enforcer {
+        NetworkPolicy::Overlane => crd::NetworkPolicy::Overlane,
+        NetworkPolicy::None => crd::NetworkPolicy::None,
+    }
+}
+
 /// `core`'s routing in the words of the custom resource.
 #[must_use]
 pub const fn routing(routing: Routing) -> crd::Routing {

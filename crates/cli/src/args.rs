@@ -182,6 +182,24 @@ pub enum RoutingArg {
     Auto,
 }
 
+/// Who enforces network policy in a lab.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum NetworkPolicyArg {
+    /// Overlane does
+    Overlane,
+    /// Nobody does
+    None,
+}
+
+impl From<NetworkPolicyArg> for overlane_core::cluster::NetworkPolicy {
+    fn from(arg: NetworkPolicyArg) -> Self {
+        match arg {
+            NetworkPolicyArg::Overlane => Self::Overlane,
+            NetworkPolicyArg::None => Self::None,
+        }
+    }
+}
+
 /// What lies between the nodes of a lab.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum UnderlayArg {
@@ -240,6 +258,9 @@ pub struct UpArgs {
     /// How pod packets cross nodes [default: native]
     #[arg(long, value_enum, value_name = "MODE")]
     pub routing: Option<RoutingArg>,
+    /// Who enforces NetworkPolicies and ClusterNetworkPolicies [default: overlane]
+    #[arg(long, value_enum, value_name = "WHO")]
+    pub network_policy: Option<NetworkPolicyArg>,
     /// MTU of a new VNet [default: 1500]
     #[arg(long, value_name = "BYTES")]
     pub mtu: Option<u32>,
@@ -443,7 +464,8 @@ mod tests {
     fn up_takes_its_flags() {
         let lab = lab(
             "overlane lab up --nodes 5 --vnet shared --ip-families ipv6,ipv4 --pod-cidrs fd99::/64,10.9.0.0/16 \
-             --service-cidrs fd98::/112,10.8.0.0/16 --max-pods 110 --mtu 9000 -f a -f b --name x --agent-arg --cool-down=1",
+             --service-cidrs fd98::/112,10.8.0.0/16 --max-pods 110 --mtu 9000 -f a -f b --name x --agent-arg --cool-down=1 \
+             --network-policy none",
         );
         let LabCommand::Up(up) = lab.command else { panic!() };
         assert_eq!((lab.name.as_str(), up.nodes, up.vnet.as_deref()), ("x", 5, Some("shared")));
@@ -451,6 +473,7 @@ mod tests {
         assert_eq!(up.pod_cidrs, ["fd99::/64", "10.9.0.0/16"]);
         assert_eq!(up.service_cidrs, ["fd98::/112", "10.8.0.0/16"]);
         assert_eq!((up.max_pods, up.mtu), (Some(110), Some(9000)));
+        assert_eq!(up.network_policy, Some(NetworkPolicyArg::None));
         assert_eq!(up.filename, [PathBuf::from("a"), PathBuf::from("b")]);
         assert_eq!(up.agent_arg, ["--cool-down=1"]);
     }

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 use overlane_api::convert;
 use overlane_api::crd::{self, ClusterNetwork, ClusterNetworkSpec};
 use overlane_core::cidr::Cidr;
-use overlane_core::cluster::{self, ClusterPlan, ClusterSpec, Finding, Routing};
+use overlane_core::cluster::{self, ClusterPlan, ClusterSpec, Finding, NetworkPolicy, Routing};
 use overlane_core::family::Family;
 use serde_json::Value;
 
@@ -41,6 +41,8 @@ pub struct UpRequest {
     pub max_pods: Option<u32>,
     /// How pod packets cross nodes.
     pub routing: Option<Routing>,
+    /// Who enforces network policy.
+    pub network_policy: Option<NetworkPolicy>,
     /// MTU of a new VNet's links, in bytes.
     pub mtu: Option<u32>,
     /// What lies between the nodes of a new VNet.
@@ -140,7 +142,8 @@ fn cluster_network(request: &UpRequest, given: Option<Value>) -> Result<(Value, 
         || !request.service_cidrs.is_empty()
         || !request.ip_families.is_empty()
         || request.max_pods.is_some()
-        || request.routing.is_some();
+        || request.routing.is_some()
+        || request.network_policy.is_some();
     let Some(object) = given else {
         let spec = ClusterSpec {
             ip_families: request.ip_families.clone(),
@@ -148,6 +151,7 @@ fn cluster_network(request: &UpRequest, given: Option<Value>) -> Result<(Value, 
             service_cidrs: request.service_cidrs.clone(),
             max_pods: request.max_pods.unwrap_or(ClusterSpec::default().max_pods),
             routing: request.routing.unwrap_or_default(),
+            network_policy: request.network_policy.unwrap_or_default(),
             ..ClusterSpec::default()
         };
         let plan = judge(&spec)?;
@@ -157,8 +161,10 @@ fn cluster_network(request: &UpRequest, given: Option<Value>) -> Result<(Value, 
     if typed {
         return Err(LabError::Argument {
             argument: "-f".to_owned(),
-            reason: "holds a ClusterNetwork, so --ip-families, --pod-cidrs, --service-cidrs, --max-pods and --routing have no say"
-                .to_owned(),
+            reason:
+                "holds a ClusterNetwork, so --ip-families, --pod-cidrs, --service-cidrs, --max-pods, --routing and \
+                     --network-policy have no say"
+                    .to_owned(),
         }
         .into());
     }
@@ -202,6 +208,7 @@ fn to_resource(plan: &ClusterPlan) -> ClusterNetworkSpec {
         max_pods: plan.max_pods(),
         routing: convert::routing(plan.routing()),
         masquerade: plan.masquerade(),
+        network_policy: convert::network_policy(plan.network_policy()),
         ..ClusterNetworkSpec::default()
     }
 }
@@ -233,6 +240,7 @@ mod tests {
             pod_cidrs: vec!["fd99::/64".into(), "10.99.0.0/16".into()],
             service_cidrs: vec!["fd98::/112".into(), "10.98.0.0/16".into()],
             max_pods: Some(110),
+            network_policy: Some(NetworkPolicy::None),
             mtu: Some(9000),
             agent_args: vec!["--a".into()],
             controller_args: vec!["--c".into()],
@@ -248,6 +256,7 @@ mod tests {
         assert_eq!(spec["podCIDRs"], serde_json::json!(["fd99::/64", "10.99.0.0/16"]));
         assert_eq!(spec["serviceCIDRs"], serde_json::json!(["fd98::/112", "10.98.0.0/16"]));
         assert_eq!(spec["ipFamilies"], serde_json::json!(["IPv6", "IPv4"]));
+        assert_eq!(spec["networkPolicy"], "none");
         assert_eq!(record.cluster_network["metadata"]["name"], "default");
     }
 

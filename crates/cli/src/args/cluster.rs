@@ -49,15 +49,15 @@ pub enum Dataplane {
 /// `--network-policy`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum PolicyEngine {
-    /// No policy is enforced
+    /// Overlane enforces none: every pod is reached by all, unless another program sees to it
     None,
-    /// Overlane's own
+    /// Overlane does
     Overlane,
-    /// As AKS has it
+    /// One of AKS'; not this
     Azure,
-    /// As AKS has it
+    /// One of AKS'; not this
     Calico,
-    /// As AKS has it
+    /// One of AKS'; not this
     Cilium,
 }
 
@@ -140,8 +140,8 @@ pub struct InstallArgs {
     /// The data plane [default: nftables]
     #[arg(long, value_enum, value_name = "PLANE")]
     pub network_dataplane: Option<Dataplane>,
-    /// Who enforces NetworkPolicies [default: none]
-    #[arg(long, value_enum, value_name = "ENGINE")]
+    /// Who enforces NetworkPolicies and ClusterNetworkPolicies: overlane or none [default: overlane]
+    #[arg(long, value_enum, value_name = "ENGINE", hide_possible_values = true)]
     pub network_policy: Option<PolicyEngine>,
     /// How packets leave the cluster [default: loadBalancer]
     #[arg(long, value_enum, value_name = "TYPE")]

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use overlane_api::convert;
-use overlane_api::crd::{ClusterNetworkSpec, NodeCidrs, OutboundType as Outbound};
+use overlane_api::crd::{ClusterNetworkSpec, NetworkPolicy, NodeCidrs, OutboundType as Outbound};
 use overlane_core::cidr::Cidr;
 use overlane_core::cluster::{self, ClusterPlan, Finding};
 use overlane_core::family::Family;
@@ -60,6 +60,12 @@ pub fn resolve(args: &InstallArgs, values: Values, facts: Option<&Facts>) -> Res
     set(&mut spec.egress.next_hops, &args.egress_next_hop);
     set(&mut spec.egress.internal_cidrs, &args.egress_internal_cidr);
     spec.egress.keep_pod_address |= args.egress_keep_pod_address;
+    match args.network_policy {
+        Some(PolicyEngine::Overlane) => spec.network_policy = NetworkPolicy::Overlane,
+        Some(PolicyEngine::None) => spec.network_policy = NetworkPolicy::None,
+        // `unsupported` finds the others.
+        Some(PolicyEngine::Azure | PolicyEngine::Calico | PolicyEngine::Cilium) | None => {}
+    }
     match args.node_cidrs {
         NodeCidrsArg::Auto => {}
         NodeCidrsArg::Allocate => spec.node_cidrs = NodeCidrs::Allocate,
@@ -111,6 +117,7 @@ fn is_typed(args: &InstallArgs) -> bool {
         || !args.egress_next_hop.is_empty()
         || !args.egress_internal_cidr.is_empty()
         || args.egress_keep_pod_address
+        || args.network_policy.is_some()
         || args.node_cidrs != NodeCidrsArg::Auto
 }
 
@@ -163,9 +170,10 @@ fn unsupported(args: &InstallArgs, findings: &mut Vec<Finding>) {
         let reason = "the eBPF data plane is not there yet in this version".to_owned();
         findings.push(finding("--network-dataplane", "dataplane-supported", reason, "take nftables"));
     }
-    if !matches!(args.network_policy, None | Some(PolicyEngine::None)) {
-        let reason = "NetworkPolicies are not enforced yet in this version".to_owned();
-        findings.push(finding("--network-policy", "network-policy-supported", reason, "take none"));
+    if matches!(args.network_policy, Some(PolicyEngine::Azure | PolicyEngine::Calico | PolicyEngine::Cilium)) {
+        let reason = "that engine is not part of Overlane, which enforces network policies itself".to_owned();
+        let fix = "take overlane; or none, and install another program that enforces them";
+        findings.push(finding("--network-policy", "network-policy-supported", reason, fix));
     }
 }
 
@@ -259,6 +267,7 @@ fn in_flags(mut finding: Finding) -> Finding {
         ("outboundType", "--outbound-type"),
         ("routing", "--routing"),
         ("nodeCIDRs", "--node-cidrs"),
+        ("networkPolicy", "--network-policy"),
         ("nativeCIDRs", "--native-cidr"),
         ("egress.nextHops", "--egress-next-hop"),
         ("egress.internalCIDRs", "--egress-internal-cidr"),
@@ -330,6 +339,7 @@ mod tests {
         assert_eq!(spec.max_pods, 110);
         assert_eq!(wanted.values.image.repository, "registry:5000/team/overlane");
         assert_eq!(wanted.values.image.tag, "7");
+        assert_eq!(spec.network_policy, NetworkPolicy::None);
         for nat in ["natGateway", "managedNATGateway", "userAssignedNATGateway"] {
             let wanted = resolve(&args(&format!("--outbound-type {nat}")), Values::default(), None).unwrap();
             assert_eq!(wanted.values.cluster_network.spec.outbound_type, Outbound::NatGateway, "{nat}");
@@ -342,6 +352,8 @@ mod tests {
             ("--network-dataplane ebpf", "dataplane-supported"),
             ("--network-dataplane cilium", "dataplane-supported"),
             ("--network-policy azure", "network-policy-supported"),
+            ("--network-policy calico", "network-policy-supported"),
+            ("--network-policy cilium", "network-policy-supported"),
             ("--egress-next-hop 10.224.0.250", "next-hop-outbound"),
             ("--outbound-type userDefinedRouting --egress-keep-pod-address", "keep-pod-address"),
             ("--ip-families ipv4 --dns-service-ip 10.0.0.1", "dns-service-ip"),
@@ -396,6 +408,10 @@ mod tests {
         let facts = Facts { network: Some(spec), ..Facts { service_cidrs: Vec::new(), ..cluster() } };
         let wanted = resolve(&args(""), Values::default(), Some(&facts)).unwrap();
         assert!(!wanted.values.cluster_network.create);
+        let wanted = resolve(&args("--network-policy none"), Values::default(), Some(&facts)).unwrap().values;
+        assert!(wanted.cluster_network.create);
+        let spec = wanted.cluster_network.spec;
+        assert_eq!((spec.network_policy, spec.max_pods), (NetworkPolicy::None, 50));
         let wanted = resolve(&args("--max-pods 60"), Values::default(), Some(&facts)).unwrap();
         assert!(wanted.values.cluster_network.create);
         assert_eq!(wanted.values.cluster_network.spec.max_pods, 60);

@@ -25,6 +25,7 @@ pub fn run(name: &LabName, args: &UpArgs) -> Result<ExitCode> {
         service_cidrs: args.service_cidrs.clone(),
         max_pods: args.max_pods,
         routing: args.routing.map(Into::into),
+        network_policy: args.network_policy.map(Into::into),
         mtu: args.mtu,
         underlay: args.underlay.map(Into::into),
         loss: args.loss,
