@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use overlane_core::egress::{Gateway, slots_of};
-use overlane_core::ipam::{Lease, LeaseKind};
+use overlane_core::ipam::{Lease, LeaseKind, PodName};
 use overlane_core::labels::Labels;
 use overlane_datapath::nft::PodChange;
 use serde::{Deserialize, Serialize};
@@ -24,6 +24,20 @@ pub struct PodFacts {
     pub static_uid: String,
     /// Its labels.
     pub labels: Labels,
+    /// Its ports that have names, each with the protocol's number and its own.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub ports: Vec<(String, u8, u16)>,
+    /// It has ended: its address is nobody's to policies.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub ended: bool,
+}
+
+impl PodFacts {
+    /// Whether they are of the pod that a lease names.
+    #[must_use]
+    pub fn are_of(&self, pod: &PodName) -> bool {
+        pod.uid.is_empty() || pod.uid == self.uid || pod.uid == self.static_uid
+    }
 }
 
 /// What says who leaves by which gateways.
@@ -43,8 +57,7 @@ impl Selection {
         let Some(pod) = &lease.pod else { return Some(BTreeSet::new()) };
         let namespace = self.namespaces.get(&pod.namespace)?;
         let facts = self.pods.get(&(pod.namespace.clone(), pod.name.clone()))?;
-        let same = pod.uid.is_empty() || pod.uid == facts.uid || pod.uid == facts.static_uid;
-        same.then(|| slots_of(&self.gateways, namespace, &facts.labels, &pod.name))
+        facts.are_of(pod).then(|| slots_of(&self.gateways, namespace, &facts.labels, &pod.name))
     }
 
     /// Whether a pod of this node leaves by a gateway.

@@ -20,6 +20,7 @@ pub mod nodestate;
 pub mod offload;
 pub mod pages;
 pub mod plugin;
+pub mod policy;
 pub mod prober;
 pub mod proof;
 pub mod reaper;

@@ -8,6 +8,8 @@ use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 
 use overlane_datapath::nft::{NftError, PodChange, Table};
 
+use crate::policy::Engine;
+
 /// Why changes were not made; none of them was.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error(transparent)]
@@ -24,14 +26,19 @@ struct Queue {
 }
 
 /// The pods' elements.
-#[derive(Default)]
 pub struct Members {
     table: OnceLock<Table>,
+    policy: Arc<Engine>,
     queue: Mutex<Queue>,
     changed: Condvar,
 }
 
 impl Members {
+    /// None yet; what network policy says of pods comes with them.
+    pub fn new(policy: Arc<Engine>) -> Self {
+        Self { table: OnceLock::new(), policy, queue: Mutex::default(), changed: Condvar::new() }
+    }
+
     /// The table, once [`Self::begin`] has made it.
     pub fn table(&self) -> Option<&Table> {
         self.table.get()
@@ -44,16 +51,31 @@ impl Members {
 
     /// Makes the changes, all of them or none, in one transaction with whoever asks at the same time.
     pub fn change(&self, changes: Vec<PodChange>) -> Outcome {
+        if changes.is_empty() {
+            return Ok(());
+        }
         self.group(changes, |all| match self.table.get() {
-            Some(table) => table.pods(all),
+            Some(table) => self.commit(table, all),
             None => Err(NftError::NotApplied),
         })
     }
 
-    fn group(&self, changes: Vec<PodChange>, commit: impl Fn(&[PodChange]) -> Result<(), NftError>) -> Outcome {
-        if changes.is_empty() {
-            return Ok(());
+    /// Puts in force what network policy says now.
+    pub fn police(&self) -> Outcome {
+        self.group(Vec::new(), |all| self.table.get().map_or(Ok(()), |table| self.commit(table, all)))
+    }
+
+    /// Pods and what policy says of them, in one transaction. Only one runs at a time, so a plan never takes the place of a
+    /// later one.
+    fn commit(&self, table: &Table, changes: &[PodChange]) -> Result<(), NftError> {
+        let used = || table.used().inspect_err(|error| tracing::warn!(%error, "read numbers of network policy")).ok();
+        match self.policy.plan(used) {
+            Some(plan) => table.police(plan, changes),
+            None => table.pods(changes),
         }
+    }
+
+    fn group(&self, changes: Vec<PodChange>, commit: impl Fn(&[PodChange]) -> Result<(), NftError>) -> Outcome {
         let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
         let ticket = queue.next;
         queue.next += 1;

@@ -91,6 +91,10 @@ pub struct Metrics {
     pub sources_by_mac: Gauge,
     /// Leases of blocks that were given to another node, now; these pods are off the network.
     pub leases_cut: Gauge,
+    /// ADDs whose pod was not known to network policy in time: it started cut off.
+    pub isolated: Counter,
+    /// Flows that were ended because network policy does not allow them any more.
+    pub flows_cut: Counter,
     /// Whether the API server is being heard.
     pub api_connected: Gauge,
     /// Whether an ADD would be served.
@@ -111,6 +115,8 @@ pub struct Metrics {
     pub peers: Gauge,
     /// Time from the word of a change to the end of its application, seconds.
     pub apply: Histogram,
+    /// The same of network policy.
+    pub policy_apply: Histogram,
 }
 
 fn latency(from: f64, count: u16) -> Histogram {
@@ -134,6 +140,8 @@ impl Metrics {
             links_missing: Gauge::default(),
             sources_by_mac: Gauge::default(),
             leases_cut: Gauge::default(),
+            isolated: Counter::default(),
+            flows_cut: Counter::default(),
             api_connected: Gauge::default(),
             ready: Gauge::default(),
             degraded: Family::default(),
@@ -144,6 +152,7 @@ impl Metrics {
             egress_ips: Gauge::default(),
             peers: Gauge::default(),
             apply: latency(0.001, 14),
+            policy_apply: latency(0.001, 14),
             registry: Registry::default(),
         };
         let r = &mut registry;
@@ -159,6 +168,9 @@ impl Metrics {
         r.register("sources_by_mac", help, metrics.sources_by_mac.clone());
         r.register("links_missing", "Links removed by hand in living namespaces", metrics.links_missing.clone());
         r.register("leases_cut", "Leases of blocks that another node was given", metrics.leases_cut.clone());
+        r.register("flows_cut", "Flows that network policy ended", metrics.flows_cut.clone());
+        let help = "ADDs whose pod network policy did not know in time";
+        r.register("pods_isolated", help, metrics.isolated.clone());
         r.register("api_connected", "1 while the API server is heard", metrics.api_connected.clone());
         r.register("ready", "1 while an ADD would be served", metrics.ready.clone());
         r.register("degraded", "1 for the reason that the node is degraded for", metrics.degraded.clone());
@@ -172,6 +184,8 @@ impl Metrics {
         r.register("egress_ips", "Egress addresses that this node has", metrics.egress_ips.clone());
         r.register("peers", "Nodes whose blocks are known", metrics.peers.clone());
         r.register("apply_duration_seconds", "Word of a change to its application", metrics.apply.clone());
+        let help = "Word of a change to network policy to its being in force";
+        r.register("policy_apply_duration_seconds", help, metrics.policy_apply.clone());
         Self { registry, ..metrics }
     }
 

@@ -18,6 +18,7 @@ use crate::members::Members;
 use crate::members::MembersError;
 use crate::metrics::Metrics;
 use crate::pages::Heartbeat;
+use crate::policy::Engine;
 use crate::reconcile::status::Status;
 
 /// One node's agent.
@@ -33,13 +34,15 @@ pub struct Node {
     /// What is counted.
     pub metrics: Arc<Metrics>,
     /// The leases.
-    pub ledger: Ledger,
+    pub ledger: Arc<Ledger>,
     /// Makes and ends links.
     pub wirer: Wirer,
     /// The pods' packet-filter elements.
     pub members: Members,
     /// By which gateways pods leave the cluster.
     pub leaving: Leaving,
+    /// What network policy says of the pods.
+    pub policy: Arc<Engine>,
     /// Whether ADDs are let through.
     pub gate: Gate,
     /// Leases whose links are to be ended.
@@ -69,16 +72,19 @@ impl Node {
     /// An agent that has done nothing yet, in the calling thread's namespace.
     pub fn new(parts: Parts) -> Self {
         let Parts { config, boot_id, host_inode, ledger, reaper } = parts;
+        let ledger = Arc::new(ledger);
+        let policy = Arc::new(Engine::new(&config.node, Arc::clone(&ledger)));
         Self {
             started: Instant::now(),
             config,
             boot_id,
             host_inode,
+            members: Members::new(Arc::clone(&policy)),
+            policy,
             ledger,
             reaper,
             metrics: Arc::new(Metrics::new()),
             wirer: Wirer::new(),
-            members: Members::default(),
             leaving: Leaving::default(),
             gate: Gate::default(),
             reconciler: Heartbeat::default(),
@@ -112,6 +118,7 @@ impl Node {
     /// # Errors
     /// The kernel refused it.
     pub fn admit(&self, lease: &Lease) -> Result<(), MembersError> {
+        self.policy.comes();
         let mut changes = added(lease);
         let selection = self.leaving.hold();
         if let Some(selection) = selection.as_deref() {
@@ -135,6 +142,7 @@ impl Node {
             self.metrics.failed("nft-elements");
             tracing::warn!(%error, "take pods' elements away; tried again");
         }
+        self.policy.went();
         if let Err(error) = self.wirer.retire(&retiring(&leases)) {
             self.metrics.failed("retire");
             tracing::warn!(%error, "take pods' routes away; they go with the links");

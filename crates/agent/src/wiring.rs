@@ -9,6 +9,7 @@
 //! | `kernel` | the kernel's news |
 //! | `fabric` | probes of the fabric |
 //! | `gateways` | probes of egress gateways |
+//! | `policy` | network policy to kernel |
 
 use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt as _;
@@ -38,7 +39,7 @@ use crate::watch::fold::Fold;
 use crate::watch::follow::jitter;
 use crate::watch::task::{Folding, StateInApi, cached};
 use crate::watch::{cluster, objects};
-use crate::{handover, nodestate, proof, reaper, server, takeover};
+use crate::{handover, nodestate, policy, proof, reaper, server, takeover};
 
 /// Runs an agent until it is told to end.
 pub fn run(config: Config, log: LogFilter) -> anyhow::Result<()> {
@@ -55,16 +56,16 @@ pub fn run(config: Config, log: LogFilter) -> anyhow::Result<()> {
     let boot_id = boot_id(&config.boot_id_file)?;
     let view = cached(&mut fold, &dir, &boot_id);
     let known = view.is_some();
-    let (node, wake) = start(config, boot_id)?;
+    let (node, wake, policy) = start(config, boot_id)?;
     if let Some(view) = view {
         let _ = wake.send(Wake::View(Box::new(view), Instant::now()));
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the runtime")?;
-    runtime.block_on(outside(node, fold, wake, known, log))
+    runtime.block_on(outside(node, fold, (wake, policy), known, log))
 }
 
 /// Takes over what is there and starts the threads.
-fn start(config: Config, boot_id: String) -> anyhow::Result<(Arc<Node>, Sender<Wake>)> {
+fn start(config: Config, boot_id: String) -> anyhow::Result<(Arc<Node>, Sender<Wake>, Sender<policy::Wake>)> {
     let dir = config.run_dir.clone();
     let cool_down = u64::try_from(config.cool_down.as_millis()).unwrap_or(u64::MAX);
     let mut graveyard = Graveyard::open(&dir).context("make the directory of tombstones")?;
@@ -92,9 +93,12 @@ fn start(config: Config, boot_id: String) -> anyhow::Result<(Arc<Node>, Sender<W
     vital("reconciler", move || reconciler.run(&wakes))?;
     let (of, news) = (Arc::clone(&node), wake.clone());
     vital("kernel", move || proof::run(&of, watcher, graveyard, &news))?;
+    let (policy, news) = channel();
+    let (of, own) = (Arc::clone(&node), policy.clone());
+    vital("policy", move || policy::run(&of, &news, own))?;
     let calls = Arc::new(Calls::new(Arc::clone(&node)));
     vital("socket", move || server::run(&listener, &calls))?;
-    Ok((node, wake))
+    Ok((node, wake, policy))
 }
 
 /// A thread without which the agent is none: if it ends, the process does, and is started again.
@@ -109,10 +113,17 @@ fn vital(name: &'static str, run: impl FnOnce() + Send + 'static) -> anyhow::Res
 }
 
 /// What deals with the outside: the API server or files, people, signals.
-async fn outside(node: Arc<Node>, fold: Fold, wake: Sender<Wake>, known: bool, log: LogFilter) -> anyhow::Result<()> {
+async fn outside(
+    node: Arc<Node>,
+    fold: Fold,
+    (wake, policy): (Sender<Wake>, Sender<policy::Wake>),
+    known: bool,
+    log: LogFilter,
+) -> anyhow::Result<()> {
     let (to_fold, words) = mpsc::channel(1024);
     let (state, in_api) = watch::channel(StateInApi::None);
     let (asks_pods, asked) = watch::channel(false);
+    let (asks_slices, slices_asked) = watch::channel(false);
     let deaf = watch::Sender::new(BTreeSet::new());
     let folding = Folding {
         fold,
@@ -120,6 +131,8 @@ async fn outside(node: Arc<Node>, fold: Fold, wake: Sender<Wake>, known: bool, l
         state,
         deaf: deaf.clone(),
         asks_pods,
+        asks_slices,
+        policy,
         metrics: Arc::clone(&node.metrics),
         run_dir: node.config.run_dir.clone(),
         boot_id: node.boot_id.clone(),
@@ -134,6 +147,10 @@ async fn outside(node: Arc<Node>, fold: Fold, wake: Sender<Wake>, known: bool, l
                 // A fleet that starts at once comes in turns, but for nodes that know nothing yet.
                 tokio::time::sleep(jitter(Duration::from_millis(if known { 2_000 } else { 100 }))).await;
                 cluster::start(&client, &name, &to_fold);
+                let (to_ask, names) = mpsc::unbounded_channel();
+                of.policy.ask_at(to_ask);
+                tokio::spawn(cluster::asked_pods(client.clone(), to_fold.clone(), names));
+                tokio::spawn(cluster::slices(client.clone(), to_fold.clone(), slices_asked));
                 tokio::spawn(cluster::pods(client.clone(), name.clone(), to_fold, asked));
                 tokio::spawn(cluster::listen_again(client.clone(), name, deaf, Arc::clone(&of.metrics)));
                 nodestate::keep(of, client, in_api).await;

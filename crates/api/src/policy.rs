@@ -8,6 +8,7 @@ mod cluster_types;
 mod namespaced;
 mod objects;
 mod ports;
+mod slice;
 
 pub use cluster::cluster_policy;
 pub use cluster_types::{
@@ -16,6 +17,7 @@ pub use cluster_types::{
 };
 pub use namespaced::network_policy;
 pub use objects::{Objects, Understood};
+pub use slice::{Slice, slice};
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -55,18 +57,25 @@ pub fn profile(pod: &Pod) -> Option<(Profile, Vec<std::net::IpAddr>)> {
     if addresses.is_empty() {
         return None;
     }
+    let profile = Profile {
+        namespace: pod.metadata.namespace.clone().unwrap_or_else(|| "default".to_owned()),
+        labels: pod.metadata.labels.clone().unwrap_or_default(),
+        ports: named_ports(pod),
+    };
+    Some((profile, addresses))
+}
+
+/// A pod's ports that have names.
+#[must_use]
+pub fn named_ports(pod: &Pod) -> BTreeSet<NamedPort> {
+    let Some(spec) = &pod.spec else { return BTreeSet::new() };
     let side_cars = spec.init_containers.iter().flatten().filter(|c| c.restart_policy.as_deref() == Some("Always"));
     let ports = spec.containers.iter().chain(side_cars).flat_map(|container| container.ports.iter().flatten());
     let named = ports.filter_map(|port| {
         let protocol = ports::protocol(port.protocol.as_deref())?;
         Some(NamedPort { name: port.name.clone()?, protocol, port: u16::try_from(port.container_port).ok()? })
     });
-    let profile = Profile {
-        namespace: pod.metadata.namespace.clone().unwrap_or_else(|| "default".to_owned()),
-        labels: pod.metadata.labels.clone().unwrap_or_default(),
-        ports: named.collect(),
-    };
-    Some((profile, addresses))
+    named.collect()
 }
 
 /// What policies can tell of a node.

@@ -37,7 +37,7 @@ fn about(packet: &Packet) -> Option<(Protocol, u16)> {
 fn own(understood: &Understood) -> Vec<OwnPod> {
     let world = &understood.world;
     let pod = |(address, index): (&IpAddr, &usize)| OwnPod {
-        profile: world.profiles[*index].clone(),
+        profile: (*world.profiles[*index]).clone(),
         addresses: vec![*address],
     };
     world.addresses.iter().map(pod).collect()
@@ -49,14 +49,15 @@ fn passes(plan: &PolicyPlan, direction: Direction, packet: &Packet) -> bool {
         Direction::Egress => (packet.from, packet.to),
         Direction::Ingress => (packet.to, packet.from),
     };
-    let Some(class) = plan.pods.get(&(direction, own)) else { return true };
+    let Some(class) = plan.class(direction, own) else { return true };
     let id = plan.peer(other);
-    let class = &plan.classes[class];
+    let allowed = plan.allowed(class, id);
+    let class = &plan.classes[&class];
     let outcomes = class.verdicts.get(&id).unwrap_or_else(|| &class.verdicts[&PeerId::NOBODY]);
     let point = PortSet::point(about(packet));
     let found: Vec<_> = outcomes.iter().filter(|(_, ports)| !ports.and(&point).is_empty()).collect();
     assert_eq!(found.len(), 1, "one outcome for each thing: {outcomes:?}");
-    assert_eq!(plan.allowed(plan.pods[&(direction, own)], id).and(&point).is_empty(), !found[0].0.allowed);
+    assert_eq!(allowed.and(&point).is_empty(), !found[0].0.allowed);
     found[0].0.allowed
 }
 
@@ -102,8 +103,8 @@ proptest! {
         let second = compile(&after.world, &own(&after), &after.policies, &mut ids);
         // A pod that the same policies select is in the same class.
         for (pod, id) in &second.pods {
-            let Some(before) = first.pods.get(pod) else { continue };
-            let same = first.classes[before].policies == second.classes[id].policies;
+            let (Some(before), Some(id)) = (first.pods[pod], *id) else { continue };
+            let same = first.classes[&before].policies == second.classes[&id].policies;
             prop_assert!(!same || before == id, "{:?}: {:?}, then {:?}", pod, before, id);
         }
     }
@@ -166,7 +167,7 @@ fn what_is_audited_passes_and_is_told() {
     let told = received(&audited, WEB, DB, 5432);
     assert!(told.allowed && told.audited.is_none(), "{told:?}");
     let plan = compile(&audited.world, &own(&audited), &audited.policies, &mut Ids::default());
-    let class = &plan.classes[&plan.pods[&(Direction::Ingress, DB.parse().unwrap())]];
+    let class = &plan.classes[&plan.class(Direction::Ingress, DB.parse().unwrap()).unwrap()];
     let outcomes = &class.verdicts[&plan.peer(WEB.parse().unwrap())];
     assert!(outcomes.keys().all(|outcome| outcome.allowed), "{outcomes:?}");
     assert_eq!(outcomes.keys().filter(|outcome| outcome.audited.is_some()).count(), 1, "{outcomes:?}");

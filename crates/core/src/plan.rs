@@ -101,6 +101,8 @@ pub struct NodeInput {
     pub hushed: bool,
     /// Whether pods of this node leave by gateways, so that it matters which of them answer.
     pub asks_gateways: bool,
+    /// Whether network policy is in force.
+    pub policed: bool,
 }
 
 /// What happens to packets for a destination.
@@ -254,6 +256,8 @@ pub struct NodePlan {
     pub egress: Option<EgressPlan>,
     /// Addresses of Services: some proxies give them to the node as its own, which makes no port of theirs a pod's.
     pub service_space: BTreeSet<Cidr>,
+    /// Whether network policy is in force.
+    pub policed: bool,
     /// What could not be planned as it was meant.
     pub notes: BTreeSet<Note>,
 }

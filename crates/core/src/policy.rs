@@ -15,18 +15,21 @@ mod check;
 mod compile;
 mod diff;
 mod explain;
+mod ids;
 mod peers;
 pub mod portset;
 
-pub use apply::{Applied, Outcome};
+pub use apply::{Applied, Match, Outcome};
 pub use check::{Doubt, Finding, check};
-pub use compile::{Class, ClassId, Ids, OwnPod, PeerId, PolicyPlan, compile};
+pub use compile::{Changed, Class, ClassId, OwnPod, PeerId, PolicyPlan, compile};
 pub use diff::{Flip, diff};
 pub use explain::{Endpoint, Explanation, Packet, SideExplanation, Why, explain};
+pub use ids::{Ids, Used};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use crate::cidr::Cidr;
 use crate::labels::{Labels, Selector};
@@ -171,7 +174,7 @@ pub enum PortMatch {
 }
 
 /// A port of a pod that has a name.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NamedPort {
     /// The name.
     pub name: String,
@@ -207,18 +210,22 @@ pub struct World {
     /// Labels of namespaces; one that is not there has none.
     pub namespaces: BTreeMap<String, Labels>,
     /// What pods are like. `addresses` leads here.
-    pub profiles: Vec<Profile>,
+    pub profiles: Vec<Arc<Profile>>,
     /// Addresses of pods that have a network of their own and have not ended, with the profile's index.
     pub addresses: BTreeMap<IpAddr, usize>,
     /// The nodes by name.
     pub nodes: BTreeMap<String, PolicyNode>,
+    /// What nodes' own packets bear instead of an address of theirs where they come in a tunnel, with that address.
+    pub aliases: BTreeMap<IpAddr, IpAddr>,
+    /// Where pods' addresses are. One in it that nobody is known to have may be any pod's; empty where all are known.
+    pub pod_space: BTreeSet<Cidr>,
 }
 
 impl World {
     /// What the pod with an address is like.
     #[must_use]
     pub fn profile(&self, address: IpAddr) -> Option<&Profile> {
-        self.profiles.get(*self.addresses.get(&address)?)
+        self.profiles.get(*self.addresses.get(&address)?).map(Arc::as_ref)
     }
 
     fn labels_of(&self, namespace: &str) -> &Labels {

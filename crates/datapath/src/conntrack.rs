@@ -1,6 +1,10 @@
 //! Flows that the kernel remembers, forgotten when their address goes: nothing that belonged to a pod that ended may
 //! reach the next owner of its address.
 
+mod flows;
+
+pub use flows::{Doomed, Flow, flows_that};
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
 
@@ -8,7 +12,6 @@ use nix::errno::Errno;
 use overlane_core::cidr::Cidr;
 
 use crate::netlink::{Message, NetlinkError, Request, Socket, find, ip_of};
-use crate::rtnl::address::{self, LinkAddress};
 
 const SUBSYSTEM: u16 = 1 << 8;
 const GET: u16 = SUBSYSTEM | 1;
@@ -80,8 +83,7 @@ pub fn forget_udp_to(ports: &[(Option<IpAddr>, u16)]) -> Result<usize, NetlinkEr
     if ports.is_empty() {
         return Ok(0);
     }
-    let addresses = Socket::route()?.dump(address::list())?;
-    let own: BTreeSet<IpAddr> = addresses.iter().filter_map(LinkAddress::read).map(|a| a.address).collect();
+    let own = crate::node::addresses()?;
     let leads = |ip: IpAddr, port| {
         own.contains(&ip) && ports.iter().any(|(bound, led)| *led == port && bound.is_none_or(|bound| bound == ip))
     };

@@ -13,6 +13,7 @@ use overlane_core::plan::{
 };
 use overlane_datapath::render::element::{self, Element};
 use overlane_datapath::render::nft::{Objects, Structure, mark};
+use overlane_datapath::render::policy::Pool;
 
 fn cidr(text: &str) -> Cidr {
     text.parse().unwrap()
@@ -81,6 +82,30 @@ fn dual_stack() {
     let text = create(&[Family::V4, Family::V6], true);
     expect_file!["snapshots/dual.nft"].assert_eq(&text);
     assert_eq!(text, create(&[Family::V6, Family::V4], true), "the cluster's order of families does not matter here");
+}
+
+#[test]
+fn network_policy() {
+    let plan = NodePlan { policed: true, ..plan(&Family::ALL, true) };
+    let structure = |pool, hooked| Structure::of(&plan, &primary()).with_policy(pool, hooked);
+    let text = structure(Pool { ingress: 1, egress: 1 }, true).create(&members(&plan));
+    expect_file!["snapshots/policy.nft"].assert_eq(&text);
+    let unhooked = structure(Pool { ingress: 1, egress: 1 }, false).create(&members(&plan));
+    assert!(unhooked.contains("chain policy_in_0") && !unhooked.contains("jump policy_in "), "nothing leads there yet");
+    // Without it there is nothing of it.
+    let without = Structure::of(&NodePlan { policed: false, ..plan.clone() }, &primary());
+    let off = without.clone().with_policy(Pool { ingress: 1, egress: 1 }, true).create(&members(&plan));
+    assert!(!off.contains("policy_"), "{off}");
+    let existing = Objects {
+        chains: ["policy_in_0".to_owned()].into(),
+        sets: ["policy_in4".to_owned(), "policy_own4".to_owned()].into(),
+        maps: ["policy_in4".to_owned()].into(),
+        ..Objects::default()
+    };
+    let update = without.update(&members(&plan), &existing);
+    let at = |text: &str| update.find(text).unwrap_or_else(|| panic!("{text}: {update}"));
+    assert!(at("delete map inet overlane policy_in4") < at("delete chain inet overlane policy_in_0"), "it leads there");
+    at("delete set inet overlane policy_own4");
 }
 
 #[test]

@@ -100,6 +100,7 @@ fn wire<'a>(
     let request = request(call, &ns)?;
     let guard = Guard::begin(node, &request, deadline_ns, conn)?;
     let lease = &guard.lease;
+    know(node, lease, deadline_ns);
     node.admit(lease).map_err(|error| {
         // The kernel still has the port of a pod that is just ending.
         if error.0.is_taken() && !lease.ports.is_empty() {
@@ -119,6 +120,15 @@ fn wire<'a>(
     guard.activate(conn, deadline_ns)?;
     let endpoint = endpoint(lease, &env);
     Ok((guard, endpoint))
+}
+
+/// Waits until it is known what network policy says of the pod; one of which that is not known starts cut off.
+pub(super) fn know(node: &Node, lease: &Lease, deadline_ns: u64) {
+    let left = Duration::from_nanos(deadline_ns.saturating_sub(clock::boot_ns()));
+    if !node.policy.wait_for(lease, left) {
+        node.metrics.isolated.inc();
+        tracing::warn!(attachment = %lease.attachment, addresses = ?lease.addresses, "the pod is cut off until it is known what network policy says of it");
+    }
 }
 
 /// Answers, and sees to it that the answer is read: a plugin that died before that has no pod.

@@ -14,7 +14,7 @@ use overlane_core::ipam::{AddRequest, Lease, LeaseKind, LeaseState};
 use overlane_core::rate::Bandwidth;
 use overlane_datapath::owned;
 
-use super::add::{Guard, deliver, in_time, kernel, netns_id, not_ready, pod_name, refused, still_wanted};
+use super::add::{Guard, deliver, in_time, kernel, know, netns_id, not_ready, pod_name, refused, still_wanted};
 use super::{attachment, failure, namespace, pod_elements};
 use crate::node::Node;
 use crate::server::Connection;
@@ -60,6 +60,7 @@ fn lease<'a>(
         GatewayMode::LinkLocal => lease.addresses.iter().map(|address| link_local(*address)).collect(),
         GatewayMode::Block => of_block(node, lease)?,
     };
+    know(node, lease, deadline_ns);
     node.admit(lease).map_err(|error| kernel(&error))?;
     still_wanted(node, lease)?;
     guard.activate(conn, deadline_ns)?;

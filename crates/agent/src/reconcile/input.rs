@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use overlane_core::cidr::{Cidr, outermost};
-use overlane_core::cluster::ClusterPlan;
+use overlane_core::cluster::{ClusterPlan, NetworkPolicy};
 use overlane_core::family::Family;
 use overlane_core::ipam::{Lease, LeaseKind, LeaseState};
 use overlane_core::plan::{EndpointSpec, NodeInput, Peer};
@@ -112,6 +112,7 @@ pub fn node_input(
         service_cidrs: cluster.services().to_vec(),
         outbound: cluster.outbound(),
         egress: cluster.egress().clone(),
+        policed: cluster.network_policy() == NetworkPolicy::Overlane,
         ..NodeInput::default()
     }
 }

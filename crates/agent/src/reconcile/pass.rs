@@ -21,6 +21,7 @@ use super::{Reconciler, audit, flows, gateways};
 use crate::calls::{pod_spec, removed, retiring};
 use crate::conflist;
 use crate::gate::Env;
+use crate::policy::Ground;
 use crate::prober::{self, Manner, Verdict};
 use crate::watch::view::View;
 
@@ -113,6 +114,7 @@ impl Reconciler {
         let plan = plan(&input);
         note(&plan, outcome);
         self.hear_fabric(&input, &plan, &verdicts, outcome);
+        node.policy.stand_on(ground(&plan));
 
         let links = self.underlays.values().map(|underlay| underlay.link.clone()).collect();
         let (drifted, result) = self.sysctls.keep(cluster.families(), &links);
@@ -395,6 +397,16 @@ impl Reconciler {
             self.node.metrics.repaired("route", lost + strange);
         }
         self.routes = Some(applied.desired);
+    }
+}
+
+/// What network policy has to know of the node.
+fn ground(plan: &NodePlan) -> Ground {
+    let tunnel = plan.tunnel.iter().flat_map(|tunnel| &tunnel.nodes);
+    Ground {
+        policed: plan.policed,
+        aliases: tunnel.map(|(inside, address)| (*inside, *address)).collect(),
+        pod_space: plan.pod_space.clone(),
     }
 }
 

@@ -1,15 +1,18 @@
 //! The watches on an API server.
 
 use std::collections::BTreeSet;
+use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node, Pod};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::api::ListParams;
 use kube::runtime::watcher;
-use kube::{Api, Client};
-use overlane_api::crd::{ClusterNetwork, EgressGateway, NAMESPACE, NodeNetworkConfig, NodeState};
-use tokio::sync::mpsc::Sender;
+use kube::{Api, Client, Resource};
+use overlane_api::crd::{ClusterNetwork, NAMESPACE, NodeNetworkConfig, NodeState, PodSlice};
+use serde::de::DeserializeOwned;
+use tokio::sync::mpsc::{Sender, UnboundedReceiver};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -45,7 +48,11 @@ pub fn start(client: &Client, node: &str, to: &Sender<Word<Item>>) {
     let fold = |event| Some(Item::state(Change::from(event)));
     tokio::spawn(follow("NodeState", Api::<NodeState>::all(client.clone()), named(node), to.clone(), fold));
 
-    tokio::spawn(gateways(client.clone(), to.clone()));
+    tokio::spawn(if_known("EgressGateways", Api::all(client.clone()), to.clone(), Item::gateway));
+    tokio::spawn(if_known("ClusterNetworkPolicies", Api::all(client.clone()), to.clone(), Item::cluster_policy));
+
+    let fold = |event| Some(Item::policy(Change::from(event)));
+    tokio::spawn(follow("NetworkPolicies", Api::<NetworkPolicy>::all(client.clone()), paged(), to.clone(), fold));
 
     let labelled = paged().labels(&format!("{}={}", LABEL.0, LABEL.1));
     let selections = NAMES.iter().map(|name| named(name)).chain([labelled]);
@@ -56,28 +63,29 @@ pub fn start(client: &Client, node: &str, to: &Sender<Word<Item>>) {
     }
 }
 
-/// Follows EgressGateways. Where the API server does not know of such, as while an older version is installed, there are
+/// Follows objects of a kind that the API server may not know, as while an older version is installed: then there are
 /// none.
-async fn gateways(client: Client, to: Sender<Word<Item>>) {
-    const WHAT: &str = "EgressGateways";
-    let api = Api::<EgressGateway>::all(client);
+async fn if_known<K>(what: &'static str, api: Api<K>, to: Sender<Word<Item>>, item: fn(Change<K>) -> Item)
+where
+    K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
+{
     loop {
         let (words, pause) = match api.list_metadata(&ListParams::default().limit(1)).await {
             Ok(_) => break,
             Err(kube::Error::Api(status)) if status.code == 404 => {
-                (vec![Ok(Item::Gateway(Change::Begin)), Ok(Item::Gateway(Change::Done))], UNKNOWN)
+                (vec![Ok(item(Change::Begin)), Ok(item(Change::Done))], UNKNOWN)
             }
             Err(error) => (vec![Err(error.to_string())], AWAY),
         };
         for said in words {
-            if to.send(Word { what: WHAT, said }).await.is_err() {
+            if to.send(Word { what, said }).await.is_err() {
                 return;
             }
         }
         tokio::time::sleep(pause / 2 + jitter(pause)).await;
     }
-    let fold = |event| Some(Item::gateway(Change::from(event)));
-    follow(WHAT, api, watcher::Config::default().page_size(PAGE), to, fold).await;
+    let fold = move |event| Some(item(Change::from(event)));
+    follow(what, api, watcher::Config::default().page_size(PAGE), to, fold).await;
 }
 
 /// Follows the node's pods, and namespaces, as long as it matters what labels they have.
@@ -99,6 +107,44 @@ pub async fn pods(client: Client, node: String, to: Sender<Word<Item>>, mut aske
         watches.shutdown().await;
         if to.send(Word { what: "Pods", said: Ok(Item::NoPods) }).await.is_err() {
             return;
+        }
+    }
+}
+
+/// Follows what other nodes' pods are like, as long as that matters.
+pub async fn slices(client: Client, to: Sender<Word<Item>>, mut asked: watch::Receiver<bool>) {
+    const WHAT: &str = "PodSlices";
+    loop {
+        if asked.wait_for(|asked| *asked).await.is_err() {
+            return;
+        }
+        let fold = |event| Some(Item::slice(Change::from(event)));
+        let mut watches = JoinSet::new();
+        let config = watcher::Config::default().page_size(PAGE);
+        watches.spawn(follow(WHAT, Api::<PodSlice>::all(client.clone()), config, to.clone(), fold));
+        if asked.wait_for(|asked| !*asked).await.is_err() {
+            return;
+        }
+        watches.shutdown().await;
+        if to.send(Word { what: WHAT, said: Ok(Item::NoSlices) }).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Asks for pods of this node by name that an ADD is for and the watch has not told of.
+pub async fn asked_pods(client: Client, to: Sender<Word<Item>>, mut names: UnboundedReceiver<(String, String)>) {
+    while let Some((namespace, name)) = names.recv().await {
+        let api: Api<Pod> = Api::namespaced(client.clone(), &namespace);
+        match api.get_opt(&name).await {
+            Ok(Some(pod)) => {
+                let word = Word { what: "Pods", said: Ok(Item::pod(Change::Applied(pod))) };
+                if to.send(word).await.is_err() {
+                    return;
+                }
+            }
+            Ok(None) => {}
+            Err(error) => tracing::debug!(%error, namespace, name, "ask for a pod"),
         }
     }
 }

@@ -11,14 +11,16 @@ use std::sync::Arc;
 use overlane_api::convert::{self, ConvertError};
 use overlane_api::crd::{CLUSTER_NETWORK, ClusterNetworkSpec, NAMESPACE, NodeStateSpec, OutboundType};
 use overlane_core::cidr::{Cidr, outermost};
-use overlane_core::cluster::{ClusterPlan, Finding, RoutingState, validate};
+use overlane_core::cluster::{ClusterPlan, Finding, NetworkPolicy, RoutingState, validate};
 use overlane_core::family::Family;
 use overlane_core::masq::{MasqFragment, merge};
 use overlane_core::plan::Peer;
 
 use super::item::{Change, ClusterWord, Item, Named, NodeConfig, NodeFacts};
 use super::leavers::Leavers;
+use super::policies::Policies;
 use super::view::{Own, View};
+use crate::policy;
 
 /// How long what is missing is kept.
 pub const KEEP_MS: u64 = 60_000;
@@ -76,6 +78,7 @@ pub struct Fold {
     state_listed: bool,
     peers: Option<Arc<Vec<Peer>>>,
     pub(super) leavers: Leavers,
+    policies: Policies,
     was_complete: bool,
 }
 
@@ -121,6 +124,7 @@ impl Fold {
             state_listed: false,
             peers: None,
             leavers: Leavers::default(),
+            policies: Policies::default(),
             was_complete: false,
         }
     }
@@ -132,9 +136,33 @@ impl Fold {
         self.heard.len() == 4 + self.watches && knows_leavers
     }
 
-    /// Whether it matters what labels pods have.
+    /// Whether it matters what labels this node's pods have.
     pub fn asks_pods(&self) -> bool {
-        self.leavers.asks_pods()
+        self.leavers.asks_pods() || self.asks_slices()
+    }
+
+    /// Whether it matters what other nodes' pods are like.
+    pub fn asks_slices(&self) -> bool {
+        self.policies.any() && self.is_policed()
+    }
+
+    fn is_policed(&self) -> bool {
+        self.plan.as_ref().is_none_or(|plan| plan.network_policy() == NetworkPolicy::Overlane)
+    }
+
+    /// What network policy depends on, if anything of it is new and all of it is known.
+    pub fn policy_news(&mut self) -> Option<policy::View> {
+        if !self.policies.are_heard() || self.policies.any() && !self.leavers.are_heard() || !self.policies.take_news()
+        {
+            return None;
+        }
+        let (namespaces, pods) = self.leavers.facts();
+        Some(policy::View {
+            policies: self.policies.all(),
+            namespaces: namespaces.clone(),
+            pods: pods.clone(),
+            slices: self.policies.slices().clone(),
+        })
     }
 
     /// The own NodeState in the API, once that is known.
@@ -154,10 +182,41 @@ impl Fold {
                 let first = change == Change::Done && self.heard.insert(Source::Gateways);
                 viewed(self.leavers.take_gateway(change, now_ms) || first)
             }
-            Item::Namespace(change) => viewed(self.leavers.take_namespace(change)),
-            Item::Pod(change) => viewed(self.leavers.take_pod(change)),
-            Item::NoPods => viewed(self.leavers.forget_pods()),
+            Item::Namespace(change) => {
+                let news = self.leavers.take_namespace(change);
+                self.of_pods(news)
+            }
+            Item::Pod(change) => {
+                let news = self.leavers.take_pod(change);
+                self.of_pods(news)
+            }
+            Item::NoPods => {
+                let news = self.leavers.forget_pods();
+                self.of_pods(news)
+            }
+            Item::Policy(change) => {
+                self.policies.take_policy(change);
+                Effect::None
+            }
+            Item::ClusterPolicy(change) => {
+                self.policies.take_cluster_policy(change);
+                Effect::None
+            }
+            Item::Slice(change) => {
+                self.policies.take_slice(change);
+                Effect::None
+            }
+            Item::NoSlices => {
+                self.policies.forget_slices();
+                Effect::None
+            }
         }
+    }
+
+    /// What follows from news of pods or namespaces.
+    fn of_pods(&mut self, news: bool) -> Effect {
+        self.policies.note(news);
+        viewed(news && self.leavers.asks_pods())
     }
 
     fn take_cluster(&mut self, change: Change<Named<Box<ClusterWord>>>) -> Effect {

@@ -2,19 +2,23 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node, Pod};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::ResourceExt as _;
 use overlane_api::convert::{self, ConvertError};
 use overlane_api::crd::{
     ClusterNetwork, ClusterNetworkSpec, EgressGateway, EgressGatewayStatus, NodeNetworkConfig, NodeNetworkConfigStatus,
-    NodeState, NodeStateSpec,
+    NodeState, NodeStateSpec, PodSlice,
 };
+use overlane_api::policy::{self, ClusterNetworkPolicy, Slice};
 use overlane_core::cluster::RoutingState;
 use overlane_core::family::Family;
 use overlane_core::ipam::Block;
 use overlane_core::labels::Labels;
 use overlane_core::plan::{Mac, Peer};
+use overlane_core::policy::Policy;
 
 use crate::leaving::PodFacts;
 
@@ -163,6 +167,14 @@ pub enum Item {
     Pod(Change<((String, String), PodFacts)>),
     /// Nobody asks for pods and namespaces any more.
     NoPods,
+    /// NetworkPolicies, by namespace and name.
+    Policy(Change<((String, String), Arc<Policy>)>),
+    /// ClusterNetworkPolicies.
+    ClusterPolicy(Change<Named<Arc<Policy>>>),
+    /// What nodes' pods are like, by node.
+    Slice(Change<Named<Box<Slice>>>),
+    /// Nobody asks for these any more.
+    NoSlices,
 }
 
 impl Item {
@@ -214,9 +226,33 @@ impl Item {
             let name = (object.namespace().unwrap_or_default(), object.name_any());
             let static_uid = object.annotations().get(STATIC_UID).cloned().unwrap_or_default();
             let uid = object.uid().unwrap_or_default();
-            (name, PodFacts { uid, static_uid, labels: object.metadata.labels.unwrap_or_default() })
+            let ports = policy::named_ports(&object).into_iter();
+            let ports = ports.map(|port| (port.name, port.protocol.number(), port.port)).collect();
+            let phase = object.status.as_ref().and_then(|status| status.phase.as_deref());
+            let ended = matches!(phase, Some("Succeeded" | "Failed"));
+            let labels = object.metadata.labels.unwrap_or_default();
+            (name, PodFacts { uid, static_uid, labels, ports, ended })
         };
         Self::Pod(change.map(fold))
+    }
+
+    /// From a NetworkPolicy.
+    pub fn policy(change: Change<NetworkPolicy>) -> Self {
+        Self::Policy(change.map(|object| {
+            let name = (object.namespace().unwrap_or_default(), object.name_any());
+            (name, Arc::new(policy::network_policy(&object).policy))
+        }))
+    }
+
+    /// From a ClusterNetworkPolicy.
+    pub fn cluster_policy(change: Change<ClusterNetworkPolicy>) -> Self {
+        let fold = |object: ClusterNetworkPolicy| (object.name_any(), Arc::new(policy::cluster_policy(&object).policy));
+        Self::ClusterPolicy(change.map(fold))
+    }
+
+    /// From a PodSlice.
+    pub fn slice(change: Change<PodSlice>) -> Self {
+        Self::Slice(change.map(|object| (object.name_any(), Box::new(policy::slice(&object.spec)))))
     }
 
     /// From a NodeState.

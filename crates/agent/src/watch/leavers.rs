@@ -87,6 +87,11 @@ impl Leavers {
         self.follow(news)
     }
 
+    /// What is known of namespaces, and of this node's pods by namespace and name.
+    pub const fn facts(&self) -> (&BTreeMap<String, Labels>, &BTreeMap<(String, String), PodFacts>) {
+        (self.namespaces.items(), self.pods.items())
+    }
+
     /// Pods and namespaces are not followed any more.
     pub fn forget_pods(&mut self) -> bool {
         self.namespaces.clear();

@@ -9,5 +9,6 @@ pub mod kept;
 pub mod leavers;
 pub mod masq_maps;
 pub mod objects;
+pub mod policies;
 pub mod task;
 pub mod view;

@@ -87,6 +87,9 @@ fn item(kind: &str, change: Change<&Value>, own: &str) -> Result<Option<Item>, S
         "NodeNetworkConfig" => Some(Item::config(with::<NodeNetworkConfig>(change)?)),
         // Pods are not known here: nobody leaves by one.
         "EgressGateway" => Some(Item::gateway(with::<EgressGateway>(change)?)),
+        // Nor what policies are about.
+        "NetworkPolicy" => none(change).map(Item::Policy),
+        "ClusterNetworkPolicy" => none(change).map(Item::ClusterPolicy),
         "Node" if name_is_own => Some(Item::node(with::<Node>(change)?)),
         "ConfigMap" => {
             let change = with::<ConfigMap>(change)?;
@@ -100,13 +103,30 @@ fn item(kind: &str, change: Change<&Value>, own: &str) -> Result<Option<Item>, S
     })
 }
 
+/// The word that there are none of a kind.
+fn none<T>(change: Change<&Value>) -> Option<Change<T>> {
+    match change {
+        Change::Begin => Some(Change::Begin),
+        Change::Done => Some(Change::Done),
+        Change::Listed(_) | Change::Applied(_) | Change::Gone(_) => None,
+    }
+}
+
 /// No controller judges what files say.
 fn in_force(mut object: ClusterNetwork) -> ClusterNetwork {
     object.status.get_or_insert_default().applied = Some(object.spec.clone());
     object
 }
 
-const KINDS: [&str; 5] = ["ClusterNetwork", "NodeNetworkConfig", "Node", "ConfigMap", "EgressGateway"];
+const KINDS: [&str; 7] = [
+    "ClusterNetwork",
+    "NodeNetworkConfig",
+    "Node",
+    "ConfigMap",
+    "EgressGateway",
+    "NetworkPolicy",
+    "ClusterNetworkPolicy",
+];
 
 /// The words that lead from what was there to what is there.
 fn words(before: Option<&Objects>, after: &Objects, own: &str) -> (Vec<Item>, Vec<String>) {

@@ -21,6 +21,7 @@ use super::view::{Own, View};
 use crate::clock;
 use crate::leaving::Selection;
 use crate::metrics::Metrics;
+use crate::policy;
 use crate::reconcile::Wake;
 
 /// Views are no closer together than this.
@@ -43,6 +44,10 @@ pub struct Folding {
     pub deaf: watch::Sender<BTreeSet<&'static str>>,
     /// Whether it matters what labels pods have.
     pub asks_pods: watch::Sender<bool>,
+    /// Whether it matters what other nodes' pods are like.
+    pub asks_slices: watch::Sender<bool>,
+    /// Where what network policy depends on goes.
+    pub policy: std::sync::mpsc::Sender<policy::Wake>,
     /// Counters.
     pub metrics: Arc<Metrics>,
     /// Where the view is cached.
@@ -69,6 +74,7 @@ impl Folding {
     /// Runs until the watches or the reconciler are gone.
     pub async fn run(mut self, mut words: mpsc::Receiver<Word<Item>>) {
         self.asks_pods.send_replace(self.fold.asks_pods());
+        self.asks_slices.send_replace(self.fold.asks_slices());
         let mut due = Due::default();
         let mut published = TokioInstant::now();
         let mut on_file: Option<First> = None;
@@ -85,6 +91,9 @@ impl Folding {
                     self.hear(word, published, &mut due);
                     while let Ok(word) = words.try_recv() {
                         self.hear(word, published, &mut due);
+                    }
+                    if let Some(view) = self.fold.policy_news() {
+                        let _ = self.policy.send(policy::Wake::View(Box::new(view), Instant::now()));
                     }
                 }
                 () = sleep_until(next.unwrap_or(far)) => {}
@@ -141,6 +150,8 @@ impl Folding {
         let effect = self.fold.take(item, clock::boot_ms());
         let asks = self.fold.asks_pods();
         self.asks_pods.send_if_modified(|asked| std::mem::replace(asked, asks) != asks);
+        let asks = self.fold.asks_slices();
+        self.asks_slices.send_if_modified(|asked| std::mem::replace(asked, asks) != asks);
         match effect {
             Effect::None => {}
             Effect::View => {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod, PodIP};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
@@ -60,7 +61,7 @@ impl Objects {
             };
             let profiles = &mut understood.world.profiles;
             let index = *indexes.entry(profile).or_insert_with_key(|profile| {
-                profiles.push(profile.clone());
+                profiles.push(Arc::new(profile.clone()));
                 profiles.len() - 1
             });
             for address in addresses {

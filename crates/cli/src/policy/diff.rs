@@ -91,9 +91,9 @@ fn plan(understood: &Understood) -> PolicyPlan {
     for (address, profile) in &world.addresses {
         by_profile.entry(*profile).or_default().push(*address);
     }
-    let own = by_profile
-        .into_iter()
-        .filter_map(|(index, addresses)| Some(OwnPod { profile: world.profiles.get(index)?.clone(), addresses }));
+    let own = by_profile.into_iter().filter_map(|(index, addresses)| {
+        Some(OwnPod { profile: world.profiles.get(index)?.as_ref().clone(), addresses })
+    });
     compile(world, &own.collect::<Vec<_>>(), &understood.policies, &mut Ids::default())
 }
 

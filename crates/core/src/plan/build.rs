@@ -56,6 +56,7 @@ pub(super) fn build(input: &NodeInput) -> NodePlan {
         masquerade,
         egress,
         service_space: outermost(input.service_cidrs.iter().copied()),
+        policed: input.policed,
         notes,
     }
 }

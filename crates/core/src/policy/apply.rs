@@ -5,6 +5,23 @@ use std::collections::BTreeMap;
 use super::portset::{PortRange, PortSet};
 use super::{Action, Direction, Peer, Policy, PortMatch, Profile, Rule, Tier, World};
 
+/// Whether a term of a rule is about the other side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Match {
+    /// It is.
+    Yes,
+    /// Whose address it is has not been said yet: it may be. What is not sure allows nothing, and denies.
+    Maybe,
+    /// It is not.
+    No,
+}
+
+impl From<bool> for Match {
+    fn from(is: bool) -> Self {
+        if is { Self::Yes } else { Self::No }
+    }
+}
+
 /// What selects a pod in one direction, in the order in which it counts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Applied<'a> {
@@ -29,10 +46,15 @@ pub struct Outcome {
 impl<'a> Applied<'a> {
     /// Of all policies those that touch the pod.
     #[must_use]
-    pub fn to(profile: &Profile, direction: Direction, policies: &'a [Policy], world: &World) -> Self {
+    pub fn to(
+        profile: &Profile,
+        direction: Direction,
+        policies: impl IntoIterator<Item = &'a Policy>,
+        world: &World,
+    ) -> Self {
         let touches =
             |policy: &&Policy| policy.rules.contains_key(&direction) && policy.subject.selects(profile, world);
-        let mut policies: Vec<&Policy> = policies.iter().filter(touches).collect();
+        let mut policies: Vec<&Policy> = policies.into_iter().filter(touches).collect();
         policies.sort_by(|a, b| (a.name.tier, a.priority, &a.name).cmp(&(b.name.tier, b.priority, &b.name)));
         Self { direction, policies }
     }
@@ -51,7 +73,7 @@ impl<'a> Applied<'a> {
     /// What becomes of packets to or from one peer, whatever they are about: each thing is in just one of the sets.
     /// `is` says whether the other side is such a peer; `destination` is the pod that the packets go to, if one is known.
     #[must_use]
-    pub fn outcomes(&self, is: &dyn Fn(&Peer) -> bool, destination: Option<&Profile>) -> BTreeMap<Outcome, PortSet> {
+    pub fn outcomes(&self, is: &dyn Fn(&Peer) -> Match, destination: Option<&Profile>) -> BTreeMap<Outcome, PortSet> {
         let matching = self.matching(is, destination);
         let enforced = self.walk(&matching, false);
         if !self.policies.iter().any(|policy| policy.audit) {
@@ -95,14 +117,14 @@ impl<'a> Applied<'a> {
     /// Rules that are about this peer, as indexes of policy and rule, with what they are about.
     pub(super) fn matching(
         &self,
-        is: &dyn Fn(&Peer) -> bool,
+        is: &dyn Fn(&Peer) -> Match,
         destination: Option<&Profile>,
     ) -> Vec<(usize, usize, Action, PortSet)> {
         let mut matching = Vec::new();
         for (policy, of) in self.policies.iter().enumerate() {
             for (index, rule) in of.rules.get(&self.direction).into_iter().flatten().enumerate() {
-                if rule.peers.as_ref().is_none_or(|peers| peers.iter().any(is)) {
-                    matching.push((policy, index, rule.action, ports(rule, destination)));
+                if let Some(action) = rule.action_on(is) {
+                    matching.push((policy, index, action, ports(rule, destination)));
                 }
             }
         }
@@ -139,6 +161,22 @@ impl<'a> Applied<'a> {
         }
         add(&mut outcomes, Outcome { allowed: true, policy: None, rule: None, audited: None }, &open);
         outcomes
+    }
+}
+
+impl Rule {
+    /// What it does with who is at the other side, if it is about them.
+    fn action_on(&self, is: &dyn Fn(&Peer) -> Match) -> Option<Action> {
+        let Some(peers) = &self.peers else { return Some(self.action) };
+        let mut maybe = false;
+        for peer in peers {
+            match is(peer) {
+                Match::Yes => return Some(self.action),
+                Match::Maybe => maybe = true,
+                Match::No => {}
+            }
+        }
+        (maybe && self.action != Action::Accept).then_some(Action::Deny)
     }
 }
 

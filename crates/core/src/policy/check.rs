@@ -1,7 +1,9 @@
 //! What policies are probably not meant to say, with the pods that there are.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
+use super::apply::Match;
 use super::{Applied, Direction, Peer, Policy, PolicyName, Profile, World};
 
 /// Something that is probably not meant.
@@ -104,7 +106,7 @@ fn look(world: &World, policies: &[Policy], direction: Direction) -> Seen {
     let mut seen = Seen::default();
     // Pods that the same policies select are alike but for names of ports.
     let mut known = BTreeSet::new();
-    for profile in &world.profiles {
+    for profile in world.profiles.iter().map(Arc::as_ref) {
         let applied = Applied::to(profile, direction, policies, world);
         let names: Vec<&PolicyName> = applied.policies().iter().map(|policy| &policy.name).collect();
         if applied.policies().is_empty() || !known.insert((names.clone(), profile.ports.clone())) {
@@ -112,7 +114,7 @@ fn look(world: &World, policies: &[Policy], direction: Direction) -> Seen {
         }
         let terms: BTreeSet<&Peer> = applied.rules().flat_map(|rule| rule.peers.iter().flatten()).collect();
         // What the other side can be: somebody who is there, or an address of a block alone.
-        let peers = world.profiles.iter().map(|other| {
+        let peers = world.profiles.iter().map(Arc::as_ref).map(|other| {
             let is = |peer: &Peer| matches!(peer, Peer::Pods(pods) if pods.selects(other, world));
             (terms.iter().copied().filter(|peer| is(peer)).collect::<BTreeSet<_>>(), Some(other))
         });
@@ -125,14 +127,14 @@ fn look(world: &World, policies: &[Policy], direction: Direction) -> Seen {
             peers.chain(nodes).chain(blocks).chain([(BTreeSet::new(), None)]).collect();
         for (is, other) in sides {
             let destination = if direction == Direction::Ingress { Some(profile) } else { other };
-            seen.note(&applied, &|peer| is.contains(peer), destination);
+            seen.note(&applied, &|peer| is.contains(peer).into(), destination);
         }
     }
     seen
 }
 
 impl Seen {
-    fn note(&mut self, applied: &Applied<'_>, is: &dyn Fn(&Peer) -> bool, destination: Option<&Profile>) {
+    fn note(&mut self, applied: &Applied<'_>, is: &dyn Fn(&Peer) -> Match, destination: Option<&Profile>) {
         let name = |index: usize| applied.policies().get(index).map(|policy| policy.name.clone());
         let outcomes = applied.outcomes(is, destination);
         let matching = applied.matching(is, destination);

@@ -5,17 +5,20 @@
 //! packet costs does not depend on how many policies, peers or pods there are, and a pod that comes is one entry, whatever
 //! selects it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 
-use super::peers::{Key, Span, Terms};
+use super::apply::Match;
+use super::ids::{ClassKey, Ids};
+use super::peers::{Hosts, Key, Span, TermId, Terms, UNKNOWN};
 use super::portset::PortSet;
-use super::{Applied, Direction, NamedPort, Outcome, Peer, Policy, PolicyName, PortMatch, Profile, World};
+use super::{Action, Applied, Direction, Namespaces, Outcome, Peer, Policy, PolicyName, PortMatch, Profile, World};
 use crate::cidr::Cidr;
 use crate::family::Family;
+use crate::ports::Protocol;
 
 /// What addresses are to the rules that count on this node. 0 is everybody whom no rule names.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PeerId(pub u32);
 
 impl PeerId {
@@ -60,11 +63,18 @@ pub struct PolicyPlan {
     pub spans: BTreeMap<Span, PeerId>,
     /// The classes.
     pub classes: BTreeMap<ClassId, Class>,
-    /// Which class each address of this node's pods is in; an address that is not there is not policed in that direction.
-    pub pods: BTreeMap<(Direction, IpAddr), ClassId>,
+    /// The class that each address of this node's pods is in; `None` where no policy selects the pod in that direction. Of an
+    /// address that is not there nothing is known: nothing passes.
+    pub pods: BTreeMap<(Direction, IpAddr), Option<ClassId>>,
 }
 
 impl PolicyPlan {
+    /// The class of a pod's address; `None` where it is in none.
+    #[must_use]
+    pub fn class(&self, direction: Direction, address: IpAddr) -> Option<ClassId> {
+        self.pods.get(&(direction, address)).copied().flatten()
+    }
+
     /// What an address is to the rules.
     #[must_use]
     pub fn peer(&self, address: IpAddr) -> PeerId {
@@ -72,6 +82,33 @@ impl PolicyPlan {
         let span = self.spans.range(..=(address, highest)).next_back();
         let span = span.filter(|((first, last), _)| *first <= address && address <= *last).map(|(_, id)| *id);
         self.hosts.get(&address).copied().or(span).unwrap_or_default()
+    }
+
+    /// Whether the first packet of a flow passes on this node, about a port or what has none.
+    #[must_use]
+    pub fn passes(&self, from: IpAddr, to: IpAddr, about: Option<(Protocol, u16)>) -> bool {
+        let allows = |direction, own, other| {
+            let Some(class) = self.class(direction, own).and_then(|id| self.classes.get(&id)) else { return true };
+            let outcomes = class.verdicts.get(&self.peer(other)).or_else(|| class.verdicts.get(&PeerId::NOBODY));
+            outcomes.into_iter().flatten().any(|(outcome, ports)| outcome.allowed && ports.contains(about))
+        };
+        from == to || allows(Direction::Egress, from, to) && allows(Direction::Ingress, to, from)
+    }
+
+    fn class_of(&self, pod: &(Direction, IpAddr)) -> Option<&Class> {
+        self.classes.get(&self.class(pod.0, pod.1)?)
+    }
+
+    /// Which flows may be judged otherwise than by an earlier plan.
+    #[must_use]
+    pub fn changed_since(&self, old: &Self) -> Changed {
+        let differs = |pod: &&(Direction, IpAddr)| self.class_of(pod) != old.class_of(pod);
+        let hosts = self.hosts.keys().chain(old.hosts.keys());
+        Changed {
+            pods: self.pods.keys().filter(differs).map(|(_, address)| *address).collect(),
+            peers: hosts.filter(|address| self.hosts.get(*address) != old.hosts.get(*address)).copied().collect(),
+            all: self.spans != old.spans,
+        }
     }
 
     /// What a class allows a peer, or allows to be sent to it.
@@ -84,76 +121,106 @@ impl PolicyPlan {
     }
 }
 
-/// What makes a class.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct ClassKey {
-    direction: Direction,
-    policies: Vec<PolicyName>,
-    ports: BTreeSet<NamedPort>,
+/// Which flows may be judged otherwise than before.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Changed {
+    /// Those of these pods of the node.
+    pub pods: BTreeSet<IpAddr>,
+    /// Those with these at the other side.
+    pub peers: BTreeSet<IpAddr>,
+    /// All of them.
+    pub all: bool,
 }
 
-/// What makes a peer, by content.
-type PeerKey = (BTreeSet<Peer>, BTreeSet<NamedPort>);
+impl Changed {
+    /// Whether none is.
+    #[must_use]
+    pub fn is_nothing(&self) -> bool {
+        self.pods.is_empty() && self.peers.is_empty() && !self.all
+    }
 
-/// Numbers that were given, so that what stays keeps its number from plan to plan. A number is free again once a plan does not
-/// use it.
-#[derive(Clone, Debug, Default)]
-pub struct Ids {
-    peers: BTreeMap<PeerKey, PeerId>,
-    classes: BTreeMap<ClassKey, ClassId>,
+    /// Whether a flow may be.
+    #[must_use]
+    pub fn concerns(&self, from: IpAddr, to: IpAddr) -> bool {
+        self.all || [from, to].iter().any(|end| self.pods.contains(end) || self.peers.contains(end))
+    }
+}
+
+/// Policies by the namespaces whose pods they may be for.
+#[derive(Default)]
+struct Index<'a> {
+    named: HashMap<&'a str, Vec<&'a Policy>>,
+    all: Vec<&'a Policy>,
+}
+
+impl<'a> Index<'a> {
+    fn new(policies: impl IntoIterator<Item = &'a Policy>) -> Self {
+        let mut index = Self::default();
+        for policy in policies {
+            match &policy.subject.namespaces {
+                Namespaces::Named(name) => index.named.entry(name).or_default().push(policy),
+                Namespaces::Labelled(_) => index.all.push(policy),
+            }
+        }
+        index
+    }
+
+    fn of(&self, namespace: &str) -> impl Iterator<Item = &'a Policy> + '_ {
+        self.named.get(namespace).into_iter().flatten().chain(&self.all).copied()
+    }
 }
 
 /// Plans policy for the pods of one node. `policies` are those of the cluster.
 #[must_use]
-pub fn compile(world: &World, own: &[OwnPod], policies: &[Policy], ids: &mut Ids) -> PolicyPlan {
+pub fn compile<'a>(
+    world: &World,
+    own: &[OwnPod],
+    policies: impl IntoIterator<Item = &'a Policy>,
+    ids: &mut Ids,
+) -> PolicyPlan {
     let mut plan = PolicyPlan::default();
-    let classes = classes(world, own, policies, ids, &mut plan);
-    let rules =
-        || classes.iter().flat_map(|(key, (_, applied))| applied.rules().map(move |rule| (key.direction, rule)));
-    let peers = rules().flat_map(|(_, rule)| rule.peers.iter().flatten());
-    let names = rules().filter(|(direction, _)| *direction == Direction::Egress).flat_map(|(_, rule)| named(rule));
-    let terms = Terms::new(peers.collect(), names.collect());
-
+    let classes = classes(world, own, &Index::new(policies), ids, &mut plan);
+    let terms = terms(world, &classes, ids);
     let spans = terms.spans();
-    let hosts = terms.hosts(world, &spans);
-    let keys: BTreeSet<Key> = hosts
-        .values()
-        .cloned()
-        .chain(spans.values().map(|terms| Key { terms: terms.clone(), ports: BTreeSet::new() }))
-        .collect();
-    let numbers = ids.number_peers(&terms, keys);
-    let number = |key: &Key| numbers.get(key).copied();
-    plan.hosts = hosts.iter().filter_map(|(address, key)| Some((*address, number(key)?))).collect();
-    plan.spans = spans
-        .into_iter()
-        .filter_map(|(span, terms)| Some((span, number(&Key { terms, ports: BTreeSet::new() })?)))
-        .collect();
+    let Hosts { mut keys, addresses } = terms.hosts(world, &spans);
+    let hosts = keys.len();
+    keys.extend(spans.iter().map(|(_, terms)| Key { terms: terms.clone(), ports: BTreeSet::new() }));
+    let hint = |index: usize| match index.checked_sub(hosts) {
+        Some(span) => spans.get(span).map(|((first, _), _)| *first),
+        None => None,
+    };
+    let numbers = ids.number_peers(&keys, &addresses, hint);
+    let number = |index: usize| numbers.get(index).copied().unwrap_or_default();
+    plan.hosts = addresses.iter().map(|(address, index)| (*address, number(*index))).collect();
+    plan.spans = spans.iter().enumerate().map(|(index, (span, _))| (*span, number(hosts + index))).collect();
+    let keys = Keys::new(&keys, &numbers);
     for (key, (profile, applied)) in &classes {
-        let Some(id) = ids.classes.get(key) else { continue };
-        let verdicts = verdicts(key.direction, profile, applied, &terms, &numbers);
-        plan.classes.insert(*id, Class { policies: key.policies.clone(), verdicts });
+        let Some(id) = ids.class(key) else { continue };
+        let verdicts = verdicts(key.direction, profile, applied, &terms, &keys);
+        plan.classes.insert(id, Class { policies: key.policies.clone(), verdicts });
     }
     plan
 }
 
-/// The classes of the node's pods, with one pod of each, and who is in them.
-fn classes<'a>(
+/// The classes of the node's pods, with one pod of each; in the plan, who is in them.
+fn classes<'a, 'p>(
     world: &World,
-    own: &[OwnPod],
-    policies: &'a [Policy],
+    own: &'p [OwnPod],
+    policies: &Index<'a>,
     ids: &mut Ids,
     plan: &mut PolicyPlan,
-) -> BTreeMap<ClassKey, (Profile, Applied<'a>)> {
+) -> BTreeMap<ClassKey, (&'p Profile, Applied<'a>)> {
     let mut profiles: BTreeMap<&Profile, Vec<IpAddr>> = BTreeMap::new();
     for pod in own {
         profiles.entry(&pod.profile).or_default().extend(&pod.addresses);
     }
     let mut classes = BTreeMap::new();
-    let mut members: Vec<(ClassKey, Vec<IpAddr>)> = Vec::new();
+    let mut members: BTreeMap<ClassKey, Vec<IpAddr>> = BTreeMap::new();
     for (profile, addresses) in profiles {
         for direction in Direction::ALL {
-            let applied = Applied::to(profile, direction, policies, world);
+            let applied = Applied::to(profile, direction, policies.of(&profile.namespace), world);
             if applied.policies().is_empty() {
+                plan.pods.extend(addresses.iter().map(|address| ((direction, *address), None)));
                 continue;
             }
             let asked: BTreeSet<&str> = match direction {
@@ -165,17 +232,66 @@ fn classes<'a>(
                 policies: applied.policies().iter().map(|policy| policy.name.clone()).collect(),
                 ports: profile.ports.iter().filter(|port| asked.contains(port.name.as_str())).cloned().collect(),
             };
-            members.push((key.clone(), addresses.clone()));
-            classes.entry(key).or_insert_with(|| (profile.clone(), applied));
+            members.entry(key.clone()).or_default().extend(&addresses);
+            classes.entry(key).or_insert_with(|| (profile, applied));
         }
     }
-    ids.number_classes(classes.keys());
+    ids.number_classes(&members);
     for (key, addresses) in members {
-        if let Some(id) = ids.classes.get(&key) {
-            plan.pods.extend(addresses.into_iter().map(|address| ((key.direction, address), *id)));
-        }
+        let id = ids.class(&key);
+        plan.pods.extend(addresses.into_iter().map(|address| ((key.direction, address), id)));
     }
     classes
+}
+
+/// What the rules of these classes ask of the other side.
+fn terms<'a>(world: &World, classes: &BTreeMap<ClassKey, (&Profile, Applied<'a>)>, ids: &mut Ids) -> Terms<'a> {
+    let rules =
+        || classes.iter().flat_map(|(key, (_, applied))| applied.rules().map(move |rule| (key.direction, rule)));
+    let peers: BTreeSet<&Peer> = rules().flat_map(|(_, rule)| rule.peers.iter().flatten()).collect();
+    let names = rules().filter(|(direction, _)| *direction == Direction::Egress).flat_map(|(_, rule)| named(rule));
+    let unknown: BTreeSet<Cidr> =
+        if rules().any(|(_, rule)| minds_unknown(rule)) { world.pod_space.clone() } else { BTreeSet::new() };
+    Terms { peers: ids.number_terms(peers), names: names.collect(), unknown }
+}
+
+/// Whether a rule does something else than to allow to pods: to them it matters that an address may be such a pod's.
+fn minds_unknown(rule: &super::Rule) -> bool {
+    rule.action != Action::Accept && rule.peers.iter().flatten().any(|peer| matches!(peer, Peer::Pods(_)))
+}
+
+/// Numbers by what they are about.
+struct Keys<'k> {
+    all: Vec<(&'k Key, PeerId)>,
+    of_term: HashMap<TermId, Vec<usize>>,
+    with_ports: Vec<usize>,
+}
+
+impl<'k> Keys<'k> {
+    fn new(keys: &'k [Key], numbers: &[PeerId]) -> Self {
+        let mut all = Self { all: Vec::with_capacity(keys.len()), of_term: HashMap::new(), with_ports: Vec::new() };
+        let mut seen = BTreeSet::new();
+        for (key, number) in keys.iter().zip(numbers) {
+            if *number == PeerId::NOBODY || !seen.insert(*number) {
+                continue;
+            }
+            let index = all.all.len();
+            all.all.push((key, *number));
+            for term in &key.terms {
+                all.of_term.entry(*term).or_default().push(index);
+            }
+            if !key.ports.is_empty() {
+                all.with_ports.push(index);
+            }
+        }
+        all
+    }
+
+    /// Those that one of the terms is about, and where ports matter those that have any.
+    fn about(&self, terms: &BTreeSet<TermId>, ports: bool) -> BTreeSet<usize> {
+        let of_terms = terms.iter().filter_map(|term| self.of_term.get(term)).flatten();
+        of_terms.chain(self.with_ports.iter().filter(|_| ports)).copied().collect()
+    }
 }
 
 /// What a class allows each number; those alone that differ from nobody's.
@@ -184,30 +300,36 @@ fn verdicts(
     profile: &Profile,
     applied: &Applied<'_>,
     terms: &Terms<'_>,
-    numbers: &BTreeMap<Key, PeerId>,
+    keys: &Keys<'_>,
 ) -> BTreeMap<PeerId, BTreeMap<Outcome, PortSet>> {
     let own: BTreeSet<&Peer> = applied.rules().flat_map(|rule| rule.peers.iter().flatten()).collect();
-    let own_terms: BTreeSet<usize> =
-        terms.peers.iter().enumerate().filter(|(_, peer)| own.contains(**peer)).map(|(index, _)| index).collect();
+    let mut own_terms: BTreeSet<TermId> =
+        terms.peers.iter().filter(|(_, peer)| own.contains(*peer)).map(|(id, _)| *id).collect();
+    if applied.rules().any(minds_unknown) {
+        own_terms.insert(UNKNOWN);
+    }
     let asks_names = direction == Direction::Egress && applied.rules().any(|rule| named(rule).next().is_some());
     let outcomes = |key: &Key| {
-        let peers: BTreeSet<&Peer> = key.terms.iter().filter_map(|index| terms.peers.get(*index).copied()).collect();
+        let peers: BTreeSet<&Peer> = key.terms.iter().filter_map(|id| terms.peers.get(id).copied()).collect();
+        let unknown = key.terms.contains(&UNKNOWN);
+        let is = |peer: &Peer| match peer {
+            _ if peers.contains(peer) => Match::Yes,
+            Peer::Pods(_) if unknown => Match::Maybe,
+            _ => Match::No,
+        };
         let other = Profile { ports: key.ports.clone(), ..Profile::default() };
         let destination = if direction == Direction::Ingress { profile } else { &other };
-        applied.outcomes(&|peer| peers.contains(peer), Some(destination))
+        applied.outcomes(&is, Some(destination))
     };
     let nobody = outcomes(&Key::default());
     let mut verdicts = BTreeMap::new();
     // Those who differ in what these rules do not ask have one outcome.
-    let mut known: BTreeMap<Key, BTreeMap<Outcome, PortSet>> = BTreeMap::new();
-    for (key, number) in numbers {
+    let mut known: HashMap<Key, BTreeMap<Outcome, PortSet>> = HashMap::new();
+    for (key, number) in keys.about(&own_terms, asks_names).into_iter().filter_map(|index| keys.all.get(index)) {
         let seen = Key {
-            terms: key.terms.intersection(&own_terms).copied().collect(),
+            terms: key.terms.iter().filter(|id| own_terms.contains(id)).copied().collect(),
             ports: if asks_names { key.ports.clone() } else { BTreeSet::new() },
         };
-        if seen == Key::default() {
-            continue;
-        }
         let outcomes = known.entry(seen).or_insert_with_key(&outcomes);
         if *outcomes != nobody {
             verdicts.insert(*number, outcomes.clone());
@@ -223,50 +345,4 @@ fn named(rule: &super::Rule) -> impl Iterator<Item = &str> {
         PortMatch::Named(_, name) => Some(name.as_str()),
         PortMatch::Range(..) => None,
     })
-}
-
-impl Ids {
-    fn number_classes<'k>(&mut self, keys: impl Iterator<Item = &'k ClassKey>) {
-        let mut before = std::mem::take(&mut self.classes);
-        let (kept, fresh): (Vec<_>, Vec<_>) =
-            keys.map(|key| (key, before.remove(key))).partition(|(_, id)| id.is_some());
-        self.classes = kept.into_iter().filter_map(|(key, id)| Some((key.clone(), id?))).collect();
-        for direction in Direction::ALL {
-            let taken: BTreeSet<u32> =
-                self.classes.values().filter(|id| id.direction == direction).map(|id| id.number).collect();
-            let free = (0..).filter(|number| !taken.contains(number));
-            let new = fresh.iter().filter(|(key, _)| key.direction == direction);
-            let given: Vec<_> =
-                new.zip(free).map(|((key, _), number)| ((*key).clone(), ClassId { direction, number })).collect();
-            self.classes.extend(given);
-        }
-    }
-
-    /// Numbers of keys, but for the key of nobody.
-    fn number_peers(&mut self, terms: &Terms<'_>, keys: BTreeSet<Key>) -> BTreeMap<Key, PeerId> {
-        let content = |key: &Key| -> PeerKey {
-            let peers = key.terms.iter().filter_map(|index| terms.peers.get(*index).map(|peer| (*peer).clone()));
-            (peers.collect(), key.ports.clone())
-        };
-        let mut before = std::mem::take(&mut self.peers);
-        let mut numbers = BTreeMap::new();
-        let mut fresh = Vec::new();
-        for key in keys.into_iter().filter(|key| *key != Key::default()) {
-            let content = content(&key);
-            match before.remove(&content) {
-                Some(id) => {
-                    self.peers.insert(content, id);
-                    numbers.insert(key, id);
-                }
-                None => fresh.push((key, content)),
-            }
-        }
-        let taken: BTreeSet<PeerId> = self.peers.values().copied().collect();
-        let free = (1..).map(PeerId).filter(|id| !taken.contains(id));
-        for ((key, content), id) in fresh.into_iter().zip(free) {
-            self.peers.insert(content, id);
-            numbers.insert(key, id);
-        }
-        numbers
-    }
 }

@@ -32,7 +32,7 @@ struct Allowed<'a> {
 impl Allowed<'_> {
     fn between(&mut self, from: IpAddr, to: IpAddr) -> &PortSet {
         let plan = self.plan;
-        let class = |direction, address| plan.pods.get(&(direction, address)).copied();
+        let class = |direction, address| plan.class(direction, address);
         let (sends, takes) = (class(Direction::Egress, from), class(Direction::Ingress, to));
         let (sender, receiver) = (plan.peer(from), plan.peer(to));
         let allowed = |class: Option<ClassId>, peer| class.map_or_else(PortSet::all, |class| plan.allowed(class, peer));

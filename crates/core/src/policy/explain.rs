@@ -117,7 +117,7 @@ fn judge(world: &World, policies: &[Policy], direction: Direction, packet: &Pack
         return (true, Why::NotSelected, None);
     }
     let point = PortSet::point(packet.about);
-    let outcomes = applied.outcomes(&|peer| peer.is(other, world), world.profile(packet.to));
+    let outcomes = applied.outcomes(&|peer| peer.is(other, world).into(), world.profile(packet.to));
     let outcome = outcomes.iter().find(|(_, ports)| !ports.and(&point).is_empty()).map(|(outcome, _)| *outcome);
     let Some(outcome) = outcome else { return (true, Why::Undecided, None) };
     let name = |index: usize| applied.policies().get(index).map(|policy| policy.name.clone());

@@ -61,6 +61,14 @@ impl PortSet {
         self.ranges.is_empty()
     }
 
+    /// Whether something is in it: a port, or what has none.
+    #[must_use]
+    pub fn contains(&self, about: Option<(Protocol, u16)>) -> bool {
+        let at = about.map_or(REST, |(protocol, port)| base(protocol) + u32::from(port));
+        let behind = self.ranges.partition_point(|(first, _)| *first <= at);
+        behind.checked_sub(1).and_then(|index| self.ranges.get(index)).is_some_and(|(_, last)| at <= *last)
+    }
+
     /// Whether what has no port is in it.
     #[must_use]
     pub fn has_rest(&self) -> bool {

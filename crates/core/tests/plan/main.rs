@@ -166,6 +166,7 @@ fn a_dual_stack_node() {
             .map(|(block, at, node_ip)| (cidr(block), ProbeTarget { at: ip(at), node_ip: ip(node_ip) }))
             .into(),
         },
+        policed: false,
         notes: BTreeSet::new(),
     };
     assert_eq!(plan, expected);
@@ -206,6 +207,7 @@ fn a_node_alone() {
     assert_eq!(plan.routes, BTreeSet::from([unreachable("10.244.0.0/16"), unreachable("fd12:3456:789a::/64")]));
     assert_eq!(plan.masquerade.unwrap().sources, BTreeSet::new());
     assert_eq!(overlane_core::plan::plan(&NodeInput::default()), NodePlan::default());
+    assert!(overlane_core::plan::plan(&NodeInput { policed: true, ..NodeInput::default() }).policed);
 }
 
 #[test]

@@ -11,7 +11,8 @@ use nix::libc;
 
 use crate::netlink::{Message, NetlinkError, Request, Socket, attrs, find, text, u32_of};
 use crate::owned::NFT_TABLE;
-use crate::render::element::{Key, RawElement, Set};
+use crate::render::element::{Data, Key, RawElement, Set};
+use crate::render::policy::Way;
 
 const SUBSYSTEM: u16 = 10 << 8;
 const GETTABLE: u16 = SUBSYSTEM | 1;
@@ -28,7 +29,11 @@ const LIST_ELEM: u16 = 1;
 const ELEM_KEY: u16 = 1;
 const ELEM_DATA: u16 = 2;
 const ELEM_FLAGS: u16 = 3;
+const ELEM_KEY_END: u16 = 10;
 const DATA_VALUE: u16 = 1;
+const DATA_VERDICT: u16 = 2;
+const VERDICT_CODE: u16 = 1;
+const VERDICT_CHAIN: u16 = 2;
 const FLAG_INTERVAL_END: u32 = 1;
 const OBJ_TABLE: u16 = 1;
 const OBJ_NAME: u16 = 2;
@@ -67,6 +72,11 @@ impl Members {
             self.transaction(part, &[])?;
         }
         add.chunks(PER_TRANSACTION).try_for_each(|part| self.transaction(&[], part))
+    }
+
+    /// The same in one transaction, however much it is.
+    pub(super) fn change_at_once(&mut self, remove: &[RawElement], add: &[RawElement]) -> Result<(), NetlinkError> {
+        self.transaction(remove, add)
     }
 
     fn transaction(&mut self, remove: &[RawElement], add: &[RawElement]) -> Result<(), NetlinkError> {
@@ -151,11 +161,39 @@ fn put(requests: &mut Vec<Request>, kind: u16, flags: i32, what: &str, elements:
 fn put_one(request: Request, element: &RawElement) -> Request {
     request.nest(LIST_ELEM, |r| {
         let mut r = r.nest(ELEM_KEY, |r| r.attr(DATA_VALUE, element.key.bytes()));
-        if !element.data.bytes().is_empty() {
-            r = r.nest(ELEM_DATA, |r| r.attr(DATA_VALUE, element.data.bytes()));
+        if !element.end.bytes().is_empty() {
+            r = r.nest(ELEM_KEY_END, |r| r.attr(DATA_VALUE, element.end.bytes()));
         }
+        r = match &element.data {
+            Data::Value(value) if value.bytes().is_empty() => r,
+            Data::Value(value) => r.nest(ELEM_DATA, |r| r.attr(DATA_VALUE, value.bytes())),
+            Data::Verdict(way) => r.nest(ELEM_DATA, |r| r.nest(DATA_VERDICT, |r| put_verdict(r, *way))),
+        };
         if element.start { r } else { r.be32(ELEM_FLAGS, FLAG_INTERVAL_END) }
     })
+}
+
+fn put_verdict(request: Request, way: Way) -> Request {
+    match way.chain() {
+        Some(chain) => request.be32(VERDICT_CODE, libc::NFT_GOTO.cast_unsigned()).text(VERDICT_CHAIN, &chain),
+        None => request.be32(VERDICT_CODE, libc::NFT_RETURN.cast_unsigned()),
+    }
+}
+
+fn read_verdict(verdict: &[u8]) -> Way {
+    let code = find(verdict, VERDICT_CODE).and_then(u32_of).map(|code| u32::from_be(code).cast_signed());
+    match code {
+        Some(libc::NFT_RETURN) => Way::Return,
+        Some(libc::NFT_GOTO) => find(verdict, VERDICT_CHAIN).map_or(Way::Strange, |chain| Way::to(&text(chain))),
+        _ => Way::Strange,
+    }
+}
+
+fn read_data(data: &[u8]) -> Option<Data> {
+    match find(data, DATA_VERDICT) {
+        Some(verdict) => Some(Data::Verdict(read_verdict(verdict))),
+        None => find(data, DATA_VALUE).map_or(Some(Data::NONE), |value| Key::read(value).map(Data::Value)),
+    }
 }
 
 fn read(set: Set, element: &[u8]) -> Option<RawElement> {
@@ -164,8 +202,12 @@ fn read(set: Set, element: &[u8]) -> Option<RawElement> {
     let start = flags & FLAG_INTERVAL_END == 0;
     // nft marks the gap before the first range with an end at zero; it means nothing to the kernel.
     let gap = !start && key.iter().all(|byte| *byte == 0);
-    let data = find(element, ELEM_DATA).and_then(|data| find(data, DATA_VALUE)).map_or(Some(Key::EMPTY), Key::read)?;
-    if gap { None } else { Some(RawElement { set, key: Key::read(key)?, start, data }) }
+    if gap {
+        return None;
+    }
+    let end = find(element, ELEM_KEY_END).and_then(|end| find(end, DATA_VALUE)).map_or(Some(Key::EMPTY), Key::read)?;
+    let data = find(element, ELEM_DATA).map_or(Some(Data::NONE), read_data)?;
+    Some(RawElement { set, key: Key::read(key)?, start, end, data })
 }
 
 fn counter(message: &Message) -> Option<(String, (u64, u64))> {

@@ -2,6 +2,7 @@
 
 mod error;
 mod members;
+mod policing;
 mod program;
 mod state;
 mod table;

@@ -80,7 +80,8 @@ fn read_listing(text: &str) -> Listing {
         if let (Some(kind), Some(name), Some("{")) = (words.next(), words.next(), words.next()) {
             match kind {
                 "chain" => objects.chains.insert(name.to_owned()),
-                "set" | "map" => objects.sets.insert(name.to_owned()),
+                "set" => objects.sets.insert(name.to_owned()),
+                "map" => objects.sets.insert(name.to_owned()) && objects.maps.insert(name.to_owned()),
                 "counter" => objects.counters.insert(name.to_owned()),
                 _ => false,
             };

@@ -7,28 +7,32 @@ use std::sync::Arc;
 use nix::errno::Errno;
 use overlane_core::family::Family;
 use overlane_core::plan::{PodElement, PodMember};
+use overlane_core::policy::PolicyPlan;
 
 use super::members::Members;
+use super::policing::Policing;
 use super::program::{self, Listing};
 use super::{Applied, NftError, PodChange};
 use crate::netlink::NetlinkError;
 use crate::render::element::{Element, RawElement, Set};
 use crate::render::nft::{Objects, Structure, mark, marker};
+use crate::render::policy::{self, PolicySet};
 
 /// How often the structure is written while others change the ruleset at the same time.
 const TRIES: usize = 3;
 
-/// What the plan says: all but the pods.
+/// What the plan says: all but the pods and policy.
 #[derive(Debug)]
 pub(super) struct Planned {
     pub(super) structure: Structure,
-    pub(super) elements: BTreeSet<Element>,
+    pub(super) elements: Arc<BTreeSet<Element>>,
 }
 
 #[derive(Debug)]
 pub(super) struct State {
     pods: BTreeSet<PodElement>,
-    planned: Option<Arc<Planned>>,
+    pub(super) policing: Policing,
+    pub(super) planned: Option<Arc<Planned>>,
     /// The kernel holds what is planned, unless a foreign hand was there. Otherwise the last attempt failed.
     certain: bool,
     members: Option<Members>,
@@ -62,7 +66,7 @@ fn leaver(pod: &PodElement) -> Option<IpAddr> {
 }
 
 /// How much of the table was written by the program.
-enum Written {
+pub(super) enum Written {
     Nothing,
     /// Sets that were there kept their elements.
     Structure,
@@ -81,6 +85,16 @@ fn units(elements: &BTreeSet<RawElement>) -> BTreeSet<Vec<RawElement>> {
     list.chunk_by(|a, b| a.start && !b.start && a.set == b.set).map(<[_]>::to_vec).collect()
 }
 
+/// What leads from what is held to what is wanted: what goes, and what comes.
+pub(super) fn differing(
+    held: &BTreeSet<RawElement>,
+    wanted: &BTreeSet<RawElement>,
+) -> (Vec<RawElement>, Vec<RawElement>) {
+    let (held, wanted) = (units(held), units(wanted));
+    let remove = held.difference(&wanted).flatten().copied().collect();
+    (remove, wanted.difference(&held).flatten().copied().collect())
+}
+
 /// The ports among what is held of pods.
 fn ports(pods: &BTreeSet<PodElement>) -> impl Iterator<Item = RawElement> + '_ {
     let is_port = |pod: &&PodElement| matches!(pod, PodElement::Port(_));
@@ -89,14 +103,19 @@ fn ports(pods: &BTreeSet<PodElement>) -> impl Iterator<Item = RawElement> + '_ {
 
 impl Planned {
     /// A set's elements as the kernel has them: set by set, since all of them together are many.
-    pub(super) fn of_set(&self, set: Set) -> BTreeSet<RawElement> {
+    fn of_set(&self, set: Set) -> BTreeSet<RawElement> {
         self.elements.iter().filter(|element| element.set() == set).flat_map(Element::raw).collect()
     }
 }
 
 impl State {
     pub(super) fn new(pods: BTreeSet<PodElement>) -> Self {
-        Self { pods, planned: None, certain: false, members: None, listed: None }
+        Self { pods, policing: Policing::default(), planned: None, certain: false, members: None, listed: None }
+    }
+
+    /// Whether the kernel is known to hold what was planned.
+    pub(super) const fn is_certain(&self) -> bool {
+        self.certain
     }
 
     pub(super) fn planned(&self) -> Result<Arc<Planned>, NftError> {
@@ -107,7 +126,8 @@ impl State {
         self.planned.as_ref().is_some_and(|p| Arc::ptr_eq(p, planned))
     }
 
-    pub(super) fn apply(&mut self, wanted: Planned) -> Result<Applied, NftError> {
+    pub(super) fn apply(&mut self, mut wanted: Planned) -> Result<Applied, NftError> {
+        wanted.structure = self.policing.shape(wanted.structure, self.pods.is_empty())?;
         let wanted = Arc::new(wanted);
         let before = self.planned.replace(wanted.clone());
         let applied = match &before {
@@ -136,9 +156,19 @@ impl State {
         Ok(applied)
     }
 
-    pub(super) fn change_pods(&mut self, changes: &[PodChange]) -> Result<(), NftError> {
+    /// Changes what is held of pods, and network policy if there is news of it, in one transaction.
+    pub(super) fn change_pods(
+        &mut self,
+        changes: &[PodChange],
+        policy: Option<Arc<PolicyPlan>>,
+    ) -> Result<(), NftError> {
         let changes = &self.expanded(changes);
-        let Some(planned) = self.planned.clone() else { return self.forget(changes) };
+        let Some(mut planned) = self.planned.clone() else {
+            self.policing.plan = policy.or_else(|| self.policing.plan.take());
+            return self.forget(changes);
+        };
+        let news = policy.map(|policy| self.prepare(policy)).transpose()?.unwrap_or_default();
+        planned = self.planned.clone().unwrap_or(planned);
         let before = self.pods.clone();
         let mut touched = BTreeSet::new();
         for change in changes {
@@ -165,6 +195,8 @@ impl State {
             add.retain(|element| !raw.contains(element));
             remove.extend(raw);
         }
+        remove.extend(news.difference.remove);
+        add.extend(news.difference.add);
         remove.sort();
         remove.dedup();
         // The kernel finds an element by its key alone: a port that is another pod's by now must not go with this one's.
@@ -173,13 +205,18 @@ impl State {
             let held: BTreeSet<_> = ports(&before).collect();
             remove.retain(|element| held.contains(element) || !taken.contains(&(element.set, element.key)));
         }
-        let result = match self.with_members(|members| members.change(&remove, &add)) {
+        let result = match self.with_members(|members| members.change_at_once(&remove, &add)) {
             // Somebody removed the table.
-            Err(error) if error.errno() == Some(Errno::ENOENT) => self.agree().map(drop),
+            Err(error) if error.errno() == Some(Errno::ENOENT) => {
+                self.policing.plan = news.plan.clone().or_else(|| self.policing.plan.take());
+                self.agree().map(drop)
+            }
             other => other.map_err(NftError::from),
         };
-        if result.is_err() {
-            self.pods = before;
+        match (&result, news.plan) {
+            (Err(_), _) => self.pods = before,
+            (Ok(()), Some(plan)) => self.policing.plan = Some(plan),
+            (Ok(()), None) => {}
         }
         result
     }
@@ -238,33 +275,55 @@ impl State {
     /// Makes kernel and state agree.
     pub(super) fn agree(&mut self) -> Result<Applied, NftError> {
         let planned = self.planned()?;
+        // Packets meet policy once its elements are there.
+        let known = self.policing.plan.is_some();
+        if known && planned.structure.policed() == Some(true) && !self.policing.is_there()? {
+            let structure = planned.structure.clone().with_policy(self.policing.pool, false);
+            let before = Planned { structure, elements: Arc::clone(&planned.elements) };
+            self.agree_on_structure(&before)?;
+            self.agree_on_policy(&before)?;
+        }
         let written = self.agree_on_structure(&planned)?;
         let mut applied = Applied { structure: !matches!(written, Written::Nothing), ..Applied::default() };
-        if !matches!(written, Written::Everything) {
-            for set in planned.structure.sets() {
-                let (added, removed) = self.agree_on_set(set, planned.of_set(set))?;
-                applied.added += added;
-                applied.removed += removed;
-            }
+        let everything = matches!(written, Written::Everything);
+        for set in planned.structure.sets().filter(|set| !everything || matches!(set, Set::Policy(_))) {
+            let (added, removed) = self.agree_on_set(set, &planned)?;
+            applied.added += added;
+            applied.removed += removed;
         }
         self.certain = true;
         Ok(applied)
     }
 
-    /// One set: how many elements were added and removed. `wanted` is what is planned, to which the pods are added.
-    pub(super) fn agree_on_set(
-        &mut self,
-        set: Set,
-        mut wanted: BTreeSet<RawElement>,
-    ) -> Result<(usize, usize), NetlinkError> {
-        wanted.extend(self.pods.iter().flat_map(Element::of_pod).flat_map(|e| e.raw()).filter(|raw| raw.set == set));
+    fn agree_on_policy(&mut self, planned: &Planned) -> Result<(), NftError> {
+        for set in planned.structure.sets().filter(|set| matches!(set, Set::Policy(_))) {
+            self.agree_on_set(set, planned)?;
+        }
+        Ok(())
+    }
+
+    /// What a set should hold; `None` of what is not known.
+    fn wanted(&self, set: Set, planned: &Planned) -> Option<BTreeSet<RawElement>> {
+        let Set::Policy(of_policy) = set else {
+            let mut wanted = planned.of_set(set);
+            let pods = self.pods.iter().flat_map(Element::of_pod).flat_map(|e| e.raw());
+            wanted.extend(pods.filter(|raw| raw.set == set));
+            return Some(wanted);
+        };
+        if matches!(of_policy, PolicySet::Cut(_)) {
+            return None;
+        }
+        self.policing.plan.as_ref().map(|plan| policy::of_set(plan, of_policy))
+    }
+
+    /// One set: how many elements were added and removed.
+    pub(super) fn agree_on_set(&mut self, set: Set, planned: &Planned) -> Result<(usize, usize), NetlinkError> {
+        let Some(wanted) = self.wanted(set, planned) else { return Ok((0, 0)) };
         let held = self.with_members(|members| members.list(set))?;
         if held == wanted {
             return Ok((0, 0));
         }
-        let (held, wanted) = (units(&held), units(&wanted));
-        let remove: Vec<_> = held.difference(&wanted).flatten().copied().collect();
-        let add: Vec<_> = wanted.difference(&held).flatten().copied().collect();
+        let (remove, add) = differing(&held, &wanted);
         self.with_members(|members| members.change(&remove, &add))?;
         Ok((add.len(), remove.len()))
     }
@@ -272,7 +331,7 @@ impl State {
     /// Adds what is missing in sets that are there, before rules change: a peer that goes from one set to another must be
     /// in the new one before the old one is gone. What cannot be added now is added after it.
     fn fill_before(&mut self, planned: &Planned, existing: &Objects) {
-        for set in planned.structure.sets() {
+        for set in planned.structure.sets().filter(|set| !matches!(set, Set::Policy(_))) {
             let wanted = planned.of_set(set);
             if wanted.is_empty() || !existing.sets.contains(&set.to_string()) {
                 continue;
@@ -284,7 +343,7 @@ impl State {
         }
     }
 
-    fn agree_on_structure(&mut self, planned: &Planned) -> Result<Written, NftError> {
+    pub(super) fn agree_on_structure(&mut self, planned: &Planned) -> Result<Written, NftError> {
         let mut written = Written::Nothing;
         for _ in 0..TRIES {
             let found = program::list()?;

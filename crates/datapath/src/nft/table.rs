@@ -2,14 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use nix::errno::Errno;
 use overlane_core::family::Family;
 use overlane_core::plan::{NodePlan, PodElement};
+use overlane_core::policy::{PolicyPlan, Used};
 
 use super::state::{Planned, State, is_as_written};
 use super::{NftError, program};
+use crate::conntrack::Flow;
 use crate::render::element::{Element, of_plan};
 use crate::render::nft::Structure;
 
@@ -70,7 +72,7 @@ impl Table {
     /// # Errors
     /// See [`NftError`]. What this should have done, the next call or audit does.
     pub fn apply(&self, plan: &NodePlan, primary: &BTreeMap<Family, String>) -> Result<Applied, NftError> {
-        let wanted = Planned { structure: Structure::of(plan, primary), elements: of_plan(plan) };
+        let wanted = Planned { structure: Structure::of(plan, primary), elements: Arc::new(of_plan(plan)) };
         self.lock().apply(wanted)
     }
 
@@ -80,7 +82,33 @@ impl Table {
     /// # Errors
     /// See [`NftError`].
     pub fn pods(&self, changes: &[PodChange]) -> Result<(), NftError> {
-        self.lock().change_pods(changes)
+        self.lock().change_pods(changes, None)
+    }
+
+    /// Puts network policy in force, and changes pods' elements with it: one transaction, however much it is, once there are
+    /// chains enough for its classes. If it fails, all is as it was. Where the table has no network policy, the plan is kept.
+    ///
+    /// # Errors
+    /// See [`NftError`].
+    pub fn police(&self, plan: Arc<PolicyPlan>, changes: &[PodChange]) -> Result<(), NftError> {
+        self.lock().change_pods(changes, Some(plan))
+    }
+
+    /// Keeps flows of UDP cut that policy does not allow any more and the kernel is about to forget; what is on its way would open
+    /// them again, the other way round. Those of `uncut` are not kept any more.
+    ///
+    /// # Errors
+    /// See [`NftError`].
+    pub fn cut(&self, cut: &[Flow], uncut: &[Flow]) -> Result<(), NftError> {
+        self.lock().cut(cut, uncut)
+    }
+
+    /// The numbers of network policy that the kernel uses: a plan that goes on with them changes little.
+    ///
+    /// # Errors
+    /// See [`NftError`].
+    pub fn used(&self) -> Result<Used, NftError> {
+        Ok(self.lock().used()?)
     }
 
     /// By which gateway slots each address leaves of which that is known.
@@ -140,7 +168,7 @@ impl Table {
                 // What is compared with is no longer what is wanted; whoever changed it has seen to the kernel.
                 break;
             }
-            let (added, removed) = state.agree_on_set(set, planned.of_set(set))?;
+            let (added, removed) = state.agree_on_set(set, &planned)?;
             audit.missing += added;
             audit.surplus += removed;
         }

@@ -13,6 +13,6 @@ pub(crate) use routes::main_table;
 pub use routes::{Applied, AwayRoutes, PodRoutes, Routed, apply, observed_routes, routed};
 pub use segment::{Segment, look_up, segment};
 pub use tunnel::{HeldTunnel, KeptTunnel, TunnelError, end_tunnel, keep_tunnel, tunnel_index, tunnel_kind};
-pub use underlay::{Underlay, UnderlayError, underlay};
+pub use underlay::{Underlay, UnderlayError, addresses, underlay};
 
 pub use crate::render::routes::{NotOnLink, TunnelGround, TunnelKind};

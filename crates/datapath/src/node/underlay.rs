@@ -1,5 +1,6 @@
 //! The link that has the node's address.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use nix::errno::Errno;
@@ -84,4 +85,13 @@ pub fn underlay(node_ip: IpAddr) -> Result<Underlay, UnderlayError> {
 /// Every link has that network; it says nothing about which node is where.
 fn is_link_local(cidr: &Cidr) -> bool {
     matches!(cidr.network(), IpAddr::V6(a) if a.is_unicast_link_local())
+}
+
+/// Every address of the node's own.
+///
+/// # Errors
+/// The list could not be read whole.
+pub fn addresses() -> Result<BTreeSet<IpAddr>, NetlinkError> {
+    let listed = Socket::route()?.dump(address::list())?;
+    Ok(listed.iter().filter_map(LinkAddress::read).map(|a| a.address).collect())
 }

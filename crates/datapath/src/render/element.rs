@@ -8,6 +8,7 @@ use overlane_core::cidr::Cidr;
 use overlane_core::family::Family;
 use overlane_core::plan::{NodePlan, PodElement, PodMember, PortMember, TunnelPeer, TunnelSender};
 
+use super::policy::{PolicySet, Way};
 use crate::mac::{self, Mac};
 
 /// The Ethernet source inside of a VXLAN packet, from the outer UDP header on: behind that (8 bytes), VXLAN's own (8) and
@@ -98,6 +99,8 @@ pub enum Set {
     Gateway(Family),
     /// Nodes that the tunnel leads to.
     Outer(Family),
+    /// Network policy.
+    Policy(PolicySet),
 }
 
 impl Set {
@@ -125,13 +128,18 @@ impl Set {
             Self::Port(f) => format!("type {0} . inet_proto . inet_service : {0} . inet_service", address(f)),
             Self::PortAny(f) => format!("type inet_proto . inet_service : {} . inet_service", address(f)),
             Self::Hairpin(f) => format!("type {0} . {0}", address(f)),
+            Self::Policy(set) => set.kind(),
         }
     }
 
     /// Whether its elements lead to something: nft calls it a map.
     #[must_use]
     pub const fn is_map(self) -> bool {
-        matches!(self, Self::Port(_) | Self::PortAny(_) | Self::NodeName(_))
+        match self {
+            Self::Port(_) | Self::PortAny(_) | Self::NodeName(_) => true,
+            Self::Policy(set) => !matches!(set, PolicySet::Own(_) | PolicySet::Cut(_)),
+            _ => false,
+        }
     }
 }
 
@@ -158,18 +166,19 @@ impl fmt::Display for Set {
             Self::Exit(family, number) => write!(f, "exit{}_{number}", digit(family)),
             Self::Gateway(family) => write!(f, "gateway{}", digit(family)),
             Self::Outer(family) => write!(f, "outer{}", digit(family)),
+            Self::Policy(set) => write!(f, "{set}"),
         }
     }
 }
 
-/// An element's key: components one after the other, each filled up to 4 bytes. The longest is that of an IPv6 pod.
+/// An element's key: components one after the other, each filled up to 4 bytes. The longest is that of an IPv6 flow.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Key {
     bytes: [u8; KEY_MAX],
     length: usize,
 }
 
-const KEY_MAX: usize = 16 + 8 + 16;
+const KEY_MAX: usize = 16 + 4 + 4 + 16 + 4;
 
 /// An element as nf_tables has it. A range is two of them: where it begins, and the first key after it.
 ///
@@ -182,8 +191,39 @@ pub struct RawElement {
     pub key: Key,
     /// It does not end a range.
     pub start: bool,
-    /// What it leads to; empty where it leads to nothing.
-    pub data: Key,
+    /// The last key of a range whose keys have several parts: these are one element.
+    pub end: Key,
+    /// What it leads to.
+    pub data: Data,
+}
+
+/// What an element leads to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Data {
+    /// A value; empty where it leads to nothing.
+    Value(Key),
+    /// Where the packet goes on.
+    Verdict(Way),
+}
+
+impl Data {
+    /// Nothing.
+    pub const NONE: Self = Self::Value(Key::EMPTY);
+}
+
+impl RawElement {
+    /// One that is no range and leads to nothing.
+    #[must_use]
+    pub const fn new(set: Set, key: Key) -> Self {
+        Self { set, key, start: true, end: Key::EMPTY, data: Data::NONE }
+    }
+
+    /// The same, with what it leads to.
+    #[must_use]
+    pub const fn leading_to(mut self, data: Data) -> Self {
+        self.data = data;
+        self
+    }
 }
 
 /// A packet's source, as nft has it.
@@ -342,7 +382,7 @@ impl Element {
                 let bound = port.host_ip.map_or(Key::EMPTY, |ip| Key::EMPTY.address(ip));
                 let key = bound.part(&[port.protocol.number()]).part(&port.host_port.to_be_bytes());
                 let data = Key::EMPTY.address(port.address).part(&port.pod_port.to_be_bytes());
-                return vec![RawElement { set, key, start: true, data }];
+                return vec![RawElement::new(set, key).leading_to(Data::Value(data))];
             }
             Self::Hairpin(address) => Key::EMPTY.address(*address).address(*address),
             Self::Tunnel(peer) => Key::EMPTY.address(peer.address()).part(&peer.mac),
@@ -352,21 +392,22 @@ impl Element {
             }
             Self::NodeName(inside, address) => {
                 let (key, data) = (Key::EMPTY.address(*inside), Key::EMPTY.address(*address));
-                return vec![RawElement { set, key, start: true, data }];
+                return vec![RawElement::new(set, key).leading_to(Data::Value(data))];
             }
         };
-        vec![RawElement { set, key, start: true, data: Key::EMPTY }]
+        vec![RawElement::new(set, key)]
     }
 }
 
 fn range(set: Set, cidr: &Cidr) -> Vec<RawElement> {
-    let raw = |address, start| RawElement { set, key: Key::EMPTY.address(address), start, data: Key::EMPTY };
+    let raw = |address, start| RawElement { start, ..RawElement::new(set, Key::EMPTY.address(address)) };
     // A range up to the last address has no end.
     let end = after(cidr.last()).map(|address| raw(address, false));
     std::iter::once(raw(cidr.network(), true)).chain(end).collect()
 }
 
-fn after(address: IpAddr) -> Option<IpAddr> {
+/// The address behind; none behind the last.
+pub(super) fn after(address: IpAddr) -> Option<IpAddr> {
     match address {
         IpAddr::V4(a) => a.to_bits().checked_add(1).map(|n| IpAddr::V4(n.into())),
         IpAddr::V6(a) => a.to_bits().checked_add(1).map(|n| IpAddr::V6(n.into())),
@@ -389,7 +430,7 @@ impl Key {
         &self.bytes[..self.length]
     }
 
-    fn part(mut self, part: &[u8]) -> Self {
+    pub(super) fn part(mut self, part: &[u8]) -> Self {
         let end = (self.length + part.len()).next_multiple_of(4);
         for (to, from) in self.bytes.iter_mut().skip(self.length).zip(part) {
             *to = *from;
@@ -407,7 +448,7 @@ impl Key {
         self.part(&bytes)
     }
 
-    fn address(self, address: IpAddr) -> Self {
+    pub(super) fn address(self, address: IpAddr) -> Self {
         match address {
             IpAddr::V4(a) => self.part(&a.octets()),
             IpAddr::V6(a) => self.part(&a.octets()),
@@ -447,7 +488,7 @@ mod tests {
         let port = PortMember { protocol, host_ip: None, host_port: 53, address, pod_port: 5353 };
         let raw = Element::Port(port).raw();
         assert_eq!((raw[0].set, raw[0].key.bytes()), (Set::PortAny(Family::V4), b"\x11\0\0\0\0\x35\0\0".as_slice()));
-        assert_eq!(raw[0].data.bytes(), b"\x0a\xf4\0\x07\x14\xe9\0\0");
+        assert_eq!(raw[0].data, Data::Value(Key::EMPTY.part(b"\x0a\xf4\0\x07\x14\xe9\0\0")));
         let bound = PortMember { host_ip: "10.0.0.9".parse().ok(), ..port };
         let raw = Element::Port(bound).raw();
         assert_eq!((raw[0].set, raw[0].key.bytes().len()), (Set::Port(Family::V4), 12));

@@ -3,4 +3,5 @@
 pub mod element;
 pub mod exits;
 pub mod nft;
+pub mod policy;
 pub mod routes;

@@ -5,6 +5,7 @@
 
 mod egress;
 mod gateway;
+mod policy;
 mod tunnel;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,10 +16,12 @@ use overlane_core::family::Family;
 use overlane_core::plan::{EgressPlan, GatewayPlan, MasqPlan, NodePlan};
 
 use super::element::{Element, Set, digit};
+use super::policy::Pool;
 use crate::owned::{NFT_PRIORITY_OFFSET, NFT_TABLE, POD_LINK_PREFIX};
 
 /// The counters, one for each reason to drop a packet.
-pub const COUNTERS: [&str; 6] = ["forged", "invalid", "no_way_in", "no_way_out", "noise", "spoofed"];
+pub const COUNTERS: [&str; 10] =
+    ["audited", "denied", "forged", "invalid", "midstream", "no_way_in", "no_way_out", "noise", "spoofed", "unpoliced"];
 /// The chain that tells what was written: it is not part of what it tells about.
 pub const MARKER_CHAIN: &str = "about";
 
@@ -29,6 +32,8 @@ pub struct Objects {
     pub chains: BTreeSet<String>,
     /// Sets and maps.
     pub sets: BTreeSet<String>,
+    /// Those of them that nft calls maps.
+    pub maps: BTreeSet<String>,
     /// Counters.
     pub counters: BTreeSet<String>,
 }
@@ -38,6 +43,17 @@ pub struct Objects {
 pub struct Structure {
     sets: BTreeSet<Set>,
     chains: Vec<Chain>,
+    policy: Option<PolicyPart>,
+}
+
+/// What there is of network policy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct PolicyPart {
+    pool: Pool,
+    /// Packets meet it.
+    hooked: bool,
+    /// Chains that lead to it, in place of those of these names.
+    hooks: Vec<Chain>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,20 +93,27 @@ impl Structure {
                 [Set::Vtep(family), Set::VtepAnyMac(family), Set::NodeName(family), Set::Outer(family)]
             }));
         }
-        let mut chains =
-            vec![pre(plan), from_pod(), from_underlay(&masks, primary), forward(plan), to_pod(&plan.pod_space)];
+        let mut chains = vec![
+            pre(plan),
+            from_pod(),
+            from_underlay(&masks, primary),
+            forward(plan, false),
+            to_pod(&plan.pod_space, false),
+        ];
+        let policy = plan.policed.then(|| PolicyPart {
+            pool: Pool::default(),
+            hooked: false,
+            hooks: vec![forward(plan, true), to_pod(&plan.pod_space, true)],
+        });
         let gateways = plan.egress.as_ref().and_then(|egress| egress.gateways.as_ref());
         if let Some(tunnel) = &plan.tunnel {
             chains.extend(tunnel::chains(tunnel, plan));
         }
         chains.extend(plan.egress.iter().flat_map(|egress| egress::chains(egress, &plan.service_space, primary)));
         chains.extend(gateways.iter().flat_map(|gateways| gateway::chains(gateways, plan, primary)));
-        // Where later features go; empty until then.
-        chains.extend(["policy_established", "policy_in", "policy_out", "services"].map(|name| Chain {
-            name,
-            hook: None,
-            rules: Vec::new(),
-        }));
+        if policy.is_some() {
+            chains.extend(policy::chains());
+        }
         chains.extend([
             entrance("port_in", hook("nat", "prerouting", "dstnat"), from_outside(&plan.service_space, gateways)),
             // nft has no name for this priority in this hook.
@@ -106,15 +129,37 @@ impl Structure {
         if let Some(masquerade) = &plan.masquerade {
             chains.extend([post(gateways.is_some()), masq(masquerade, plan.egress.as_ref(), primary)]);
         }
-        Self { sets, chains }
+        Self { sets, chains, policy }
+    }
+
+    /// The same with so many chains for classes of network policy, which packets meet or not; nothing else where there is no
+    /// network policy.
+    #[must_use]
+    pub fn with_policy(mut self, pool: Pool, hooked: bool) -> Self {
+        if let Some(policy) = &mut self.policy {
+            (policy.pool, policy.hooked) = (pool, hooked);
+        }
+        self
+    }
+
+    /// Whether there is network policy; and whether packets meet it.
+    #[must_use]
+    pub fn policed(&self) -> Option<bool> {
+        self.policy.as_ref().map(|policy| policy.hooked)
     }
 
     /// The sets.
     pub fn sets(&self) -> impl Iterator<Item = Set> {
-        self.sets.iter().copied()
+        self.sets.iter().copied().chain(self.policy.iter().flat_map(|policy| policy.pool.sets()))
     }
 
-    /// Whether it has a set.
+    /// The chains, but for those of classes.
+    fn chains(&self) -> impl Iterator<Item = &Chain> {
+        let hooks = || self.policy.iter().filter(|policy| policy.hooked).flat_map(|policy| &policy.hooks);
+        self.chains.iter().map(move |chain| hooks().find(|hook| hook.name == chain.name).unwrap_or(chain))
+    }
+
+    /// Whether it has a set; those of network policy apart.
     #[must_use]
     pub fn has(&self, set: Set) -> bool {
         self.sets.contains(&set)
@@ -140,15 +185,19 @@ impl Structure {
         for chain in &existing.chains {
             let _ = writeln!(text, "flush chain inet {NFT_TABLE} {chain}");
         }
-        let ours: BTreeSet<&str> = self.chains.iter().map(|c| c.name).chain([MARKER_CHAIN]).collect();
-        for chain in existing.chains.iter().filter(|name| !ours.contains(name.as_str())) {
-            let _ = writeln!(text, "delete chain inet {NFT_TABLE} {chain}");
-        }
-        let names: BTreeSet<String> = self.sets.iter().map(Set::to_string).collect();
+        let names: BTreeSet<String> = self.sets().map(|set| set.to_string()).collect();
+        // Before chains: a map may lead to one.
         for set in existing.sets.difference(&names) {
             // What nft calls a map is deleted by that word.
-            let kind = if set.starts_with("port") || set.starts_with("map_") { "map" } else { "set" };
+            let kind = if existing.maps.contains(set) { "map" } else { "set" };
             let _ = writeln!(text, "delete {kind} inet {NFT_TABLE} {set}");
+        }
+        let pool = self.policy.as_ref().map(|policy| policy.pool).unwrap_or_default();
+        let classes = pool.classes().map(super::policy::class_chain);
+        let fixed = self.chains().map(|chain| chain.name).chain([MARKER_CHAIN]).map(str::to_owned);
+        let ours: BTreeSet<String> = fixed.chain(classes).collect();
+        for chain in existing.chains.difference(&ours) {
+            let _ = writeln!(text, "delete chain inet {NFT_TABLE} {chain}");
         }
         for counter in existing.counters.iter().filter(|name| !COUNTERS.contains(&name.as_str())) {
             let _ = writeln!(text, "delete counter inet {NFT_TABLE} {counter}");
@@ -185,11 +234,11 @@ impl Structure {
                 _ => writeln!(text, "\tcounter {counter} {{ packets {packets} bytes {bytes} }}"),
             };
         }
-        for set in &self.sets {
+        for set in self.sets() {
             let name = set.to_string();
             let kind = if set.is_map() { "map" } else { "set" };
             let _ = write!(text, "\n\t{kind} {name} {{\n\t\t{}\n", set.kind().replace("; ", "\n\t\t"));
-            if let Some(elements) = by_set.get(set).filter(|_| !existing.sets.contains(&name)) {
+            if let Some(elements) = by_set.get(&set).filter(|_| !existing.sets.contains(&name)) {
                 // One by one: with thousands of nodes this is the longest text of all.
                 text.push_str("\t\telements = { ");
                 for (index, element) in elements.iter().enumerate() {
@@ -200,13 +249,14 @@ impl Structure {
             }
             text.push_str("\t}\n");
         }
-        for chain in &self.chains {
+        for chain in self.chains() {
             let _ = write!(text, "\n\tchain {} {{\n", chain.name);
             for line in chain.hook.iter().chain(&chain.rules) {
                 let _ = writeln!(text, "\t\t{line}");
             }
             text.push_str("\t}\n");
         }
+        policy::classes(&mut text, self.policy.as_ref().map(|policy| policy.pool).unwrap_or_default());
         text.push_str("}\n");
         text
     }
@@ -342,11 +392,13 @@ fn mask(family: Family, prefix_len: u8) -> Option<String> {
 
 /// The first rule decides for nearly every packet. It also takes foreign flows through this node, which end there as
 /// they came: to return is not to accept for others.
-fn forward(plan: &NodePlan) -> Chain {
-    let mut rules = vec![
-        "ct state established,related goto policy_established comment \"no way in: answers\"".to_owned(),
-        format!("{} jump policy_out comment \"policy: what pods send\"", from_any_pod()),
-    ];
+fn forward(plan: &NodePlan, policed: bool) -> Chain {
+    let mut rules = vec!["ct state established,related return comment \"no way in: answers\"".to_owned()];
+    if policed {
+        rules.extend(policy::sent(&from_any_pod()));
+        rules.extend(policy::reaching_delegated());
+        rules.push(policy::AFTER.to_owned());
+    }
     rules.extend(plan.tunnel.iter().flat_map(tunnel::no_forgery));
     rules.push(format!("oifname \"{POD_LINK_PREFIX}*\" goto to_pod comment \"no way in: what reaches pods\""));
     rules.extend(plan.egress.iter().flat_map(|_| egress::from_pods("leaves")));
@@ -357,12 +409,17 @@ fn forward(plan: &NodePlan) -> Chain {
     Chain { name: "forward", hook: hook("filter", "forward", "filter"), rules }
 }
 
-fn to_pod(space: &BTreeSet<Cidr>) -> Chain {
-    let mut rules = vec![
-        "ct status dnat goto services comment \"no way in: translated on this node\"".to_owned(),
+fn to_pod(space: &BTreeSet<Cidr>, policed: bool) -> Chain {
+    let mut rules = Vec::new();
+    if policed {
+        rules.push(format!("jump {} comment \"policy: what reaches pods\"", policy::IN));
+        rules.push(policy::AFTER.to_owned());
+    }
+    rules.extend([
+        "ct status dnat return comment \"no way in: translated on this node\"".to_owned(),
         "ct state invalid counter name invalid drop comment \"no way in: belongs to no flow\"".to_owned(),
-    ];
-    rules.extend(source_in(space).map(|source| format!("{source} goto policy_in comment \"no way in: pods\"")));
+    ]);
+    rules.extend(source_in(space).map(|source| format!("{source} return comment \"no way in: pods\"")));
     for family in Family::ALL {
         let (ip, digit) = (protocol(family), digit(family));
         rules.push(format!(

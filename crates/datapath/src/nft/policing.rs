@@ -1,0 +1,180 @@
+//! Network policy in the table: how it comes into force, and how one plan takes another's place.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use nix::errno::Errno;
+use overlane_core::family::Family;
+use overlane_core::policy::{ClassId, Direction, PeerId, PolicyPlan, Used};
+
+use super::NftError;
+use super::program;
+use super::state::{Planned, State};
+use crate::conntrack::Flow;
+use crate::netlink::NetlinkError;
+use crate::render::element::{Data, RawElement, Set};
+use crate::render::nft::Structure;
+use crate::render::policy::{self, Difference, PolicySet, Pool, Way};
+
+/// What is known of network policy.
+#[derive(Debug, Default)]
+pub(super) struct Policing {
+    /// What is to be in force; `None` while that is not known: then what the kernel holds stays.
+    pub(super) plan: Option<Arc<PolicyPlan>>,
+    /// Chains for classes. There are never fewer: elements may lead to them.
+    pub(super) pool: Pool,
+    looked: bool,
+}
+
+/// What a plan changes.
+#[derive(Debug, Default)]
+pub(super) struct News {
+    pub(super) plan: Option<Arc<PolicyPlan>>,
+    pub(super) difference: Difference,
+}
+
+impl Policing {
+    /// Whether the kernel has what policy takes.
+    pub(super) fn is_there(&self) -> Result<bool, NftError> {
+        let set = Set::Policy(PolicySet::Pod(Direction::Ingress, Family::V4)).to_string();
+        Ok(program::list()?.is_some_and(|listing| listing.objects.sets.contains(&set)))
+    }
+
+    /// The structure with what policy adds to it. Packets meet it once it is known what it says; before that where they met
+    /// it already, or where there are no pods yet.
+    pub(super) fn shape(&mut self, structure: Structure, empty: bool) -> Result<Structure, NftError> {
+        if structure.policed().is_none() {
+            *self = Self::default();
+            return Ok(structure);
+        }
+        if !self.looked {
+            let listing = program::list()?;
+            let chains = listing.iter().flat_map(|listing| &listing.objects.chains);
+            self.pool = self.pool.or(Pool::of_chains(chains));
+            self.looked = true;
+        }
+        let plan_pool = self.plan.as_ref().map(|plan| Pool::of(plan)).unwrap_or_default();
+        self.pool = self.pool.or(plan_pool);
+        let hooked = self.plan.is_some() || empty || self.is_there()?;
+        Ok(structure.with_policy(self.pool, hooked))
+    }
+}
+
+impl State {
+    /// Makes room for a plan, and tells what it changes. Where it was not known what the kernel holds, that is read.
+    pub(super) fn prepare(&mut self, plan: Arc<PolicyPlan>) -> Result<News, NftError> {
+        let planned = self.planned()?;
+        if self.policing.plan.as_ref().is_some_and(|held| Arc::ptr_eq(held, &plan)) && self.is_certain() {
+            return Ok(News::default());
+        }
+        if planned.structure.policed().is_none() {
+            return Ok(News::default());
+        }
+        let pool = self.policing.pool.or(Pool::of(&plan));
+        let first = self.policing.plan.is_none();
+        if pool != self.policing.pool || planned.structure.policed() == Some(false) {
+            self.grow(&planned, pool, planned.structure.policed() == Some(true))?;
+        }
+        let difference = match &self.policing.plan {
+            Some(before) if self.is_certain() => Difference::of(before, &plan),
+            _ => self.compared(&plan)?,
+        };
+        if first && planned.structure.policed() == Some(false) {
+            // The elements first, then what leads packets to them.
+            self.policing.plan = Some(Arc::clone(&plan));
+            self.write(&difference)?;
+            self.grow(&planned, pool, true)?;
+            return Ok(News::default());
+        }
+        Ok(News { plan: Some(plan), difference })
+    }
+
+    fn grow(&mut self, planned: &Planned, pool: Pool, hooked: bool) -> Result<(), NftError> {
+        let structure = planned.structure.clone().with_policy(pool, hooked);
+        let grown = Arc::new(Planned { structure, elements: Arc::clone(&planned.elements) });
+        self.agree_on_structure(&grown)?;
+        self.policing.pool = pool;
+        self.planned = Some(grown);
+        Ok(())
+    }
+
+    fn write(&mut self, difference: &Difference) -> Result<(), NftError> {
+        let flat = |elements: &BTreeSet<RawElement>| elements.iter().copied().collect::<Vec<_>>();
+        let (remove, add) = (flat(&difference.remove), flat(&difference.add));
+        Ok(self.with_members(|members| members.change(&remove, &add))?)
+    }
+
+    /// What leads from what the kernel holds to a plan.
+    fn compared(&mut self, plan: &PolicyPlan) -> Result<Difference, NftError> {
+        let mut all = Difference::default();
+        let Some(planned) = self.planned.clone() else { return Ok(all) };
+        for set in planned.structure.sets() {
+            let Set::Policy(of_policy) = set else { continue };
+            if matches!(of_policy, PolicySet::Cut(_)) {
+                continue;
+            }
+            let held = self.with_members(|members| members.list(set))?;
+            let wanted = policy::of_set(plan, of_policy);
+            let (remove, add) = super::state::differing(&held, &wanted);
+            all.remove.extend(remove);
+            all.add.extend(add);
+        }
+        Ok(all)
+    }
+
+    /// Keeps flows cut, or not any more.
+    pub(super) fn cut(&mut self, cut: &[Flow], uncut: &[Flow]) -> Result<(), NftError> {
+        if self.policing.plan.is_none() || self.planned()?.structure.policed().is_none() {
+            return Ok(());
+        }
+        let raw = |flows: &[Flow]| {
+            let mut raw: Vec<_> = flows.iter().flat_map(policy::cut).collect();
+            raw.sort();
+            raw.dedup();
+            raw
+        };
+        let (remove, add) = (raw(uncut), raw(cut));
+        Ok(self.with_members(|members| members.change(&remove, &add))?)
+    }
+
+    /// The numbers that the kernel uses.
+    pub(super) fn used(&mut self) -> Result<Used, NetlinkError> {
+        let mut used = Used::default();
+        for family in Family::ALL {
+            for set in [PolicySet::Host(family), PolicySet::Span(family)] {
+                let held = self.held(set)?;
+                let peers = held.iter().filter_map(|raw| Some((address(raw)?, policy::peer_of(&raw.data)?)));
+                used.peers.extend(peers.filter(|(_, id)| *id != PeerId::NOBODY));
+            }
+            for direction in Direction::ALL {
+                let held = self.held(PolicySet::Pod(direction, family))?;
+                used.classes.extend(held.iter().filter_map(|raw| Some(((direction, address(raw)?), class(raw)?))));
+            }
+        }
+        Ok(used)
+    }
+
+    fn held(&mut self, set: PolicySet) -> Result<BTreeSet<RawElement>, NetlinkError> {
+        match self.with_members(|members| members.list(Set::Policy(set))) {
+            Err(error) if error.errno() == Some(Errno::ENOENT) => Ok(BTreeSet::new()),
+            other => other,
+        }
+    }
+}
+
+/// The address that an element begins with.
+fn address(raw: &RawElement) -> Option<IpAddr> {
+    match (raw.start, raw.key.bytes()) {
+        (true, bytes) if bytes.len() == 4 => <[u8; 4]>::try_from(bytes).ok().map(IpAddr::from),
+        (true, bytes) => <[u8; 16]>::try_from(bytes).ok().map(IpAddr::from),
+        (false, _) => None,
+    }
+}
+
+fn class(raw: &RawElement) -> Option<ClassId> {
+    match raw.data {
+        Data::Verdict(Way::Class(id)) => Some(id),
+        Data::Verdict(_) | Data::Value(_) => None,
+    }
+}
