@@ -7,11 +7,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt as _;
+use overlane_api::policy;
 use overlane_core::egress::{Gateway, slots_of};
 use overlane_core::ipam::{Lease, LeaseKind, PodName};
 use overlane_core::labels::Labels;
 use overlane_datapath::nft::PodChange;
 use serde::{Deserialize, Serialize};
+
+/// Where the kubelet notes on a static pod's object what it calls the pod.
+const STATIC_UID: &str = "kubernetes.io/config.hash";
 
 /// What counts of a pod.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,6 +39,21 @@ pub struct PodFacts {
 }
 
 impl PodFacts {
+    /// What counts of the object.
+    #[must_use]
+    pub fn of(object: &Pod) -> Self {
+        let static_uid = object.annotations().get(STATIC_UID).cloned().unwrap_or_default();
+        let ports = policy::named_ports(object).into_iter();
+        let phase = object.status.as_ref().and_then(|status| status.phase.as_deref());
+        Self {
+            uid: object.uid().unwrap_or_default(),
+            static_uid,
+            labels: object.labels().clone(),
+            ports: ports.map(|port| (port.name, port.protocol.number(), port.port)).collect(),
+            ended: matches!(phase, Some("Succeeded" | "Failed")),
+        }
+    }
+
     /// Whether they are of the pod that a lease names.
     #[must_use]
     pub fn are_of(&self, pod: &PodName) -> bool {

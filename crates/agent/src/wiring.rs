@@ -37,9 +37,10 @@ use crate::store::lock::{PATIENCE, RunDirLock};
 use crate::tombstones::Graveyard;
 use crate::watch::fold::Fold;
 use crate::watch::follow::jitter;
+use crate::watch::shelf::Shelves;
 use crate::watch::task::{Folding, StateInApi, cached};
 use crate::watch::{cluster, objects};
-use crate::{handover, nodestate, policy, proof, reaper, server, takeover};
+use crate::{clock, handover, nodestate, policy, proof, reaper, server, takeover};
 
 /// Runs an agent until it is told to end.
 pub fn run(config: Config, log: LogFilter) -> anyhow::Result<()> {
@@ -56,12 +57,16 @@ pub fn run(config: Config, log: LogFilter) -> anyhow::Result<()> {
     let boot_id = boot_id(&config.boot_id_file)?;
     let view = cached(&mut fold, &dir, &boot_id);
     let known = view.is_some();
+    let shelves = Shelves::open(&dir, &boot_id);
+    for item in shelves.load() {
+        fold.take(item, clock::boot_ms());
+    }
     let (node, wake, policy) = start(config, boot_id)?;
     if let Some(view) = view {
         let _ = wake.send(Wake::View(Box::new(view), Instant::now()));
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the runtime")?;
-    runtime.block_on(outside(node, fold, (wake, policy), known, log))
+    runtime.block_on(outside(node, (fold, shelves), (wake, policy), known, log))
 }
 
 /// Takes over what is there and starts the threads.
@@ -115,7 +120,7 @@ fn vital(name: &'static str, run: impl FnOnce() + Send + 'static) -> anyhow::Res
 /// What deals with the outside: the API server or files, people, signals.
 async fn outside(
     node: Arc<Node>,
-    fold: Fold,
+    (fold, shelves): (Fold, Shelves),
     (wake, policy): (Sender<Wake>, Sender<policy::Wake>),
     known: bool,
     log: LogFilter,
@@ -146,12 +151,12 @@ async fn outside(
             tokio::spawn(async move {
                 // A fleet that starts at once comes in turns, but for nodes that know nothing yet.
                 tokio::time::sleep(jitter(Duration::from_millis(if known { 2_000 } else { 100 }))).await;
-                cluster::start(&client, &name, &to_fold);
+                cluster::start(&client, &name, &shelves, &to_fold);
                 let (to_ask, names) = mpsc::unbounded_channel();
                 of.policy.ask_at(to_ask);
                 tokio::spawn(cluster::asked_pods(client.clone(), to_fold.clone(), names));
-                tokio::spawn(cluster::slices(client.clone(), to_fold.clone(), slices_asked));
-                tokio::spawn(cluster::pods(client.clone(), name.clone(), to_fold, asked));
+                tokio::spawn(cluster::slices(client.clone(), shelves.clone(), to_fold.clone(), slices_asked));
+                tokio::spawn(cluster::pods(client.clone(), name.clone(), shelves, to_fold, asked));
                 tokio::spawn(cluster::listen_again(client.clone(), name, deaf, Arc::clone(&of.metrics)));
                 nodestate::keep(of, client, in_api).await;
             });

@@ -10,7 +10,8 @@ use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::api::ListParams;
 use kube::runtime::watcher;
 use kube::{Api, Client, Resource};
-use overlane_api::crd::{ClusterNetwork, NAMESPACE, NodeNetworkConfig, NodeState, PodSlice};
+use overlane_api::crd::{ClusterNetwork, EgressGateway, NAMESPACE, NodeNetworkConfig, NodeState, PodSlice};
+use overlane_api::policy::ClusterNetworkPolicy;
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc::{Sender, UnboundedReceiver};
 use tokio::sync::watch;
@@ -19,6 +20,7 @@ use tokio::task::JoinSet;
 use super::follow::{Word, follow, jitter};
 use super::item::{Change, Item};
 use super::masq_maps::{LABEL, NAMES};
+use super::shelf::{self, Shelves};
 use crate::metrics::Metrics;
 
 /// How many ConfigMap watches there are.
@@ -31,7 +33,7 @@ const UNKNOWN: Duration = Duration::from_secs(20);
 const AWAY: Duration = Duration::from_secs(2);
 
 /// Starts every watch; they run until the listener goes.
-pub fn start(client: &Client, node: &str, to: &Sender<Word<Item>>) {
+pub fn start(client: &Client, node: &str, shelves: &Shelves, to: &Sender<Word<Item>>) {
     let paged = || watcher::Config::default().page_size(PAGE);
     let named = |name: &str| paged().fields(&format!("metadata.name={name}"));
 
@@ -48,10 +50,21 @@ pub fn start(client: &Client, node: &str, to: &Sender<Word<Item>>) {
     let fold = |event| Some(Item::state(Change::from(event)));
     tokio::spawn(follow("NodeState", Api::<NodeState>::all(client.clone()), named(node), to.clone(), fold));
 
-    tokio::spawn(if_known("EgressGateways", Api::all(client.clone()), to.clone(), Item::gateway));
-    tokio::spawn(if_known("ClusterNetworkPolicies", Api::all(client.clone()), to.clone(), Item::cluster_policy));
+    tokio::spawn(if_known("EgressGateways", Api::<EgressGateway>::all(client.clone()), to.clone(), Item::gateway));
+    let shelf = shelves.cluster_policies();
+    let keep = move |change| {
+        shelf.note(&change, shelf::cluster_policy);
+        Item::cluster_policy(change)
+    };
+    let api = Api::<ClusterNetworkPolicy>::all(client.clone());
+    tokio::spawn(if_known("ClusterNetworkPolicies", api, to.clone(), keep));
 
-    let fold = |event| Some(Item::policy(Change::from(event)));
+    let shelf = shelves.policies();
+    let fold = move |event| {
+        let change = Change::from(event);
+        shelf.note(&change, shelf::policy);
+        Some(Item::policy(change))
+    };
     tokio::spawn(follow("NetworkPolicies", Api::<NetworkPolicy>::all(client.clone()), paged(), to.clone(), fold));
 
     let labelled = paged().labels(&format!("{}={}", LABEL.0, LABEL.1));
@@ -65,8 +78,12 @@ pub fn start(client: &Client, node: &str, to: &Sender<Word<Item>>) {
 
 /// Follows objects of a kind that the API server may not know, as while an older version is installed: then there are
 /// none.
-async fn if_known<K>(what: &'static str, api: Api<K>, to: Sender<Word<Item>>, item: fn(Change<K>) -> Item)
-where
+async fn if_known<K>(
+    what: &'static str,
+    api: Api<K>,
+    to: Sender<Word<Item>>,
+    item: impl Fn(Change<K>) -> Item + Send + 'static,
+) where
     K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
 {
     loop {
@@ -89,7 +106,13 @@ where
 }
 
 /// Follows the node's pods, and namespaces, as long as it matters what labels they have.
-pub async fn pods(client: Client, node: String, to: Sender<Word<Item>>, mut asked: watch::Receiver<bool>) {
+pub async fn pods(
+    client: Client,
+    node: String,
+    shelves: Shelves,
+    to: Sender<Word<Item>>,
+    mut asked: watch::Receiver<bool>,
+) {
     let paged = || watcher::Config::default().page_size(PAGE);
     loop {
         if asked.wait_for(|asked| *asked).await.is_err() {
@@ -97,14 +120,26 @@ pub async fn pods(client: Client, node: String, to: Sender<Word<Item>>, mut aske
         }
         let mut watches = JoinSet::new();
         let here = paged().fields(&format!("spec.nodeName={node}"));
-        let fold = |event| Some(Item::pod(Change::from(event)));
+        let shelf = shelves.pods();
+        let fold = move |event| {
+            let change = Change::from(event);
+            shelf.note(&change, shelf::pod);
+            Some(Item::pod(change))
+        };
         watches.spawn(follow("Pods", Api::<Pod>::all(client.clone()), here, to.clone(), fold));
-        let fold = |event| Some(Item::namespace(Change::from(event)));
+        let shelf = shelves.namespaces();
+        let fold = move |event| {
+            let change = Change::from(event);
+            shelf.note(&change, shelf::namespace);
+            Some(Item::namespace(change))
+        };
         watches.spawn(follow("Namespaces", Api::<Namespace>::all(client.clone()), paged(), to.clone(), fold));
         if asked.wait_for(|asked| !*asked).await.is_err() {
             return;
         }
         watches.shutdown().await;
+        shelves.pods().clear();
+        shelves.namespaces().clear();
         if to.send(Word { what: "Pods", said: Ok(Item::NoPods) }).await.is_err() {
             return;
         }
@@ -112,13 +147,18 @@ pub async fn pods(client: Client, node: String, to: Sender<Word<Item>>, mut aske
 }
 
 /// Follows what other nodes' pods are like, as long as that matters.
-pub async fn slices(client: Client, to: Sender<Word<Item>>, mut asked: watch::Receiver<bool>) {
+pub async fn slices(client: Client, shelves: Shelves, to: Sender<Word<Item>>, mut asked: watch::Receiver<bool>) {
     const WHAT: &str = "PodSlices";
     loop {
         if asked.wait_for(|asked| *asked).await.is_err() {
             return;
         }
-        let fold = |event| Some(Item::slice(Change::from(event)));
+        let shelf = shelves.slices();
+        let fold = move |event| {
+            let change = Change::from(event);
+            shelf.note(&change, shelf::slice);
+            Some(Item::slice(change))
+        };
         let mut watches = JoinSet::new();
         let config = watcher::Config::default().page_size(PAGE);
         watches.spawn(follow(WHAT, Api::<PodSlice>::all(client.clone()), config, to.clone(), fold));
@@ -126,6 +166,7 @@ pub async fn slices(client: Client, to: Sender<Word<Item>>, mut asked: watch::Re
             return;
         }
         watches.shutdown().await;
+        shelves.slices().clear();
         if to.send(Word { what: WHAT, said: Ok(Item::NoSlices) }).await.is_err() {
             return;
         }

@@ -22,9 +22,6 @@ use overlane_core::policy::Policy;
 
 use crate::leaving::PodFacts;
 
-/// Where the kubelet notes on a static pod's object what it calls the pod.
-const STATIC_UID: &str = "kubernetes.io/config.hash";
-
 /// A change of a set of objects, as a list followed by a watch tells it.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Change<T> {
@@ -222,17 +219,7 @@ impl Item {
 
     /// From a Pod.
     pub fn pod(change: Change<Pod>) -> Self {
-        let fold = |object: Pod| {
-            let name = (object.namespace().unwrap_or_default(), object.name_any());
-            let static_uid = object.annotations().get(STATIC_UID).cloned().unwrap_or_default();
-            let uid = object.uid().unwrap_or_default();
-            let ports = policy::named_ports(&object).into_iter();
-            let ports = ports.map(|port| (port.name, port.protocol.number(), port.port)).collect();
-            let phase = object.status.as_ref().and_then(|status| status.phase.as_deref());
-            let ended = matches!(phase, Some("Succeeded" | "Failed"));
-            let labels = object.metadata.labels.unwrap_or_default();
-            (name, PodFacts { uid, static_uid, labels, ports, ended })
-        };
+        let fold = |object: Pod| ((object.namespace().unwrap_or_default(), object.name_any()), PodFacts::of(&object));
         Self::Pod(change.map(fold))
     }
 

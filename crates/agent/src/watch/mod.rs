@@ -10,5 +10,6 @@ pub mod leavers;
 pub mod masq_maps;
 pub mod objects;
 pub mod policies;
+pub mod shelf;
 pub mod task;
 pub mod view;

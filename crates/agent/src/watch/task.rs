@@ -75,6 +75,7 @@ impl Folding {
     pub async fn run(mut self, mut words: mpsc::Receiver<Word<Item>>) {
         self.asks_pods.send_replace(self.fold.asks_pods());
         self.asks_slices.send_replace(self.fold.asks_slices());
+        self.tell_policy();
         let mut due = Due::default();
         let mut published = TokioInstant::now();
         let mut on_file: Option<First> = None;
@@ -92,9 +93,7 @@ impl Folding {
                     while let Ok(word) = words.try_recv() {
                         self.hear(word, published, &mut due);
                     }
-                    if let Some(view) = self.fold.policy_news() {
-                        let _ = self.policy.send(policy::Wake::View(Box::new(view), Instant::now()));
-                    }
+                    self.tell_policy();
                 }
                 () = sleep_until(next.unwrap_or(far)) => {}
             }
@@ -159,6 +158,13 @@ impl Folding {
                 due.publish.get_or_insert((at, Instant::now()));
             }
             Effect::State => _ = self.state.send_replace(self.fold.state().map(|state| state.cloned())),
+        }
+    }
+
+    /// Hands on what network policy depends on, if that is new.
+    fn tell_policy(&mut self) {
+        if let Some(view) = self.fold.policy_news() {
+            let _ = self.policy.send(policy::Wake::View(Box::new(view), Instant::now()));
         }
     }
 
