@@ -29,6 +29,12 @@ struct Queue {
 pub struct Members {
     table: OnceLock<Table>,
     policy: Arc<Engine>,
+    turns: Turns,
+}
+
+/// Who commits, and whose changes.
+#[derive(Default)]
+struct Turns {
     queue: Mutex<Queue>,
     changed: Condvar,
 }
@@ -36,7 +42,7 @@ pub struct Members {
 impl Members {
     /// None yet; what network policy says of pods comes with them.
     pub fn new(policy: Arc<Engine>) -> Self {
-        Self { table: OnceLock::new(), policy, queue: Mutex::default(), changed: Condvar::new() }
+        Self { table: OnceLock::new(), policy, turns: Turns::default() }
     }
 
     /// The table, once [`Self::begin`] has made it.
@@ -54,7 +60,7 @@ impl Members {
         if changes.is_empty() {
             return Ok(());
         }
-        self.group(changes, |all| match self.table.get() {
+        self.turns.group(changes, |all| match self.table.get() {
             Some(table) => self.commit(table, all),
             None => Err(NftError::NotApplied),
         })
@@ -62,7 +68,7 @@ impl Members {
 
     /// Puts in force what network policy says now.
     pub fn police(&self) -> Outcome {
-        self.group(Vec::new(), |all| self.table.get().map_or(Ok(()), |table| self.commit(table, all)))
+        self.turns.group(Vec::new(), |all| self.table.get().map_or(Ok(()), |table| self.commit(table, all)))
     }
 
     /// Pods and what policy says of them, in one transaction. Only one runs at a time, so a plan never takes the place of a
@@ -74,7 +80,9 @@ impl Members {
             None => table.pods(changes),
         }
     }
+}
 
+impl Turns {
     fn group(&self, changes: Vec<PodChange>, commit: impl Fn(&[PodChange]) -> Result<(), NftError>) -> Outcome {
         let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
         let ticket = queue.next;
@@ -92,7 +100,7 @@ impl Members {
             let batch = std::mem::take(&mut queue.waiting);
             drop(queue);
             // The turn is given on whatever happens in the transaction.
-            let mut turn = Turn { members: self, outcomes: Vec::with_capacity(batch.len()) };
+            let mut turn = Turn { turns: self, outcomes: Vec::with_capacity(batch.len()) };
             run(batch, &commit, &mut turn.outcomes);
             drop(turn);
             queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
@@ -101,17 +109,17 @@ impl Members {
 }
 
 struct Turn<'a> {
-    members: &'a Members,
+    turns: &'a Turns,
     outcomes: Vec<(u64, Outcome)>,
 }
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        let mut queue = self.members.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut queue = self.turns.queue.lock().unwrap_or_else(PoisonError::into_inner);
         queue.running = false;
         queue.done.extend(self.outcomes.drain(..));
         drop(queue);
-        self.members.changed.notify_all();
+        self.turns.changed.notify_all();
     }
 }
 
@@ -153,7 +161,7 @@ mod tests {
 
     #[test]
     fn several_share_a_transaction_and_only_the_bad_one_fails() {
-        let members = Members::default();
+        let members = Turns::default();
         let transactions = AtomicUsize::new(0);
         let applied = Mutex::new(Vec::new());
         let commit = |changes: &[PodChange]| {
@@ -184,7 +192,10 @@ mod tests {
 
     #[test]
     fn before_the_table_is_there_changes_are_refused() {
-        assert!(Members::default().change(vec![change(1)]).is_err());
-        assert!(Members::default().change(Vec::new()).is_ok());
+        let dir = tempfile::tempdir().unwrap();
+        let (ledger, _) = crate::takeover::open(dir.path(), "boot", 0).unwrap();
+        let members = Members::new(Arc::new(Engine::new("n1", Arc::new(ledger))));
+        assert!(members.change(vec![change(1)]).is_err());
+        assert!(members.change(Vec::new()).is_ok() && members.police().is_ok());
     }
 }

@@ -50,6 +50,21 @@ pub struct CounterLabels {
     pub counter: String,
 }
 
+/// What a policy made of first packets of flows.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct VerdictLabels {
+    /// `NetworkPolicy` or `ClusterNetworkPolicy`.
+    pub kind: &'static str,
+    /// The policy's namespace; empty for a ClusterNetworkPolicy.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// `ingress` or `egress`.
+    pub direction: String,
+    /// `allowed`, `denied`, or `audited`: allowed, though the policy would have denied it.
+    pub verdict: &'static str,
+}
+
 /// A condition of the node.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct ReasonLabels {
@@ -115,6 +130,8 @@ pub struct Metrics {
     pub peers: Gauge,
     /// Time from the word of a change to the end of its application, seconds.
     pub apply: Histogram,
+    /// First packets of flows by the policy that decided.
+    pub verdicts: Family<VerdictLabels, Counter>,
     /// The same of network policy.
     pub policy_apply: Histogram,
 }
@@ -152,6 +169,7 @@ impl Metrics {
             egress_ips: Gauge::default(),
             peers: Gauge::default(),
             apply: latency(0.001, 14),
+            verdicts: Family::default(),
             policy_apply: latency(0.001, 14),
             registry: Registry::default(),
         };
@@ -184,6 +202,8 @@ impl Metrics {
         r.register("egress_ips", "Egress addresses that this node has", metrics.egress_ips.clone());
         r.register("peers", "Nodes whose blocks are known", metrics.peers.clone());
         r.register("apply_duration_seconds", "Word of a change to its application", metrics.apply.clone());
+        let help = "First packets of flows by the policy that decided";
+        r.register("policy_verdicts", help, metrics.verdicts.clone());
         let help = "Word of a change to network policy to its being in force";
         r.register("policy_apply_duration_seconds", help, metrics.policy_apply.clone());
         Self { registry, ..metrics }

@@ -1,15 +1,18 @@
 //! What the HTTP pages show of the node.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use overlane_core::ipam::{LeaseKind, LeaseState};
+use overlane_core::policy::Tier;
 use overlane_daemon::pages::Pages;
 use overlane_datapath::node::Segment;
+use overlane_datapath::render::element::RawElement;
 use serde_json::{Value, json};
 
 use crate::clock;
-use crate::metrics::{BlockLabels, CounterLabels, ReasonLabels, StateLabels};
+use crate::metrics::{BlockLabels, CounterLabels, ReasonLabels, StateLabels, VerdictLabels};
 use crate::node::Node;
 
 /// When a thread last said that it lives.
@@ -35,13 +38,15 @@ pub struct NodePages {
     /// The node.
     pub node: Arc<Node>,
     started: OnceLock<u64>,
+    /// What each verdict's counter was at the last look.
+    verdicts: Mutex<BTreeMap<RawElement, u64>>,
 }
 
 impl NodePages {
     /// Pages of `node`.
     pub fn new(node: Arc<Node>) -> Self {
         let started = OnceLock::from(clock::boot_ms());
-        Self { node, started }
+        Self { node, started, verdicts: Mutex::default() }
     }
 
     fn count_leases(&self) {
@@ -74,6 +79,37 @@ impl NodePages {
         }
     }
 
+    /// Counters end with the element that they are of: what came since the last look is added up.
+    fn count_verdicts(&self) {
+        let Some(table) = self.node.members.table() else { return };
+        let verdicts = match table.verdicts() {
+            Ok(verdicts) => verdicts,
+            Err(error) => {
+                tracing::warn!(%error, "read the verdicts of network policy");
+                return;
+            }
+        };
+        let mut seen = self.verdicts.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = std::mem::take(&mut *seen);
+        for verdict in verdicts {
+            let (outcome, policy) = (verdict.outcome, verdict.policy);
+            let labels = VerdictLabels {
+                kind: if policy.tier == Tier::Namespace { "NetworkPolicy" } else { "ClusterNetworkPolicy" },
+                namespace: policy.namespace,
+                name: policy.name,
+                direction: verdict.direction.to_string(),
+                verdict: match (outcome.allowed, outcome.audited) {
+                    (false, _) => "denied",
+                    (true, Some(_)) => "audited",
+                    (true, None) => "allowed",
+                },
+            };
+            let known = before.get(&verdict.element).copied().filter(|known| *known <= verdict.packets).unwrap_or(0);
+            self.node.metrics.verdicts.get_or_create(&labels).inc_by(verdict.packets - known);
+            seen.insert(verdict.element, verdict.packets);
+        }
+    }
+
     fn count_packets(&self) {
         let Some(table) = self.node.members.table() else { return };
         match table.counters() {
@@ -92,6 +128,7 @@ impl Pages for NodePages {
     fn metrics(&self) -> anyhow::Result<String> {
         self.count_leases();
         self.count_packets();
+        self.count_verdicts();
         let metrics = &self.node.metrics;
         metrics.ready.set(i64::from(self.node.ready().is_ok()));
         metrics.degraded.clear();

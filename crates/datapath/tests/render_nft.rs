@@ -103,7 +103,7 @@ fn network_policy() {
         ..Objects::default()
     };
     let update = without.update(&members(&plan), &existing);
-    let at = |text: &str| update.find(text).unwrap_or_else(|| panic!("{text}: {update}"));
+    let at = |text: &str| update.find(text).unwrap();
     assert!(at("delete map inet overlane policy_in4") < at("delete chain inet overlane policy_in_0"), "it leads there");
     at("delete set inet overlane policy_own4");
 }

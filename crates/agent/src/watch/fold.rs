@@ -156,11 +156,10 @@ impl Fold {
         {
             return None;
         }
-        let (namespaces, pods) = self.leavers.facts();
         Some(policy::View {
             policies: self.policies.all(),
-            namespaces: namespaces.clone(),
-            pods: pods.clone(),
+            namespaces: self.leavers.namespaces().clone(),
+            pods: self.leavers.pods().clone(),
             slices: self.policies.slices().clone(),
         })
     }

@@ -87,9 +87,14 @@ impl Leavers {
         self.follow(news)
     }
 
-    /// What is known of namespaces, and of this node's pods by namespace and name.
-    pub const fn facts(&self) -> (&BTreeMap<String, Labels>, &BTreeMap<(String, String), PodFacts>) {
-        (self.namespaces.items(), self.pods.items())
+    /// What is known of namespaces.
+    pub const fn namespaces(&self) -> &BTreeMap<String, Labels> {
+        self.namespaces.items()
+    }
+
+    /// What is known of this node's pods, by namespace and name.
+    pub const fn pods(&self) -> &BTreeMap<(String, String), PodFacts> {
+        self.pods.items()
     }
 
     /// Pods and namespaces are not followed any more.

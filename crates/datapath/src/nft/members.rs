@@ -29,6 +29,8 @@ const LIST_ELEM: u16 = 1;
 const ELEM_KEY: u16 = 1;
 const ELEM_DATA: u16 = 2;
 const ELEM_FLAGS: u16 = 3;
+const ELEM_EXPR: u16 = 7;
+const EXPR_DATA: u16 = 2;
 const ELEM_KEY_END: u16 = 10;
 const DATA_VALUE: u16 = 1;
 const DATA_VERDICT: u16 = 2;
@@ -106,14 +108,27 @@ impl Members {
 
     /// All elements of a set.
     pub(super) fn list(&mut self, set: Set) -> Result<BTreeSet<RawElement>, NetlinkError> {
+        self.list_as(set, |element| read(set, element))
+    }
+
+    /// All elements of a set whose elements count, with how many packets each met.
+    pub(super) fn counted(&mut self, set: Set) -> Result<BTreeMap<RawElement, u64>, NetlinkError> {
+        self.list_as(set, |element| Some((read(set, element)?, packets(element)?)))
+    }
+
+    fn list_as<T, C: Default + Extend<T>>(
+        &mut self,
+        set: Set,
+        read: impl Fn(&[u8]) -> Option<T>,
+    ) -> Result<C, NetlinkError> {
         let request = Request::new(GETSETELEM, 0, format!("list elements of set {set}"))
             .body(&HEADER)
             .text(LIST_TABLE, NFT_TABLE)
             .text(LIST_SET, &set.to_string());
-        let mut elements = BTreeSet::new();
+        let mut elements = C::default();
         for message in self.socket.dump(request)? {
             let list = find(message.after(HEADER.len()), LIST_ELEMENTS).unwrap_or(&[]);
-            elements.extend(attrs(list).filter_map(|(_, element)| read(set, element)));
+            elements.extend(attrs(list).filter_map(|(_, element)| read(element)));
         }
         Ok(elements)
     }
@@ -171,6 +186,11 @@ fn put_one(request: Request, element: &RawElement) -> Request {
         };
         if element.start { r } else { r.be32(ELEM_FLAGS, FLAG_INTERVAL_END) }
     })
+}
+
+fn packets(element: &[u8]) -> Option<u64> {
+    let data = find(find(element, ELEM_EXPR)?, EXPR_DATA)?;
+    find(data, COUNTER_PACKETS)?.try_into().ok().map(u64::from_be_bytes)
 }
 
 fn put_verdict(request: Request, way: Way) -> Request {

@@ -8,6 +8,7 @@ mod state;
 mod table;
 
 pub use error::NftError;
+pub use policing::Verdict;
 pub(crate) use program::query;
 pub use program::run;
 pub use table::{Applied, Audit, PodChange, Table};

@@ -1,12 +1,12 @@
 //! Network policy in the table: how it comes into force, and how one plan takes another's place.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use nix::errno::Errno;
 use overlane_core::family::Family;
-use overlane_core::policy::{ClassId, Direction, PeerId, PolicyPlan, Used};
+use overlane_core::policy::{ClassId, Direction, Outcome, PeerId, PolicyName, PolicyPlan, Used};
 
 use super::NftError;
 use super::program;
@@ -32,6 +32,21 @@ pub(super) struct Policing {
 pub(super) struct News {
     pub(super) plan: Option<Arc<PolicyPlan>>,
     pub(super) difference: Difference,
+}
+
+/// How often a verdict was given.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verdict {
+    /// The element that counts it: what it has counted ends with it.
+    pub element: RawElement,
+    /// Whether it is about what pods are sent or send.
+    pub direction: Direction,
+    /// The policy that decided, or would have.
+    pub policy: PolicyName,
+    /// What became of the packets.
+    pub outcome: Outcome,
+    /// How many first packets of flows met it since it is there.
+    pub packets: u64,
 }
 
 impl Policing {
@@ -119,6 +134,24 @@ impl State {
             let (remove, add) = super::state::differing(&held, &wanted);
             all.remove.extend(remove);
             all.add.extend(add);
+        }
+        Ok(all)
+    }
+
+    /// How many first packets each verdict of the plan in force was for.
+    pub(super) fn verdicts(&mut self) -> Result<Vec<Verdict>, NftError> {
+        let mut all = Vec::new();
+        let Some(plan) = self.policing.plan.clone() else { return Ok(all) };
+        for (id, class) in &plan.classes {
+            let mut counted = BTreeMap::new();
+            for set in [PolicySet::Ports(*id), PolicySet::Rest(*id)] {
+                counted.extend(self.with_members(|members| members.counted(Set::Policy(set)))?);
+            }
+            all.extend(policy::verdicts(*id, class).filter_map(|(element, outcome)| {
+                let packets = counted.get(&element).copied()?;
+                let policy = class.policies.get(outcome.audited.or(outcome.policy)?)?.clone();
+                Some(Verdict { element, direction: id.direction, policy, outcome, packets })
+            }));
         }
         Ok(all)
     }

@@ -9,6 +9,7 @@ use overlane_core::family::Family;
 use overlane_core::plan::{NodePlan, PodElement};
 use overlane_core::policy::{PolicyPlan, Used};
 
+use super::policing::Verdict;
 use super::state::{Planned, State, is_as_written};
 use super::{NftError, program};
 use crate::conntrack::Flow;
@@ -92,6 +93,14 @@ impl Table {
     /// See [`NftError`].
     pub fn police(&self, plan: Arc<PolicyPlan>, changes: &[PodChange]) -> Result<(), NftError> {
         self.lock().change_pods(changes, Some(plan))
+    }
+
+    /// How many first packets of flows each verdict of network policy was for; those that no policy decided are left out.
+    ///
+    /// # Errors
+    /// See [`NftError`].
+    pub fn verdicts(&self) -> Result<Vec<Verdict>, NftError> {
+        self.lock().verdicts()
     }
 
     /// Keeps flows of UDP cut that policy does not allow any more and the kernel is about to forget; what is on its way would open

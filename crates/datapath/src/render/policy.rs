@@ -225,9 +225,17 @@ pub fn of_set(plan: &PolicyPlan, set: PolicySet) -> BTreeSet<RawElement> {
         }
         // No plan's.
         PolicySet::Cut(_) => BTreeSet::new(),
-        PolicySet::Ports(id) => plan.classes.get(&id).into_iter().flat_map(|class| ports(id, class)).collect(),
-        PolicySet::Rest(id) => plan.classes.get(&id).into_iter().flat_map(|class| rest(id, class)).collect(),
+        PolicySet::Ports(id) => of_class(plan, id, |class| ports(id, class).into_iter().map(|(raw, _)| raw).collect()),
+        PolicySet::Rest(id) => of_class(plan, id, |class| rest(id, class).map(|(raw, _)| raw).collect()),
     }
+}
+
+fn of_class(
+    plan: &PolicyPlan,
+    id: ClassId,
+    elements: impl FnOnce(&Class) -> BTreeSet<RawElement>,
+) -> BTreeSet<RawElement> {
+    plan.classes.get(&id).map(elements).unwrap_or_default()
 }
 
 /// What leads from one plan to another.
@@ -278,7 +286,7 @@ impl Difference {
 
     fn change_class(&mut self, id: ClassId, before: Option<&Class>, after: Option<&Class>) {
         let raw = |class: Option<&Class>| -> BTreeSet<RawElement> {
-            class.into_iter().flat_map(|class| ports(id, class).into_iter().chain(rest(id, class))).collect()
+            class.into_iter().flat_map(|class| verdicts(id, class)).map(|(raw, _)| raw).collect()
         };
         let (before, after) = (raw(before), raw(after));
         self.change(before.difference(&after).copied(), after.difference(&before).copied());
@@ -354,17 +362,17 @@ const fn code(outcome: &Outcome) -> u32 {
 }
 
 /// Verdicts for all that is not [`ports`].
-fn rest(id: ClassId, class: &Class) -> impl Iterator<Item = RawElement> + '_ {
+fn rest(id: ClassId, class: &Class) -> impl Iterator<Item = (RawElement, Outcome)> + '_ {
     class.verdicts.iter().filter_map(move |(peer, outcomes)| {
         let (outcome, _) = outcomes.iter().find(|(_, ports)| ports.has_rest())?;
         let set = Set::Policy(PolicySet::Rest(id));
         let key = Key::EMPTY.part(&peer.0.to_ne_bytes());
-        Some(RawElement::new(set, key).leading_to(number(code(outcome))))
+        Some((RawElement::new(set, key).leading_to(number(code(outcome))), *outcome))
     })
 }
 
 /// Verdicts for ports.
-fn ports(id: ClassId, class: &Class) -> Vec<RawElement> {
+fn ports(id: ClassId, class: &Class) -> Vec<(RawElement, Outcome)> {
     let set = Set::Policy(PolicySet::Ports(id));
     let mut all = Vec::new();
     for (peer, outcomes) in &class.verdicts {
@@ -376,11 +384,16 @@ fn ports(id: ClassId, class: &Class) -> Vec<RawElement> {
                     key.part(&port.to_be_bytes())
                 };
                 let element = RawElement::new(set, key(range.first)).leading_to(number(code(outcome)));
-                RawElement { end: key(range.last), ..element }
+                (RawElement { end: key(range.last), ..element }, *outcome)
             }));
         }
     }
     all
+}
+
+/// What a class makes of whom, each with why.
+pub fn verdicts(id: ClassId, class: &Class) -> impl Iterator<Item = (RawElement, Outcome)> + '_ {
+    ports(id, class).into_iter().chain(rest(id, class))
 }
 
 /// A flow that is cut, in both directions.
