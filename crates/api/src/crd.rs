@@ -525,9 +525,12 @@ fn rules(kind: &str, schema: &mut JSONSchemaProps) {
     }
 }
 
-/// Takes formats away that Kubernetes has not (`uint8`, `uint32`): it warns of them, and checks nothing.
+/// Takes formats away that Kubernetes has not (`uint8`, `uint32`): it warns of them, and checks nothing. A number that the
+/// type has not would keep programs from reading any object of the kind.
 fn known_formats(schema: &mut JSONSchemaProps) {
-    schema.format.take_if(|format| format.starts_with("uint"));
+    if schema.format.take_if(|format| format.starts_with("uint")).is_some_and(|format| format == "uint32") {
+        schema.maximum = schema.maximum.or(Some(f64::from(u32::MAX)));
+    }
     schema.properties.iter_mut().flat_map(|properties| properties.values_mut()).for_each(known_formats);
     if let Some(JSONSchemaPropsOrArray::Schema(items)) = &mut schema.items {
         known_formats(items);

@@ -29,15 +29,17 @@ const PAGE_LIMIT: u64 = 4 << 20;
 /// Events that are kept; those of a large cluster in trouble say the same again and again.
 const MOST_EVENTS: usize = 5000;
 /// Kinds that are taken whole: version, kind, namespace.
-const KINDS: [(&str, &str, Option<&str>); 11] = [
+const KINDS: [(&str, &str, Option<&str>); 13] = [
     ("overlane.io/v1alpha1", "ClusterNetwork", None),
     ("overlane.io/v1alpha1", "NodeBlock", None),
     ("overlane.io/v1alpha1", "NodeNetworkConfig", Some(NAMESPACE)),
     ("overlane.io/v1alpha1", "NodeState", None),
     ("overlane.io/v1alpha1", "EgressGateway", None),
+    ("overlane.io/v1alpha1", "PodSlice", None),
     ("v1", "Node", None),
     ("networking.k8s.io/v1", "ServiceCIDR", None),
     ("networking.k8s.io/v1", "NetworkPolicy", None),
+    ("policy.networking.k8s.io/v1alpha2", "ClusterNetworkPolicy", None),
     ("apps/v1", "DaemonSet", Some("")),
     ("apps/v1", "Deployment", Some("")),
     ("coordination.k8s.io/v1", "Lease", Some(NAMESPACE)),

@@ -10,6 +10,7 @@ use kube::{Api, Client};
 use overlane_api::crd::{CLUSTER_NETWORK, ClusterNetwork};
 use overlane_core::blocks::{Action, Settings, Trouble, World};
 use overlane_core::cidr::Cidr;
+use overlane_core::cluster::{ClusterPlan, NetworkPolicy};
 use serde_json::json;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{Id, JoinError, JoinSet};
@@ -23,7 +24,7 @@ use crate::gateways::Gateways;
 use crate::metrics::Metrics;
 use crate::objects::now_ms;
 use crate::queue::{Ending, Queue};
-use crate::watch::{Object, Source, Word};
+use crate::watch::{Deaf, Object, Source, Word};
 use crate::{cluster_status, facts};
 
 /// The ClusterNetwork as a write of its status left it, and the version that was written over.
@@ -43,8 +44,6 @@ const REPORT_MS: u64 = 1_000;
 const WORDING_MS: u64 = 10_000;
 /// Longest pause after a failed write of its status.
 const STATUS_PAUSE_MS: u64 = 10_000;
-/// Errors of a watch that are farther apart are two outages.
-const OUTAGE_MS: u64 = 30_000;
 /// How long jobs may take to end once they are to.
 const GRACE: Duration = Duration::from_secs(3);
 
@@ -73,13 +72,14 @@ pub struct Engine {
     /// When time alone may make room for those that wait for a block.
     room_ms: Option<u64>,
     complete: BTreeSet<Source>,
-    /// When each last said that the API server cannot be heard.
-    deaf: BTreeMap<Source, u64>,
+    deaf: Deaf,
     seen_names: BTreeMap<Source, BTreeSet<String>>,
     seen_blocks: BTreeSet<Cidr>,
     lead: watch::Receiver<bool>,
     leads: bool,
     report_ms: u64,
+    /// Who enforces network policy by the plan in force.
+    policy: watch::Sender<Option<NetworkPolicy>>,
 }
 
 impl Engine {
@@ -90,6 +90,7 @@ impl Engine {
         identity: &str,
         metrics: Metrics,
         lead: watch::Receiver<bool>,
+        policy: watch::Sender<Option<NetworkPolicy>>,
     ) -> Self {
         let epoch = Epoch::default();
         let events = Events::new(&client, identity);
@@ -116,12 +117,13 @@ impl Engine {
             troubles: BTreeMap::new(),
             room_ms: None,
             complete: BTreeSet::new(),
-            deaf: BTreeMap::new(),
+            deaf: Deaf::default(),
             seen_names: BTreeMap::new(),
             seen_blocks: BTreeSet::new(),
             lead,
             leads: false,
             report_ms: 0,
+            policy,
         }
     }
 
@@ -196,13 +198,7 @@ impl Engine {
             }
             Word::Complete(source) => self.complete_list(source, now),
             Word::Changed(object) => self.take_in(object, overlane_core::blocks::Source::News, now),
-            Word::Deaf(source, reason) => {
-                // One word an outage: while it lasts, errors are seconds apart.
-                let before = self.deaf.insert(source, now);
-                if before.is_none_or(|before| now.saturating_sub(before) > OUTAGE_MS) {
-                    tracing::warn!(?source, reason, "the API server cannot be heard");
-                }
-            }
+            Word::Deaf(source, reason) => self.deaf.hear(source, &reason, now),
         }
         self.metrics.set_synced(self.is_synced());
     }
@@ -239,6 +235,7 @@ impl Engine {
             Source::Clusters if !seen.contains(CLUSTER_NETWORK) => self.gate.remove(CLUSTER_NETWORK),
             Source::Clusters => {}
             Source::Gateways => self.gateways.retain(&seen),
+            Source::Pods | Source::Slices => {}
         }
         self.complete.insert(source);
         if self.is_synced() {
@@ -289,6 +286,8 @@ impl Engine {
             self.world.set_plan(self.gate.plan().cloned());
             (self.tell_failures, self.tell_at_ms) = (0, 0);
         }
+        let policy = self.world.plan().map(ClusterPlan::network_policy);
+        self.policy.send_if_modified(|told| std::mem::replace(told, policy) != policy);
         if due {
             self.report_ms = now;
             self.show();

@@ -1,17 +1,17 @@
 //! What was learnt, whether from a watch, a read or the answer to a write, and how it gets into the world.
 
 use overlane_core::blocks::{NodeView, Source, World};
-use overlane_core::labels::Labels;
+use overlane_core::policy::PolicyNode;
 
 use crate::gateways::Gateways;
 use crate::watch::Object;
 
-/// Puts an object into the world, and what gateways depend on into these. Clusters and gateways themselves are no part
-/// of it.
+/// Puts an object into the world, and what gateways depend on into these. Clusters, gateways
+/// and slices themselves are no part of it.
 pub fn learn(world: &mut World, gateways: &mut Gateways, object: Object, source: Source, now_ms: u64) {
     let known = |uid: String| (!uid.is_empty()).then_some(uid);
     match object {
-        Object::Node(view, labels) => learn_node(world, gateways, view, &labels, source, now_ms),
+        Object::Node(view, node) => learn_node(world, gateways, view, &node, source, now_ms),
         Object::NodeGone(name, uid) => {
             world.remove_node(&name, known(uid).as_deref(), now_ms);
             if !world.nodes().contains_key(&name) {
@@ -31,6 +31,7 @@ pub fn learn(world: &mut World, gateways: &mut Gateways, object: Object, source:
             gateways.look_again();
         }
         Object::Cluster(_) | Object::ClusterGone(_) | Object::Gateway(_) | Object::GatewayGone(..) => {}
+        Object::Pod(_) | Object::PodGone(_) | Object::Slice(_) | Object::SliceGone(..) => {}
     }
 }
 
@@ -38,7 +39,7 @@ fn learn_node(
     world: &mut World,
     gateways: &mut Gateways,
     view: NodeView,
-    labels: &Labels,
+    node: &PolicyNode,
     source: Source,
     now_ms: u64,
 ) {
@@ -49,6 +50,6 @@ fn learn_node(
     world.upsert_node(view, source, now_ms);
     // What is too old for the world is too old for them.
     if world.nodes().get(&name).is_some_and(|node| node.object == object) {
-        gateways.hear_labels(&name, labels);
+        gateways.hear_labels(&name, &node.labels);
     }
 }

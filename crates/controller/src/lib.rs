@@ -19,6 +19,9 @@
 //! its taint), or that something is wrong with. A node that goes takes two or three: delete the `NodeNetworkConfig`,
 //! mark each `NodeBlock` as released; and later one more that deletes its `NodeState`. An EgressGateway whose nodes change
 //! by it takes one more.
+//!
+//! Where Overlane enforces network policy, a node that joins takes one more: its PodSlice. That is written again, at once,
+//! when a pod there comes, goes, or changes in what policies can tell of it (`slices`), and deleted with the Node.
 
 pub mod args;
 pub mod config;
@@ -38,6 +41,7 @@ mod leader;
 mod objects;
 mod pages;
 mod queue;
+mod slices;
 mod slim;
 mod watch;
 mod writes;

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use overlane_core::blocks::PoolUse;
 use prometheus_client::encoding::EncodeLabelSet;
@@ -42,6 +43,8 @@ struct Inner {
     failures: Family<Kind, Counter>,
     leader: Gauge,
     waiting: Gauge,
+    slice_delay: Histogram,
+    slice_pods: Gauge,
     synced: AtomicBool,
     beat_ms: AtomicU64,
 }
@@ -75,6 +78,12 @@ impl Metrics {
         registry.register("leader", "Whether this controller acts", leader.clone());
         let waiting = Gauge::default();
         registry.register("queue", "Nodes that wait to be decided about", waiting.clone());
+        let seconds = [0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 60.0];
+        let slice_delay = Histogram::new(seconds);
+        let help = "Time from what changes a PodSlice to the end of its write";
+        registry.register_with_unit("slice_delay", help, Unit::Seconds, slice_delay.clone());
+        let slice_pods = Gauge::default();
+        registry.register("slice_pods", "Pods that network policies can tell of", slice_pods.clone());
         let (synced, beat_ms) = (AtomicBool::new(false), AtomicU64::new(0));
         let inner = Inner {
             registry,
@@ -86,6 +95,8 @@ impl Metrics {
             failures,
             leader,
             waiting,
+            slice_delay,
+            slice_pods,
             synced,
             beat_ms,
         };
@@ -111,6 +122,14 @@ impl Metrics {
 
     pub(crate) fn set_leader(&self, leads: bool) {
         self.0.leader.set(i64::from(leads));
+    }
+
+    pub(crate) fn slice_written(&self, after: Duration) {
+        self.0.slice_delay.observe(after.as_secs_f64());
+    }
+
+    pub(crate) fn set_slice_pods(&self, pods: usize) {
+        self.0.slice_pods.set(count(pods as u64));
     }
 
     pub(crate) fn set_queue(&self, waiting: usize) {

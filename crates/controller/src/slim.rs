@@ -95,6 +95,11 @@ impl SlimNode {
         }
     }
 
+    /// All its addresses, of whatever type.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> + '_ {
+        self.status.addresses.iter().filter_map(|address| address.address.parse().ok())
+    }
+
     fn internal_ips(&self) -> Vec<IpAddr> {
         let internal = self.status.addresses.iter().filter(|address| address.kind == "InternalIP");
         internal.filter_map(|address| address.address.parse().ok()).collect()
@@ -141,7 +146,7 @@ mod tests {
                     {"key": "overlane.io/agent-not-ready", "effect": "NoExecute"}]},
             "status": {"images": [{"names": ["x"], "sizeBytes": 1}], "nodeInfo": {"bootID": "b", "osImage": "Debian"},
                 "addresses": [{"type": "Hostname", "address": "a"}, {"type": "InternalIP", "address": "10.0.0.4"},
-                    {"type": "InternalIP", "address": "fd10::4"}],
+                    {"type": "InternalIP", "address": "fd10::4"}, {"type": "ExternalIP", "address": "192.0.2.4"}],
                 "conditions": [{"type": "Ready", "status": "True"},
                     {"type": "NetworkUnavailable", "status": "True", "reason": "NoBlockAvailable"}]}
         }))
@@ -151,6 +156,7 @@ mod tests {
         assert_eq!(view.machine, MachineId { boot_id: "b".into(), provider_id: "azure:///a".into() });
         assert!(view.pod_cidrs_ours);
         assert_eq!(view.addresses.len(), 2);
+        assert_eq!(node.addresses().count(), 3);
         assert!(view.conditions.tainted);
         assert_eq!(view.conditions.network_unavailable, Some((true, "NoBlockAvailable".into())));
         assert_eq!(view.conditions.overlane, None);

@@ -1,28 +1,38 @@
-//! The six watches. Each object is folded to what decisions need of it before the next page is read.
+//! The watches. Each object is folded to what decisions need of it before the next page is read.
 
+use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::pin::pin;
 use std::time::Duration;
 
 use futures::StreamExt as _;
+use k8s_openapi::api::core::v1::Pod;
 use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client, Resource};
 use overlane_api::crd::{ClusterNetwork, EgressGateway, NAMESPACE, NodeBlock, NodeNetworkConfig, NodeState};
 use overlane_core::blocks::{Claim, ConfigView, NodeView, StateView};
 use overlane_core::cidr::Cidr;
-use overlane_core::labels::Labels;
+use overlane_core::policy::PolicyNode;
 use serde::de::DeserializeOwned;
+use tokio::sync::mpsc::error::SendError;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use crate::objects;
+use crate::slices::{Digester, PodFact, SeenSlice, SlimSlice};
 use crate::slim::SlimNode;
 
 /// Nodes a page: at some 60 KiB each a page is over 1 MiB of text, and is in memory several times.
 const NODES_A_PAGE: u32 = 20;
 /// Objects of ours a page.
 const OURS_A_PAGE: u32 = 200;
+/// Pods a page: some 10 KiB each.
+const PODS_A_PAGE: u32 = 100;
+/// Slices a page: those of full nodes have some 30 KiB.
+const SLICES_A_PAGE: u32 = 50;
+/// Pods that policies may tell of: those that never will be are not even sent.
+const LIVE_PODS: &str = "spec.nodeName!=,status.phase!=Succeeded,status.phase!=Failed";
 
 /// A watch is asked for anew after this: a server that went silent is not waited for longer.
 const WATCH_SECONDS: u32 = 60;
@@ -30,8 +40,10 @@ const WATCH_SECONDS: u32 = 60;
 /// Pauses after errors: they double. One controller is no herd, so there is no jitter.
 const FIRST: Duration = Duration::from_millis(200);
 const LONGEST: Duration = Duration::from_secs(5);
+/// Errors of a watch that are farther apart are two outages.
+const OUTAGE_MS: u64 = 30_000;
 
-/// The sources of a decision.
+/// What is watched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Source {
     /// Nodes.
@@ -46,10 +58,14 @@ pub enum Source {
     Clusters,
     /// EgressGateways.
     Gateways,
+    /// Pods.
+    Pods,
+    /// PodSlices.
+    Slices,
 }
 
 impl Source {
-    /// All of them.
+    /// Those that blocks and gateways are decided by.
     pub const ALL: [Self; 6] = [Self::Nodes, Self::Blocks, Self::States, Self::Configs, Self::Clusters, Self::Gateways];
 
     /// Whether the cluster may be without the kind: Helm updates programs, but no definitions. Then there are no objects
@@ -60,10 +76,10 @@ impl Source {
 }
 
 /// An object as it is now, or its end.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Object {
-    /// A Node, and its labels.
-    Node(NodeView, Labels),
+    /// A Node, and what policies can tell of it.
+    Node(NodeView, PolicyNode),
     /// A Node's end: name and UID.
     NodeGone(String, String),
     /// A NodeBlock.
@@ -86,18 +102,27 @@ pub enum Object {
     Gateway(Box<EgressGateway>),
     /// An EgressGateway's end: name and UID.
     GatewayGone(String, String),
+    /// A Pod that policies can tell of.
+    Pod(Box<PodFact>),
+    /// A Pod that they cannot, or not any more: namespace and name.
+    PodGone(String),
+    /// A PodSlice.
+    Slice(SeenSlice),
+    /// A PodSlice's end: name and UID.
+    SliceGone(String, String),
 }
 
 impl Object {
     /// A Node.
     pub fn node(mut node: SlimNode) -> Self {
         let labels = node.metadata.labels.take().unwrap_or_default();
-        Self::Node(node.view(objects::now_ms()), labels)
+        let addresses = node.addresses().collect();
+        Self::Node(node.view(objects::now_ms()), PolicyNode { labels, addresses })
     }
 }
 
 /// A word from a watch.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Word {
     /// A full list begins.
     Listing(Source),
@@ -111,13 +136,61 @@ pub enum Word {
     Deaf(Source, String),
 }
 
-/// Starts all watches. They end when the set is dropped.
-pub fn start(client: &Client) -> (Receiver<Word>, JoinSet<()>) {
+/// When each source last said that the API server cannot be heard.
+#[derive(Debug, Default)]
+pub struct Deaf(BTreeMap<Source, u64>);
+
+impl Deaf {
+    /// Logs one word an outage: while it lasts, errors are seconds apart.
+    pub fn hear(&mut self, source: Source, reason: &str, now_ms: u64) {
+        let before = self.0.insert(source, now_ms);
+        if before.is_none_or(|before| now_ms.saturating_sub(before) > OUTAGE_MS) {
+            tracing::warn!(?source, reason, "the API server cannot be heard");
+        }
+    }
+}
+
+fn paged(size: u32) -> watcher::Config {
+    watcher::Config::default().page_size(size).timeout(WATCH_SECONDS)
+}
+
+/// Starts the watch of Pods. It ends when the set is dropped.
+pub fn start_pods(client: &Client) -> (Receiver<Word>, JoinSet<()>) {
     let (to, from) = channel(1024);
     let mut tasks = JoinSet::new();
-    let paged = |size| watcher::Config::default().page_size(size).timeout(WATCH_SECONDS);
+    let pods: Api<Pod> = Api::all(client.clone());
+    let live = paged(PODS_A_PAGE).fields(LIVE_PODS);
+    tasks.spawn(follow(Source::Pods, pods, live, [to].into(), |pod, there| {
+        let fact = if there { PodFact::of(&pod) } else { None };
+        Some(fact.map_or_else(|| Object::PodGone(PodFact::key(&pod)), |fact| Object::Pod(Box::new(fact))))
+    }));
+    (from, tasks)
+}
+
+/// The watches that always run. They end when they are dropped.
+pub struct Watches {
+    /// Words by which blocks and gateways are decided.
+    pub words: Receiver<Word>,
+    /// Words by which slices are, but for those of Pods.
+    pub slice_words: Receiver<Word>,
+    _tasks: JoinSet<()>,
+}
+
+/// Starts them.
+pub fn start(client: &Client, digester: Digester) -> Watches {
+    let (to, words) = channel(1024);
+    let (to_slices, slice_words) = channel(1024);
+    let mut tasks = JoinSet::new();
+    let slices: Api<SlimSlice> = Api::all(client.clone());
+    let config = paged(SLICES_A_PAGE);
+    tasks.spawn(follow(Source::Slices, slices, config, [to_slices.clone()].into(), move |slice, there| {
+        let seen = digester.seen(&slice);
+        Some(if there { Object::Slice(seen) } else { Object::SliceGone(seen.node, seen.object.uid) })
+    }));
     let nodes: Api<SlimNode> = Api::all(client.clone());
-    tasks.spawn(follow(Source::Nodes, nodes, paged(NODES_A_PAGE), to.clone(), |node, there| {
+    let both = [to.clone(), to_slices].into();
+    let to: Box<[_]> = [to].into();
+    tasks.spawn(follow(Source::Nodes, nodes, paged(NODES_A_PAGE), both, |node, there| {
         Some(if there {
             Object::node(node)
         } else {
@@ -155,14 +228,14 @@ pub fn start(client: &Client) -> (Receiver<Word>, JoinSet<()>) {
             Object::GatewayGone(objects::name(&gateway.metadata), gateway.metadata.uid.unwrap_or_default())
         })
     }));
-    (from, tasks)
+    Watches { words, slice_words, _tasks: tasks }
 }
 
 async fn follow<K>(
     source: Source,
     api: Api<K>,
     config: watcher::Config,
-    to: Sender<Word>,
+    to: Box<[Sender<Word>]>,
     fold: impl Fn(K, bool) -> Option<Object>,
 ) where
     K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
@@ -200,7 +273,7 @@ async fn follow<K>(
             Err(error) => words.push(Word::Deaf(source, error.to_string())),
         }
         for word in words {
-            if to.send(word).await.is_err() {
+            if tell(&to, word).await.is_err() {
                 return;
             }
         }
@@ -209,6 +282,15 @@ async fn follow<K>(
             pause = (pause * 2).min(LONGEST);
         }
     }
+}
+
+/// Tells everybody who is to hear it.
+async fn tell(to: &[Sender<Word>], word: Word) -> Result<(), SendError<Word>> {
+    let Some((last, others)) = to.split_last() else { return Ok(()) };
+    for other in others {
+        other.send(word.clone()).await?;
+    }
+    last.send(word).await
 }
 
 fn is_unknown(error: &watcher::Error) -> bool {

@@ -15,6 +15,7 @@ use crate::engine::Engine;
 use crate::leader;
 use crate::metrics::Metrics;
 use crate::pages::ControllerPages;
+use crate::slices::Slicer;
 
 /// Runs the program until SIGTERM or SIGINT.
 ///
@@ -57,9 +58,11 @@ pub async fn control(client: Client, config: Config, metrics: Metrics, stop: wat
     } else {
         Some(lead)
     };
-    let (words, _watches) = crate::watch::start(&client);
-    let engine = Engine::new(client, config.settings, &config.identity, metrics, leads);
-    engine.run(words, stop).await;
+    let (policy, enforcer) = watch::channel(None);
+    let slicer = Slicer::new(client.clone(), metrics.clone(), leads.clone(), enforcer);
+    let watches = crate::watch::start(&client, slicer.digester());
+    let engine = Engine::new(client, config.settings, &config.identity, metrics, leads, policy);
+    tokio::join!(engine.run(watches.words, stop.clone()), slicer.run(watches.slice_words, stop));
     resign.send_replace(true);
     while election.join_next().await.is_some() {}
 }

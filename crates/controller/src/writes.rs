@@ -7,7 +7,7 @@ use kube::Resource as _;
 use kube::api::{DeleteParams, Preconditions};
 use overlane_api::crd::{
     EgressGatewayStatus, NodeBlock, NodeBlockSpec, NodeNetworkConfig, NodeNetworkConfigSpec, POD_CIDRS_MARK,
-    STARTUP_TAINT, block_name,
+    PodSliceSpec, STARTUP_TAINT, block_name,
 };
 use overlane_core::blocks::{ConditionChange, Content, ObjectRef, Owner};
 use overlane_core::cidr::Cidr;
@@ -119,6 +119,15 @@ pub fn gateway_status(
         // As it was: the API refuses the patch of any other.
         { "op": "replace", "path": "/metadata/resourceVersion", "value": version },
         { "op": "add", "path": "/status", "value": status },
+    ]))
+}
+
+/// What a slice says, over the one that was read and no other.
+pub fn slice(over: &ObjectRef, spec: &PodSliceSpec) -> Result<json_patch::Patch, serde_json::Error> {
+    serde_json::from_value(json!([
+        { "op": "test", "path": "/metadata/uid", "value": over.uid },
+        { "op": "replace", "path": "/metadata/resourceVersion", "value": over.resource_version },
+        { "op": "add", "path": "/spec", "value": spec },
     ]))
 }
 

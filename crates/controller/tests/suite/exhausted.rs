@@ -65,6 +65,8 @@ async fn told_once_others_unharmed_and_on_by_itself_once_there_is_room() {
         }
         cluster.settle().await;
         let mut writes = cluster.writes_since(&before);
+        // What a slice tells of its node has changed.
+        assert_eq!(writes.remove(&("patch".to_owned(), "podslices.overlane.io".to_owned())), Some(7));
         writes.retain(|(_, resource), _| !resource.contains("clusternetwork"));
         assert_eq!(writes.values().sum::<u64>(), 7, "{writes:?}");
         let told = |kind: &str, name: &str| (kind.to_owned(), name.to_owned(), "NoBlockAvailable".to_owned());

@@ -59,7 +59,7 @@ async fn blocks_in_order_of_index_and_of_families_and_no_write_too_many() {
 }
 
 #[tokio::test]
-async fn five_writes_a_node() {
+async fn six_writes_a_node() {
     for pod_cidrs in FAMILIES {
         let cluster = Cluster::new(pod_cidrs).await;
         let controller = cluster.start(SETTINGS);
@@ -84,11 +84,12 @@ async fn five_writes_a_node() {
         assert_eq!(count("create", "nodenetworkconfigs.overlane.io"), 40);
         assert_eq!(count("patch", "nodenetworkconfigs.overlane.io/status"), 40);
         assert_eq!(count("patch", "nodes"), 40);
+        assert_eq!(count("create", "podslices.overlane.io"), 40);
         // Those of this test: each Node, its status, its NodeState.
         let own = count("create", "nodes") + count("patch", "nodes/status") + count("create", "nodestates.overlane.io");
         assert_eq!(own, 3 * 40);
         let all: u64 = writes.values().sum();
-        assert!(all - own <= 40 * 5, "{writes:?}");
+        assert!(all - own <= 40 * 6, "{writes:?}");
         cluster.assert_sound().await;
         controller.stop().await;
     }

@@ -21,3 +21,4 @@ mod program;
 mod restore;
 mod routing;
 mod several;
+mod slices;
