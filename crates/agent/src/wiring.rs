@@ -10,6 +10,7 @@
 //! | `fabric` | probes of the fabric |
 //! | `gateways` | probes of egress gateways |
 //! | `policy` | network policy to kernel |
+//! | `policy-log` | what network policy drops |
 
 use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt as _;
@@ -101,6 +102,8 @@ fn start(config: Config, boot_id: String) -> anyhow::Result<(Arc<Node>, Sender<W
     let (policy, news) = channel();
     let (of, own) = (Arc::clone(&node), policy.clone());
     vital("policy", move || policy::run(&of, &news, own))?;
+    let of = Arc::clone(&node);
+    vital("policy-log", move || policy::log::run(&of))?;
     let calls = Arc::new(Calls::new(Arc::clone(&node)));
     vital("socket", move || server::run(&listener, &calls))?;
     Ok((node, wake, policy))

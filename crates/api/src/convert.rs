@@ -150,6 +150,7 @@ pub fn cluster_spec(spec: &crd::ClusterNetworkSpec) -> ClusterSpec {
             crd::NetworkPolicy::Overlane => NetworkPolicy::Overlane,
             crd::NetworkPolicy::None => NetworkPolicy::None,
         },
+        network_policy_log: spec.network_policy_log,
     }
 }
 

@@ -78,6 +78,8 @@ pub struct ClusterNetworkSpec {
     pub egress: Egress,
     /// Who enforces NetworkPolicies and ClusterNetworkPolicies.
     pub network_policy: NetworkPolicy,
+    /// Whether agents log what network policy drops, with the policy's name; at most some tens a second on each node.
+    pub network_policy_log: bool,
 }
 
 impl Default for ClusterNetworkSpec {
@@ -97,6 +99,7 @@ impl Default for ClusterNetworkSpec {
             outbound_type: OutboundType::default(),
             egress: Egress::default(),
             network_policy: NetworkPolicy::default(),
+            network_policy_log: false,
         }
     }
 }

@@ -53,7 +53,7 @@ fn every_field_arrives() {
     let text = r#"{"ipFamilies":["IPv6","IPv4"],"podCIDRs":["fd00::/64","10.1.0.0/16"],"serviceCIDRs":["fd01::/108",
         "10.2.0.0/16"],"nodeMaskSize":{"ipv4":25,"ipv6":96},"maxPods":30,"routing":"vxlan","nativeCIDRs":["10.9.0.0/16"],"vxlan":{"port":8472,"vni":7},"nodeCIDRs":"adopt",
         "masquerade":false,"outboundType":"userDefinedRouting","egress":{"internalCIDRs":["10.8.0.0/16"],
-        "nextHops":["10.9.0.9"],"keepPodAddress":true},"networkPolicy":"none"}"#;
+        "nextHops":["10.9.0.9"],"keepPodAddress":true},"networkPolicy":"none","networkPolicyLog":true}"#;
     let spec = cluster_spec(&serde_json::from_str(text).unwrap());
     let expected = ClusterSpec {
         ip_families: vec!["IPv6".into(), "IPv4".into()],
@@ -74,6 +74,7 @@ fn every_field_arrives() {
             keep_pod_address: true,
         },
         network_policy: cluster::NetworkPolicy::None,
+        network_policy_log: true,
     };
     assert_eq!(spec, expected);
 }

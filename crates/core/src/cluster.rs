@@ -120,6 +120,8 @@ pub struct ClusterSpec {
     pub egress: EgressSpec,
     /// Who enforces network policy.
     pub network_policy: NetworkPolicy,
+    /// Whether what network policy drops is logged.
+    pub network_policy_log: bool,
 }
 
 impl Default for ClusterSpec {
@@ -141,6 +143,7 @@ impl Default for ClusterSpec {
             outbound: Outbound::LoadBalancer,
             egress: EgressSpec::default(),
             network_policy: NetworkPolicy::Overlane,
+            network_policy_log: false,
         }
     }
 }
@@ -215,6 +218,7 @@ pub struct ClusterPlan {
     outbound: Outbound,
     egress: Egress,
     network_policy: NetworkPolicy,
+    network_policy_log: bool,
 }
 
 impl ClusterPlan {
@@ -306,6 +310,12 @@ impl ClusterPlan {
     #[must_use]
     pub const fn network_policy(&self) -> NetworkPolicy {
         self.network_policy
+    }
+
+    /// Whether what network policy drops is logged.
+    #[must_use]
+    pub const fn network_policy_log(&self) -> bool {
+        self.network_policy_log
     }
 
     /// How many nodes get a block in every family; `u64::MAX` stands for that and more.

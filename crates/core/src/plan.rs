@@ -103,6 +103,8 @@ pub struct NodeInput {
     pub asks_gateways: bool,
     /// Whether network policy is in force.
     pub policed: bool,
+    /// Whether what it drops is logged.
+    pub logs_denied: bool,
 }
 
 /// What happens to packets for a destination.
@@ -258,6 +260,8 @@ pub struct NodePlan {
     pub service_space: BTreeSet<Cidr>,
     /// Whether network policy is in force.
     pub policed: bool,
+    /// Whether what it drops is logged.
+    pub logs_denied: bool,
     /// What could not be planned as it was meant.
     pub notes: BTreeSet<Note>,
 }

@@ -25,6 +25,8 @@ pub mod events;
 #[cfg(feature = "node")]
 pub mod foreign;
 #[cfg(feature = "node")]
+pub mod nflog;
+#[cfg(feature = "node")]
 pub mod nft;
 #[cfg(feature = "node")]
 pub mod node;

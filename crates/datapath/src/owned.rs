@@ -21,6 +21,8 @@ pub const SHAPER_KIND: &str = "ifb";
 pub const TUNNEL_LINK: &str = "ovlx0";
 /// Every pod link's host end has this address, so that a pod's permanent neighbour never changes.
 pub const HOST_MAC: Mac = [0x02, 0x6f, 0x76, 0x6c, 0x00, 0x01];
+/// The group of the packet filter's log (`NFLOG`) that packets of network policy go to.
+pub const NFLOG_GROUP: u16 = 28_534;
 /// The nftables table (family `inet`).
 pub const NFT_TABLE: &str = "overlane";
 /// `rtm_protocol` of what we add.

@@ -86,7 +86,7 @@ fn dual_stack() {
 
 #[test]
 fn network_policy() {
-    let plan = NodePlan { policed: true, ..plan(&Family::ALL, true) };
+    let plan = NodePlan { policed: true, logs_denied: true, ..plan(&Family::ALL, true) };
     let structure = |pool, hooked| Structure::of(&plan, &primary()).with_policy(pool, hooked);
     let text = structure(Pool { ingress: 1, egress: 1 }, true).create(&members(&plan));
     expect_file!["snapshots/policy.nft"].assert_eq(&text);

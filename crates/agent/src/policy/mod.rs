@@ -4,6 +4,7 @@
 //! known yet is in no plan, and nothing of it passes until it is.
 
 mod flows;
+pub mod log;
 mod thread;
 mod world;
 

@@ -113,6 +113,7 @@ pub fn node_input(
         outbound: cluster.outbound(),
         egress: cluster.egress().clone(),
         policed: cluster.network_policy() == NetworkPolicy::Overlane,
+        logs_denied: cluster.network_policy_log(),
         ..NodeInput::default()
     }
 }

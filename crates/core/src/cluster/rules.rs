@@ -87,6 +87,7 @@ pub(super) fn judge(spec: &ClusterSpec) -> Result<ClusterPlan, Vec<Finding>> {
         outbound: spec.outbound,
         egress,
         network_policy: spec.network_policy,
+        network_policy_log: spec.network_policy_log,
     })
 }
 

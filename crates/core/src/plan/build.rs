@@ -57,6 +57,7 @@ pub(super) fn build(input: &NodeInput) -> NodePlan {
         egress,
         service_space: outermost(input.service_cidrs.iter().copied()),
         policed: input.policed,
+        logs_denied: input.logs_denied,
         notes,
     }
 }

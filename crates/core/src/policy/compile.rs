@@ -88,11 +88,25 @@ impl PolicyPlan {
     #[must_use]
     pub fn passes(&self, from: IpAddr, to: IpAddr, about: Option<(Protocol, u16)>) -> bool {
         let allows = |direction, own, other| {
-            let Some(class) = self.class(direction, own).and_then(|id| self.classes.get(&id)) else { return true };
-            let outcomes = class.verdicts.get(&self.peer(other)).or_else(|| class.verdicts.get(&PeerId::NOBODY));
-            outcomes.into_iter().flatten().any(|(outcome, ports)| outcome.allowed && ports.contains(about))
+            self.judged(direction, own, other, about).is_none_or(|(_, outcome)| outcome.allowed)
         };
         from == to || allows(Direction::Egress, from, to) && allows(Direction::Ingress, to, from)
+    }
+
+    /// What becomes of the first packet of a flow by the class of one end's pod, and that class; `None` where no policy selects
+    /// it.
+    #[must_use]
+    pub fn judged(
+        &self,
+        direction: Direction,
+        own: IpAddr,
+        other: IpAddr,
+        about: Option<(Protocol, u16)>,
+    ) -> Option<(&Class, &Outcome)> {
+        let class = self.class_of(&(direction, own))?;
+        let outcomes = class.verdicts.get(&self.peer(other)).or_else(|| class.verdicts.get(&PeerId::NOBODY))?;
+        let (outcome, _) = outcomes.iter().find(|(_, ports)| ports.contains(about))?;
+        Some((class, outcome))
     }
 
     fn class_of(&self, pod: &(Direction, IpAddr)) -> Option<&Class> {

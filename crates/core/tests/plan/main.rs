@@ -167,6 +167,7 @@ fn a_dual_stack_node() {
             .into(),
         },
         policed: false,
+        logs_denied: false,
         notes: BTreeSet::new(),
     };
     assert_eq!(plan, expected);

@@ -112,7 +112,7 @@ impl Structure {
         chains.extend(plan.egress.iter().flat_map(|egress| egress::chains(egress, &plan.service_space, primary)));
         chains.extend(gateways.iter().flat_map(|gateways| gateway::chains(gateways, plan, primary)));
         if policy.is_some() {
-            chains.extend(policy::chains());
+            chains.extend(policy::chains(plan.logs_denied));
         }
         chains.extend([
             entrance("port_in", hook("nat", "prerouting", "dstnat"), from_outside(&plan.service_space, gateways)),

@@ -9,6 +9,8 @@ use overlane_core::family::Family;
 use overlane_core::policy::{ClassId, Direction};
 
 use super::{Chain, digit, protocol};
+use crate::nflog::SNAP_LENGTH;
+use crate::owned::NFLOG_GROUP;
 use crate::render::element::Set;
 use crate::render::policy::{ALLOW, AUDIT, CUT_SECONDS, DENY, PolicySet, Pool, VERDICTS, Way, class_chain};
 
@@ -22,14 +24,14 @@ fn named(set: PolicySet) -> Set {
 }
 
 /// The chains, but for those of classes.
-pub(super) fn chains() -> Vec<Chain> {
+pub(super) fn chains(logs_denied: bool) -> Vec<Chain> {
     vec![
         entrance(IN, Direction::Ingress),
         entrance(OUT, Direction::Egress),
         who("policy_from", "saddr"),
         who("policy_to", "daddr"),
         Chain { name: Way::HALF, hook: None, rules: preface() },
-        verdict(),
+        verdict(logs_denied),
     ]
 }
 
@@ -83,14 +85,20 @@ fn who(name: &'static str, end: &str) -> Chain {
 }
 
 /// What was found becomes a verdict.
-fn verdict() -> Chain {
+fn verdict(logs_denied: bool) -> Chain {
     let code = |code: u32| format!("{:x}:{:x}", code >> 16, code & 0xffff);
-    let rules = vec![
-        format!("meta priority {} return comment \"policy: allowed\"", code(ALLOW)),
+    let log = |verdict| {
+        let (code, rate) = (code(verdict), "limit rate 20/second burst 40 packets");
+        format!("meta priority {code} {rate} log group {NFLOG_GROUP} snaplen {SNAP_LENGTH} comment \"policy: the log\"")
+    };
+    let mut rules = vec![format!("meta priority {} return comment \"policy: allowed\"", code(ALLOW))];
+    rules.extend(logs_denied.then(|| log(DENY)));
+    rules.push(log(AUDIT));
+    rules.extend([
         format!("meta priority {} counter name denied drop comment \"policy: denied\"", code(DENY)),
         format!("meta priority {} counter name audited return comment \"policy: would be denied\"", code(AUDIT)),
         "counter name unpoliced drop comment \"policy: absence denies\"".to_owned(),
-    ];
+    ]);
     Chain { name: "policy_verdict", hook: None, rules }
 }
 
