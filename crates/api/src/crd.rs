@@ -3,8 +3,10 @@
 //! Who writes what: people write [`ClusterNetwork`]'s spec; the controller writes [`NodeBlock`], [`NodeNetworkConfig`],
 //! [`PodSlice`] and every status; an agent writes its own node's [`NodeState`] and nothing else.
 
+mod cluster_network_policy;
 mod pod_slice;
 
+pub use cluster_network_policy::{CLUSTER_NETWORK_POLICY_YAML, cluster_network_policy_crd};
 pub use pod_slice::{PodSlice, PodSlicePod, PodSlicePort, PodSliceProfile, PodSliceSpec};
 
 use std::net::IpAddr;

@@ -4,7 +4,9 @@
 
 use std::collections::BTreeSet;
 
-use overlane_api::crd::{all_crds, all_crds_yaml};
+use kube::CustomResourceExt as _;
+use overlane_api::crd::{CLUSTER_NETWORK_POLICY_YAML, all_crds, all_crds_yaml, cluster_network_policy_crd};
+use overlane_api::policy::ClusterNetworkPolicy;
 use serde_json::Value;
 
 const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/crds/overlane.io.yaml");
@@ -35,6 +37,35 @@ fn names_and_scopes() {
     let want =
         want.map(|(name, scope, kind, short)| (name.to_owned(), scope.to_owned(), kind.to_owned(), short.to_owned()));
     assert_eq!(shown, want);
+}
+
+/// Nothing of the file is lost on the way, and it is what the types read.
+#[test]
+fn the_definition_of_another_project_stays_whole() {
+    let mut published: Value = serde_norway::from_str(CLUSTER_NETWORK_POLICY_YAML).unwrap();
+    published.as_object_mut().unwrap().remove("status");
+    let read = cluster_network_policy_crd().unwrap();
+    let mut whole = serde_json::to_value(&read).unwrap();
+    for value in [&mut published, &mut whole] {
+        floats(value);
+    }
+    assert!(whole == published, "a field is lost");
+    let ours = ClusterNetworkPolicy::crd().spec;
+    assert_eq!((&read.spec.group, &read.spec.scope), (&ours.group, &ours.scope));
+    assert_eq!(read.spec.names.kind, ours.names.kind);
+    assert_eq!(read.spec.names.plural, ours.names.plural);
+    let served: Vec<_> = read.spec.versions.iter().map(|version| (&version.name, version.served)).collect();
+    assert_eq!(served, [(&ours.versions[0].name, true)]);
+}
+
+/// The type has its limits as floats.
+fn floats(value: &mut Value) {
+    match value {
+        Value::Number(number) => *value = number.as_f64().into(),
+        Value::Array(items) => items.iter_mut().for_each(floats),
+        Value::Object(fields) => fields.values_mut().for_each(floats),
+        _ => {}
+    }
 }
 
 /// `kubectl explain` is only as good as the descriptions.

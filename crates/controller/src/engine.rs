@@ -235,7 +235,7 @@ impl Engine {
             Source::Clusters if !seen.contains(CLUSTER_NETWORK) => self.gate.remove(CLUSTER_NETWORK),
             Source::Clusters => {}
             Source::Gateways => self.gateways.retain(&seen),
-            Source::Pods | Source::Slices => {}
+            Source::Pods | Source::Slices | Source::Policies | Source::ClusterPolicies => {}
         }
         self.complete.insert(source);
         if self.is_synced() {

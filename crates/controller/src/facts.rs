@@ -32,6 +32,7 @@ pub fn learn(world: &mut World, gateways: &mut Gateways, object: Object, source:
         }
         Object::Cluster(_) | Object::ClusterGone(_) | Object::Gateway(_) | Object::GatewayGone(..) => {}
         Object::Pod(_) | Object::PodGone(_) | Object::Slice(_) | Object::SliceGone(..) => {}
+        Object::Policy(..) | Object::PolicyGone(_) => {}
     }
 }
 

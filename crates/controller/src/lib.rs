@@ -40,6 +40,7 @@ mod labels;
 mod leader;
 mod objects;
 mod pages;
+mod policies;
 mod queue;
 mod slices;
 mod slim;

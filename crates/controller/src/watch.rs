@@ -7,9 +7,12 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client, Resource};
 use overlane_api::crd::{ClusterNetwork, EgressGateway, NAMESPACE, NodeBlock, NodeNetworkConfig, NodeState};
+use overlane_api::policy::ClusterNetworkPolicy;
 use overlane_core::blocks::{Claim, ConfigView, NodeView, StateView};
 use overlane_core::cidr::Cidr;
 use overlane_core::policy::PolicyNode;
@@ -20,6 +23,7 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use crate::objects;
+use crate::policies::{PolicyFact, policy_key};
 use crate::slices::{Digester, PodFact, SeenSlice, SlimSlice};
 use crate::slim::SlimNode;
 
@@ -29,6 +33,8 @@ const NODES_A_PAGE: u32 = 20;
 const OURS_A_PAGE: u32 = 200;
 /// Pods a page: some 10 KiB each.
 const PODS_A_PAGE: u32 = 100;
+/// Policies a page: most are small, but one may have a megabyte.
+const POLICIES_A_PAGE: u32 = 50;
 /// Slices a page: those of full nodes have some 30 KiB.
 const SLICES_A_PAGE: u32 = 50;
 /// Pods that policies may tell of: those that never will be are not even sent.
@@ -62,6 +68,10 @@ pub enum Source {
     Pods,
     /// PodSlices.
     Slices,
+    /// NetworkPolicies.
+    Policies,
+    /// ClusterNetworkPolicies.
+    ClusterPolicies,
 }
 
 impl Source {
@@ -71,7 +81,7 @@ impl Source {
     /// Whether the cluster may be without the kind: Helm updates programs, but no definitions. Then there are no objects
     /// of it, and nodes get their blocks all the same.
     fn may_be_unknown(self) -> bool {
-        self == Self::Gateways
+        matches!(self, Self::Gateways | Self::ClusterPolicies)
     }
 }
 
@@ -110,6 +120,10 @@ pub enum Object {
     Slice(SeenSlice),
     /// A PodSlice's end: name and UID.
     SliceGone(String, String),
+    /// A policy of that source.
+    Policy(Source, Box<PolicyFact>),
+    /// A policy's end: namespace and name.
+    PolicyGone(String),
 }
 
 impl Object {
@@ -154,9 +168,47 @@ fn paged(size: u32) -> watcher::Config {
     watcher::Config::default().page_size(size).timeout(WATCH_SECONDS)
 }
 
-/// Starts the watch of Pods. It ends when the set is dropped.
-pub fn start_pods(client: &Client) -> (Receiver<Word>, JoinSet<()>) {
-    let (to, from) = channel(1024);
+/// A watch that may not always be. It ends when it is dropped.
+pub struct Watch {
+    words: Receiver<Word>,
+    _tasks: JoinSet<()>,
+}
+
+/// Waits for words of it; for ever, where there is none.
+pub async fn of_watch(watch: &mut Option<Watch>, inbox: &mut Vec<Word>) -> usize {
+    match watch {
+        Some(watch) => watch.words.recv_many(inbox, 512).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Starts the watches of policies.
+pub fn start_policies(client: &Client) -> Watch {
+    let (to, words) = channel(1024);
+    let mut tasks = JoinSet::new();
+    let gone = |metadata: &ObjectMeta| Some(Object::PolicyGone(policy_key(metadata)));
+    let policies: Api<NetworkPolicy> = Api::all(client.clone());
+    let source = Source::Policies;
+    tasks.spawn(follow(source, policies, paged(POLICIES_A_PAGE), [to.clone()].into(), move |policy, there| {
+        if !there {
+            return gone(&policy.metadata);
+        }
+        Some(Object::Policy(source, Box::new(PolicyFact::namespaced(&policy))))
+    }));
+    let policies: Api<ClusterNetworkPolicy> = Api::all(client.clone());
+    let source = Source::ClusterPolicies;
+    tasks.spawn(follow(source, policies, paged(POLICIES_A_PAGE), [to].into(), move |policy, there| {
+        if !there {
+            return gone(&policy.metadata);
+        }
+        Some(Object::Policy(source, Box::new(PolicyFact::cluster(&policy, objects::now_ms()))))
+    }));
+    Watch { words, _tasks: tasks }
+}
+
+/// Starts the watch of Pods.
+pub fn start_pods(client: &Client) -> Watch {
+    let (to, words) = channel(1024);
     let mut tasks = JoinSet::new();
     let pods: Api<Pod> = Api::all(client.clone());
     let live = paged(PODS_A_PAGE).fields(LIVE_PODS);
@@ -164,7 +216,7 @@ pub fn start_pods(client: &Client) -> (Receiver<Word>, JoinSet<()>) {
         let fact = if there { PodFact::of(&pod) } else { None };
         Some(fact.map_or_else(|| Object::PodGone(PodFact::key(&pod)), |fact| Object::Pod(Box::new(fact))))
     }));
-    (from, tasks)
+    Watch { words, _tasks: tasks }
 }
 
 /// The watches that always run. They end when they are dropped.

@@ -15,6 +15,7 @@ use crate::engine::Engine;
 use crate::leader;
 use crate::metrics::Metrics;
 use crate::pages::ControllerPages;
+use crate::policies::Inspector;
 use crate::slices::Slicer;
 
 /// Runs the program until SIGTERM or SIGINT.
@@ -59,10 +60,15 @@ pub async fn control(client: Client, config: Config, metrics: Metrics, stop: wat
         Some(lead)
     };
     let (policy, enforcer) = watch::channel(None);
-    let slicer = Slicer::new(client.clone(), metrics.clone(), leads.clone(), enforcer);
+    let slicer = Slicer::new(client.clone(), metrics.clone(), leads.clone(), enforcer.clone());
+    let inspector = Inspector::new(client.clone(), &config.identity, metrics.clone(), leads.clone(), enforcer);
     let watches = crate::watch::start(&client, slicer.digester());
     let engine = Engine::new(client, config.settings, &config.identity, metrics, leads, policy);
-    tokio::join!(engine.run(watches.words, stop.clone()), slicer.run(watches.slice_words, stop));
+    tokio::join!(
+        engine.run(watches.words, stop.clone()),
+        slicer.run(watches.slice_words, stop.clone()),
+        inspector.run(stop)
+    );
     resign.send_replace(true);
     while election.join_next().await.is_some() {}
 }

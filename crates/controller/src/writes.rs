@@ -2,7 +2,7 @@
 //! where it rests on what was read, so that the API refuses it once that has changed.
 
 use k8s_openapi::api::core::v1::Node;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, OwnerReference};
 use kube::Resource as _;
 use kube::api::{DeleteParams, Preconditions};
 use overlane_api::crd::{
@@ -119,6 +119,14 @@ pub fn gateway_status(
         // As it was: the API refuses the patch of any other.
         { "op": "replace", "path": "/metadata/resourceVersion", "value": version },
         { "op": "add", "path": "/status", "value": status },
+    ]))
+}
+
+/// A ClusterNetworkPolicy's conditions, all of them, over those that were read.
+pub fn policy_status(version: Option<&str>, all: &[Condition]) -> Result<json_patch::Patch, serde_json::Error> {
+    serde_json::from_value(json!([
+        { "op": "replace", "path": "/metadata/resourceVersion", "value": version },
+        { "op": "add", "path": "/status", "value": { "conditions": all } },
     ]))
 }
 

@@ -39,6 +39,11 @@ pub fn files() -> Result<BTreeMap<String, String>, ChartError> {
         ("values.schema.json".to_owned(), schema()? + "\n"),
         ("README.md".to_owned(), readme()?),
         ("crds/overlane.io.yaml".to_owned(), crd::all_crds_yaml()?),
+        // Helm makes no definition that is there.
+        (
+            "crds/policy.networking.k8s.io_clusternetworkpolicies.yaml".to_owned(),
+            crd::CLUSTER_NETWORK_POLICY_YAML.to_owned(),
+        ),
         ("templates/NOTES.txt".to_owned(), NOTES.to_owned()),
     ]);
     for document in documents(&Source::Template) {

@@ -12,6 +12,7 @@ mod rbac;
 mod source;
 pub mod values;
 
+use overlane_api::crd;
 use serde_json::Value;
 
 pub use agent::CAPABILITIES;
@@ -51,10 +52,21 @@ pub fn objects(values: &Values, namespace: &str) -> Result<Vec<Value>, serde_jso
     Ok(documents(&from).into_iter().filter(wanted).map(|document| document.object).collect())
 }
 
-/// The custom resource definitions.
+/// Definitions that are another project's, to be made where the cluster has none. The label says that it was us.
+///
+/// # Errors
+/// A definition that cannot be read.
+pub fn others_definitions() -> Result<Vec<Value>, serde_norway::Error> {
+    let mut definition = crd::cluster_network_policy_crd()?;
+    let labels = definition.metadata.labels.get_or_insert_default();
+    labels.insert(PART_OF.0.to_owned(), PART_OF.1.to_owned());
+    serde_json::to_value(definition).map(|value| vec![value]).map_err(serde::de::Error::custom)
+}
+
+/// The custom resource definitions, but for those of others.
 ///
 /// # Errors
 /// A definition that JSON cannot express.
 pub fn definitions() -> Result<Vec<Value>, serde_json::Error> {
-    overlane_api::crd::all_crds().iter().map(serde_json::to_value).collect()
+    crd::all_crds().iter().map(serde_json::to_value).collect()
 }

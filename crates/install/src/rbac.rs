@@ -85,7 +85,7 @@ fn agent_local() -> Value {
 /// It reads pods to make PodSlices of them, and policies to say what of them means nothing.
 fn controller_cluster() -> Value {
     json!([
-        rule("", &["pods", "namespaces"], &READ),
+        rule("", &["pods"], &READ),
         rule("", &["nodes"], &["get", "list", "watch", "patch"]),
         rule("", &["nodes/status"], &["patch"]),
         rule(GROUP, &["clusternetworks", "egressgateways"], &READ),

@@ -133,7 +133,7 @@ fn protocol(field: &str, given: &CnpProtocol) -> Result<PortMatch, ConvertError>
     let name = &given.destination_named_port;
     match (set.next(), set.next(), name.is_empty()) {
         (Some((protocol, transport)), None, true) => port(field, protocol, transport.destination_port.as_ref()),
-        (None, None, false) => Ok(PortMatch::Named(None, name.clone())),
+        (None, None, false) => ports::named(&format!("{field}.destinationNamedPort"), None, name),
         _ => {
             let (given, expected) = (String::new(), "one of tcp, udp, sctp and destinationNamedPort");
             Err(ConvertError::Port { field: field.to_owned(), given, expected })

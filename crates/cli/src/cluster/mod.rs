@@ -2,6 +2,7 @@
 
 pub mod facts;
 pub mod objects;
+pub mod others;
 pub mod read;
 
 use std::time::Duration;

@@ -19,6 +19,7 @@ use serde_json::Value;
 
 use crate::args::{InstallArgs, Printed};
 use crate::cluster::facts::Facts;
+use crate::cluster::others::{self, Offer};
 use crate::cluster::{self, objects};
 use crate::out;
 use crate::progress::Progress;
@@ -68,6 +69,7 @@ fn manifests(what: Printed, values: &Values, namespace: &str) -> Result<String> 
     let mut all = Vec::new();
     if what != Printed::Objects {
         all.extend(overlane_install::definitions()?);
+        all.extend(overlane_install::others_definitions()?);
     }
     if what != Printed::Crds {
         all.extend(overlane_install::objects(values, namespace)?);
@@ -132,11 +134,21 @@ async fn one_installation(client: &Client, namespace: &str) -> Result<Option<Dae
 }
 
 async fn apply(client: &Client, rest: &[Value], progress: &Progress) -> Result<()> {
-    let definitions = overlane_install::definitions()?;
+    let mut definitions = overlane_install::definitions()?;
     let total = definitions.len() + rest.len();
     for (done, object) in definitions.iter().enumerate() {
         progress.count("applying", done, total);
         objects::apply(client, object).await?;
+    }
+    for object in overlane_install::others_definitions()? {
+        let title = objects::title(&object);
+        match others::offer(client, &object).await? {
+            Offer::Made => definitions.push(object),
+            Offer::Theirs => eprintln!("{title} is there already and stays as it is"),
+            Offer::OtherVersion(version) => {
+                eprintln!("{title} is there already, without version {version}: objects of it do not count");
+            }
+        }
     }
     for object in &definitions {
         established(client, object).await?;

@@ -25,7 +25,7 @@ use cleanup::CLEANUP;
 
 use crate::args::UninstallArgs;
 use crate::cluster::read::{each, node_conditions, node_says, pod_is_ready};
-use crate::cluster::{self, objects};
+use crate::cluster::{self, objects, others};
 use crate::progress::Progress;
 use crate::{connectivity, install, out};
 
@@ -179,14 +179,21 @@ async fn take_away(
     let lease = json!({
         "apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": { "name": CONTROLLER, "namespace": NAMESPACE },
     });
-    let definitions = overlane_install::definitions()?;
+    let mut definitions = overlane_install::definitions()?;
     for object in rest.iter().chain([&lease]).chain(&definitions) {
         objects::delete(client, object).await?;
+    }
+    for object in overlane_install::others_definitions()? {
+        match others::take_back(client, &object).await? {
+            Some(true) => definitions.push(object),
+            Some(false) => eprintln!("{} stays: there are objects of it", objects::title(&object)),
+            None => {}
+        }
     }
     // The API server removes a kind's objects first; an installation that came meanwhile would lose its own with them.
     while is_any_there(client, &definitions).await? {
         if Instant::now() > until {
-            bail!("kinds of group overlane.io do not end; `kubectl get crds` shows what holds them");
+            bail!("kinds that overlane made do not end; `kubectl get crds` shows what holds them");
         }
         tokio::time::sleep(LOOK).await;
     }

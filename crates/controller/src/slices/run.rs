@@ -16,7 +16,7 @@ use crate::executor::End;
 use crate::metrics::Metrics;
 use crate::objects::now_ms;
 use crate::queue::{Ending, Queue};
-use crate::watch::{Deaf, Object, Source, Word, start_pods};
+use crate::watch::{Deaf, Object, Source, Watch, Word, of_watch, start_pods};
 
 /// Writes under way at a time; of one node, one.
 const JOBS: usize = 32;
@@ -44,7 +44,7 @@ pub struct Slicer {
     /// Since when slices that are not written yet are due.
     due: BTreeMap<String, Instant>,
     /// The watch of Pods, while slices are to be.
-    pods: Option<(mpsc::Receiver<Word>, JoinSet<()>)>,
+    pods: Option<Watch>,
     complete: BTreeSet<Source>,
     seen: BTreeMap<Source, BTreeSet<String>>,
     deaf: Deaf,
@@ -104,7 +104,8 @@ impl Slicer {
                 changed = self.enforcer.changed() => if changed.is_err() { break },
                 Some(outcome) = self.jobs.join_next_with_id() => self.finish(outcome),
                 count = words.recv_many(&mut inbox, WORDS) => if count == 0 { break },
-                count = of_watch(&mut self.pods, &mut of_pods) => if count == 0 { break },
+                // A fault of ours: another one begins.
+                count = of_watch(&mut self.pods, &mut of_pods) => if count == 0 { self.enforced_by = None },
                 _ = tick.tick() => {}
             }
             // Before the watch of Pods may be another.
@@ -263,13 +264,5 @@ impl Slicer {
             End::Refused(kind) => tracing::debug!(node, kind, "refused: the PodSlice is not as it was"),
         }
         self.due.insert(node, due);
-    }
-}
-
-/// Words of a watch that may not be.
-async fn of_watch(watch: &mut Option<(mpsc::Receiver<Word>, JoinSet<()>)>, inbox: &mut Vec<Word>) -> usize {
-    match watch {
-        Some((words, _)) => words.recv_many(inbox, WORDS).await,
-        None => std::future::pending().await,
     }
 }

@@ -17,6 +17,7 @@ mod identity;
 mod joins;
 mod leader;
 mod network;
+mod policies;
 mod program;
 mod restore;
 mod routing;

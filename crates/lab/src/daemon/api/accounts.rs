@@ -8,9 +8,10 @@ use anyhow::{Context as _, Result, bail};
 use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kube::Client;
 use kube::api::{Api, ListParams, PostParams};
+use kube::{Client, Resource as _};
 use overlane_api::crd::{GROUP, NAMESPACE};
+use overlane_api::policy::ClusterNetworkPolicy;
 use overlane_install::values::Values;
 use serde_json::{Value, json};
 
@@ -40,7 +41,8 @@ pub async fn install(client: &Client) -> Result<()> {
         let there = || async { Ok(namespaces.get_opt(name).await?.is_some()) };
         until(&format!("namespace {name} of the API server's own"), there).await?;
     }
-    let definitions = overlane_install::definitions()?;
+    let mut definitions = overlane_install::definitions()?;
+    definitions.extend(overlane_install::others_definitions()?);
     let objects = overlane_install::objects(&Values::default(), NAMESPACE)?;
     let objects = objects.into_iter().filter(|object| WANTED.iter().any(|kind| object["kind"] == *kind));
     let all: Vec<Manifest> = definitions
@@ -49,10 +51,11 @@ pub async fn install(client: &Client) -> Result<()> {
         .map(|object| Manifest { file: PathBuf::from("the installation"), object })
         .collect();
     manifests::apply(client, &all, |_| {}).await?;
+    let groups = [GROUP.to_owned(), ClusterNetworkPolicy::group(&()).into_owned()];
     let definitions: Api<CustomResourceDefinition> = Api::all(client.clone());
     let served = || async {
         let all = definitions.list(&ListParams::default()).await?.items;
-        Ok(all.iter().filter(|definition| definition.spec.group == GROUP).all(is_established))
+        Ok(all.iter().filter(|definition| groups.contains(&definition.spec.group)).all(is_established))
     };
     until("definitions to be served", served).await
 }

@@ -25,6 +25,7 @@ pub fn open(paths: &LabPaths) -> Result<ApiServer> {
     for definition in crd::all_crds() {
         server.register(&definition)?;
     }
+    server.register(&crd::cluster_network_policy_crd().context("read the definition of ClusterNetworkPolicies")?)?;
     Ok(server)
 }
 
