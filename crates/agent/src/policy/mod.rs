@@ -112,7 +112,8 @@ impl Engine {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn wake(&self) {
+    /// Has the thread look again.
+    pub fn wake(&self) {
         if let Some(wake) = self.wake.get() {
             let _ = wake.send(Wake::News);
         }

@@ -44,7 +44,7 @@ pub fn run(node: &Arc<Node>, wakes: &Receiver<Wake>, own: Sender<Wake>) {
         }
         let began = Instant::now();
         failed = match enforce(node, &mut judge) {
-            Ok(()) => false,
+            Ok(done) => !done,
             Err(error) => {
                 tracing::warn!("network policy, tried again: {error:#}");
                 node.metrics.failed("policy");
@@ -58,15 +58,16 @@ pub fn run(node: &Arc<Node>, wakes: &Receiver<Wake>, own: Sender<Wake>) {
     }
 }
 
-fn enforce(node: &Node, judge: &mut Judge) -> anyhow::Result<()> {
-    let Some(table) = node.members.table() else { return Ok(()) };
+/// Whether there is a table for it yet.
+fn enforce(node: &Node, judge: &mut Judge) -> anyhow::Result<bool> {
+    let Some(table) = node.members.table() else { return Ok(false) };
     node.members.police().context("put it in force")?;
     // What is in force by now may be later than this; then there is news of it.
-    let Some(plan) = node.policy.last() else { return Ok(()) };
+    let Some(plan) = node.policy.last() else { return Ok(true) };
     let ended = judge.judge(table, &plan).context("judge flows again")?;
     if ended > 0 {
         node.metrics.flows_cut.inc_by(u64::try_from(ended).unwrap_or(u64::MAX));
         tracing::info!(ended, "flows that network policy does not allow any more");
     }
-    Ok(())
+    Ok(true)
 }

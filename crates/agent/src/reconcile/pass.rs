@@ -243,6 +243,7 @@ impl Reconciler {
         let first = node.members.table().is_none();
         node.members.begin(|| Table::new(plan.pod_elements()));
         if first {
+            node.policy.wake();
             // A DEL that came since the leases were read found no table to take its elements from.
             let over =
                 leases.iter().filter(|l| node.ledger.lease(l.id).is_none_or(|l| l.state == LeaseState::Draining));

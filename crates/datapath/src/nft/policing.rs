@@ -10,7 +10,7 @@ use overlane_core::policy::{ClassId, Direction, Outcome, PeerId, PolicyName, Pol
 
 use super::NftError;
 use super::program;
-use super::state::{Planned, State};
+use super::state::{Planned, State, Written};
 use crate::conntrack::Flow;
 use crate::netlink::NetlinkError;
 use crate::render::element::{Data, RawElement, Set};
@@ -108,7 +108,10 @@ impl State {
     fn grow(&mut self, planned: &Planned, pool: Pool, hooked: bool) -> Result<(), NftError> {
         let structure = planned.structure.clone().with_policy(pool, hooked);
         let grown = Arc::new(Planned { structure, elements: Arc::clone(&planned.elements) });
-        self.agree_on_structure(&grown)?;
+        if matches!(self.agree_on_structure(&grown)?, Written::Everything) {
+            // Somebody had removed the table.
+            self.unsure();
+        }
         self.policing.pool = pool;
         self.planned = Some(grown);
         Ok(())
@@ -117,7 +120,15 @@ impl State {
     fn write(&mut self, difference: &Difference) -> Result<(), NftError> {
         let flat = |elements: &BTreeSet<RawElement>| elements.iter().copied().collect::<Vec<_>>();
         let (remove, add) = (flat(&difference.remove), flat(&difference.add));
-        Ok(self.with_members(|members| members.change(&remove, &add))?)
+        Ok(self.with_members(|members| members.change_at_once(&remove, &add))?)
+    }
+
+    /// Makes what the kernel holds of policy what is planned, in one transaction: how many elements came and went.
+    pub(super) fn agree_on_policy(&mut self) -> Result<(usize, usize), NftError> {
+        let Some(plan) = self.policing.plan.clone() else { return Ok((0, 0)) };
+        let difference = self.compared(&plan)?;
+        self.write(&difference)?;
+        Ok((difference.add.len(), difference.remove.len()))
     }
 
     /// What leads from what the kernel holds to a plan.

@@ -118,6 +118,11 @@ impl State {
         self.certain
     }
 
+    /// Somebody else was there: what the kernel holds is read before it is changed.
+    pub(super) const fn unsure(&mut self) {
+        self.certain = false;
+    }
+
     pub(super) fn planned(&self) -> Result<Arc<Planned>, NftError> {
         self.planned.clone().ok_or(NftError::NotApplied)
     }
@@ -275,31 +280,23 @@ impl State {
     /// Makes kernel and state agree.
     pub(super) fn agree(&mut self) -> Result<Applied, NftError> {
         let planned = self.planned()?;
-        // Packets meet policy once its elements are there.
-        let known = self.policing.plan.is_some();
-        if known && planned.structure.policed() == Some(true) && !self.policing.is_there()? {
+        // Where no policy was in force, packets meet it once its elements are there.
+        if self.policing.plan.is_some() && planned.structure.policed() == Some(true) && !self.policing.is_there()? {
             let structure = planned.structure.clone().with_policy(self.policing.pool, false);
-            let before = Planned { structure, elements: Arc::clone(&planned.elements) };
-            self.agree_on_structure(&before)?;
-            self.agree_on_policy(&before)?;
+            self.agree_on_structure(&Planned { structure, elements: Arc::clone(&planned.elements) })?;
+            self.agree_on_policy()?;
         }
         let written = self.agree_on_structure(&planned)?;
-        let mut applied = Applied { structure: !matches!(written, Written::Nothing), ..Applied::default() };
-        let everything = matches!(written, Written::Everything);
-        for set in planned.structure.sets().filter(|set| !everything || matches!(set, Set::Policy(_))) {
-            let (added, removed) = self.agree_on_set(set, &planned)?;
-            applied.added += added;
-            applied.removed += removed;
+        // First of all: until this is there, nothing new passes.
+        let (mut added, mut removed) = self.agree_on_policy()?;
+        if !matches!(written, Written::Everything) {
+            for set in planned.structure.sets().filter(|set| !matches!(set, Set::Policy(_))) {
+                let (more, less) = self.agree_on_set(set, &planned)?;
+                (added, removed) = (added + more, removed + less);
+            }
         }
         self.certain = true;
-        Ok(applied)
-    }
-
-    fn agree_on_policy(&mut self, planned: &Planned) -> Result<(), NftError> {
-        for set in planned.structure.sets().filter(|set| matches!(set, Set::Policy(_))) {
-            self.agree_on_set(set, planned)?;
-        }
-        Ok(())
+        Ok(Applied { structure: !matches!(written, Written::Nothing), added, removed })
     }
 
     /// What a set should hold; `None` of what is not known.
