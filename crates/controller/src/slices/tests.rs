@@ -151,7 +151,8 @@ fn nodes_that_go_and_slices_that_nobody_asks_for() {
     let mut slices = slices();
     let pod = pod("a", "n1", json!({}), &["10.244.0.9"]);
     hear(&mut slices, &pod);
-    (write(&mut slices, "n1", 1), write(&mut slices, "n2", 2));
+    write(&mut slices, "n1", 1);
+    write(&mut slices, "n2", 2);
     slices.take_touched();
     slices.retain_nodes(&["n2".to_owned()].into());
     assert_eq!(slices.take_touched(), ["n1".to_owned()].into());
