@@ -107,7 +107,7 @@ fn cluster_policy(number: u16) -> Value {
 pub fn await_number(range: &Range, number: u16) {
     let next = number + 1;
     let (open, shut) = (songs(range, number), songs(range, next));
-    eventually(secs(20), &format!("policies of round {number} are in force"), || {
+    eventually(secs(60), &format!("policies of round {number} are in force"), || {
         let blocked: Vec<String> = told(range, &open, |arrived| !arrived);
         ensure(blocked.is_empty(), || format!("does not pass yet: {blocked:#?}"))?;
         let through: Vec<String> = told(range, &shut, |arrived| arrived);

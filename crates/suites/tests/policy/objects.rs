@@ -25,10 +25,12 @@ pub enum Definition {
     Loose,
 }
 
-/// Makes sure that ClusterNetworkPolicies can be written.
-pub fn define(api: &Api, definition: Definition) {
+/// Makes sure that ClusterNetworkPolicies can be written; whether they could not be before.
+pub fn define(api: &Api, definition: Definition) -> bool {
     let path = format!("{DEFINITIONS}/{DEFINITION}");
-    match (api.find(&path), definition) {
+    let there = api.find(&path);
+    let new = there.is_none();
+    match (there, definition) {
         (None, _) => drop(api.create(DEFINITIONS, &loose())),
         (Some(mut there), Definition::Loose) => {
             there["spec"] = loose()["spec"].clone();
@@ -40,6 +42,7 @@ pub fn define(api: &Api, definition: Definition) {
         let status = api.ask("GET", CLUSTER_POLICIES, None).status;
         ensure(status == 200, || format!("{status}"))
     });
+    new
 }
 
 fn loose() -> Value {

@@ -41,8 +41,14 @@ impl Stage {
     /// Brings a lab up. Pods are to come.
     pub fn up(nodes: usize, families: &str, definition: Definition) -> Stage {
         let lab = Lab::up(&["--nodes", &nodes.to_string(), "--ip-families", families]);
-        objects::define(&lab.api, definition);
         let nodes = lab.nodes();
+        if objects::define(&lab.api, definition) {
+            // Agents that found no such kind ask again after half a minute only.
+            for node in &nodes {
+                lab.cli("program", &[&format!("agent-{}", node.name), "restart"]).must();
+            }
+            nodes.iter().for_each(NodeHandle::agent_ready);
+        }
         let host = |name: &str, ns: Ns, ips| Host { name: name.to_owned(), ns, ips };
         let mut hosts: Vec<Host> = nodes.iter().map(|node| host(&node.name, node.ns.clone(), node.ips())).collect();
         for (name, ns) in [("vm", lab.vm()), ("internet", lab.internet())] {
