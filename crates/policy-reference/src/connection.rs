@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::Pod;
 
-use crate::{Cluster, Protocol};
+use crate::{Cluster, Packet, Protocol, ends};
 
 /// Which way the packet goes, seen from the pod that policy is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,7 +38,19 @@ pub(crate) struct Connection<'a> {
     pub(crate) port: u16,
 }
 
-impl Connection<'_> {
+impl<'a> Connection<'a> {
+    /// A packet at its sender, or at its receiver; nothing where that end is no pod subject to policy.
+    pub(crate) fn at(cluster: &'a Cluster, packet: &Packet, direction: Direction) -> Option<Self> {
+        let Packet { from, to, protocol, port } = *packet;
+        let (subject, peer) = match direction {
+            Direction::Egress => (from, to),
+            Direction::Ingress => (to, from),
+        };
+        let subject = ends::pod_at(cluster, subject)?;
+        let peer_pod = ends::pod_at(cluster, peer);
+        Some(Self { cluster, direction, subject, peer, peer_pod, protocol, port })
+    }
+
     /// The pod whose ports names are looked up in.
     pub(crate) fn destination(&self) -> Option<&Pod> {
         match self.direction {

@@ -7,6 +7,7 @@
 mod blocks;
 mod choices;
 mod cluster_policies;
+mod dress;
 mod features;
 mod labels;
 mod packets;
@@ -15,7 +16,8 @@ mod spoil;
 mod workloads;
 
 pub use self::choices::Choices;
-pub use self::features::{FEATURES, features};
+pub use self::dress::{containers, dress};
+pub use self::features::{FEATURES, features, features_about};
 pub use self::packets::packets;
 
 use std::net::IpAddr;
@@ -56,7 +58,7 @@ pub fn cluster(seed: u64, size: Size) -> Cluster {
 }
 
 /// Addresses outside every cluster, some of them close to each other.
-const OUTSIDE: [IpAddr; 7] = [
+pub const OUTSIDE: [IpAddr; 7] = [
     IpAddr::V4(std::net::Ipv4Addr::new(203, 0, 113, 5)),
     IpAddr::V4(std::net::Ipv4Addr::new(203, 0, 113, 77)),
     IpAddr::V4(std::net::Ipv4Addr::new(198, 51, 100, 9)),

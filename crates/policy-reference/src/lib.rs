@@ -48,12 +48,15 @@ mod peers;
 mod ports;
 mod selector;
 mod tiers;
+mod why;
 
 use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use serde::{Deserialize, Serialize};
+
+pub use crate::why::why;
 
 use crate::cnp::ClusterNetworkPolicy;
 use crate::connection::{Connection, Direction};
@@ -132,18 +135,11 @@ impl Judgement {
 /// Judges a packet, at both ends.
 #[must_use]
 pub fn judge(cluster: &Cluster, packet: &Packet) -> Judgement {
-    let end = |direction, subject, peer| match ends::pod_at(cluster, subject) {
-        None => true,
-        Some(pod) => {
-            ends::always_allowed(cluster, pod, peer) || {
-                let peer_pod = ends::pod_at(cluster, peer);
-                let Packet { protocol, port, .. } = *packet;
-                tiers::allowed(&Connection { cluster, direction, subject: pod, peer, peer_pod, protocol, port })
-            }
-        }
-    };
-    Judgement {
-        egress: end(Direction::Egress, packet.from, packet.to),
-        ingress: end(Direction::Ingress, packet.to, packet.from),
-    }
+    let end = |direction| Connection::at(cluster, packet, direction).is_none_or(|connection| allowed(&connection));
+    Judgement { egress: end(Direction::Egress), ingress: end(Direction::Ingress) }
+}
+
+fn allowed(connection: &Connection<'_>) -> bool {
+    let Connection { cluster, subject, peer, .. } = *connection;
+    ends::always_allowed(cluster, subject, peer) || tiers::allowed(connection)
 }

@@ -9,16 +9,17 @@ use crate::{peers, ports, selector};
 pub(crate) fn decide(connection: &Connection<'_>) -> Option<bool> {
     let mut decision = None;
     for policy in &connection.cluster.policies {
-        let absent = NetworkPolicySpec::default();
-        let spec = policy.spec.as_ref().unwrap_or(&absent);
-        if isolates(policy, spec, connection) {
-            decision = Some(decision == Some(true) || allows(spec, connection));
+        if isolates(policy, connection) {
+            decision = Some(decision == Some(true) || allows(policy, connection));
         }
     }
     decision
 }
 
-fn isolates(policy: &NetworkPolicy, spec: &NetworkPolicySpec, connection: &Connection<'_>) -> bool {
+/// Whether a policy isolates the pod in this direction.
+pub(crate) fn isolates(policy: &NetworkPolicy, connection: &Connection<'_>) -> bool {
+    let absent = NetworkPolicySpec::default();
+    let spec = policy.spec.as_ref().unwrap_or(&absent);
     policy.metadata.namespace == connection.subject.metadata.namespace
         && directions(spec).contains(&connection.direction.name())
         && selects(spec, connection)
@@ -40,7 +41,9 @@ fn selects(spec: &NetworkPolicySpec, connection: &Connection<'_>) -> bool {
         .is_none_or(|selector| !selector::valid(selector) || peers::pod_matches(selector, connection.subject))
 }
 
-fn allows(spec: &NetworkPolicySpec, connection: &Connection<'_>) -> bool {
+/// Whether one of the rules of a policy that isolates the pod allows the packet.
+pub(crate) fn allows(policy: &NetworkPolicy, connection: &Connection<'_>) -> bool {
+    let Some(spec) = &policy.spec else { return false };
     let rules = match connection.direction {
         Direction::Ingress => ingress_rules(spec),
         Direction::Egress => egress_rules(spec),

@@ -6,7 +6,7 @@ use crate::{network, peers, ports, selector};
 
 /// Whether policy allows the packet at this end.
 pub(crate) fn allowed(connection: &Connection<'_>) -> bool {
-    match first_match(Tier::Admin, connection) {
+    match action(Tier::Admin, connection) {
         Some(Action::Accept) => return true,
         Some(Action::Deny) => return false,
         Some(Action::Pass) | None => {}
@@ -14,14 +14,25 @@ pub(crate) fn allowed(connection: &Connection<'_>) -> bool {
     if let Some(decision) = network::decide(connection) {
         return decision;
     }
-    first_match(Tier::Baseline, connection) != Some(Action::Deny)
+    action(Tier::Baseline, connection) != Some(Action::Deny)
 }
 
-fn first_match(tier: Tier, connection: &Connection<'_>) -> Option<Action> {
+fn action(tier: Tier, connection: &Connection<'_>) -> Option<Action> {
+    first_match(tier, connection).map(|(_, action)| action)
+}
+
+/// The policy of a tier that decides, and what it does.
+pub(crate) fn first_match<'a>(tier: Tier, connection: &Connection<'a>) -> Option<(&'a ClusterNetworkPolicy, Action)> {
     let all = &connection.cluster.cluster_policies;
     let mut policies: Vec<&ClusterNetworkPolicy> = all.iter().filter(|policy| policy.spec.tier == tier).collect();
     policies.sort_by_key(|policy| (policy.spec.priority, policy.metadata.name.as_ref()));
-    policies.into_iter().find_map(|policy| decide(policy, connection))
+    policies.into_iter().find_map(|policy| Some((policy, decide(policy, connection)?)))
+}
+
+/// Whether a policy has a say on this pod in this direction.
+pub(crate) fn concerns(policy: &ClusterNetworkPolicy, connection: &Connection<'_>) -> bool {
+    let subject = &policy.spec.subject;
+    !rules(policy, connection.direction).is_empty() && (!valid_subject(subject) || selects(subject, connection))
 }
 
 fn decide(policy: &ClusterNetworkPolicy, connection: &Connection<'_>) -> Option<Action> {

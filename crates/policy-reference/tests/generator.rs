@@ -6,8 +6,8 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::Pod;
-use overlane_policy_reference::generate::{Choices, FEATURES, Size, cluster, features, packets};
-use overlane_policy_reference::{Cluster, Packet, Protocol, judge};
+use overlane_policy_reference::generate::{Choices, FEATURES, Size, cluster, dress, features, features_about, packets};
+use overlane_policy_reference::{Cluster, Packet, Protocol, judge, why};
 
 const SEEDS: u64 = 500;
 
@@ -114,4 +114,54 @@ fn chance_follows_its_seed() {
     assert!(!choices.chance(0) && choices.chance(100));
     assert!([1, 2, 3].contains(choices.pick(&[1, 2, 3])));
     assert_eq!(choices.pick_any::<u8>(&[]), None);
+}
+
+#[test]
+fn a_cluster_that_is_there_keeps_its_pods() {
+    let before = cluster(3, Size::default());
+    let mut after = before.clone();
+    after.nodes[0].metadata.labels.get_or_insert_default().insert("kept".to_owned(), "yes".to_owned());
+    dress(11, &mut after, Size::default());
+    let place = |pod: &Pod| (pod.metadata.name.clone(), pod.spec.clone(), pod.status.clone());
+    let places = |cluster: &Cluster| cluster.pods.iter().map(place).collect::<Vec<_>>();
+    assert_eq!(places(&before), places(&after));
+    assert_ne!(before.policies, after.policies);
+    assert_eq!(after.nodes[0].metadata.labels.as_ref().unwrap()["kept"], "yes");
+    let mut again = before.clone();
+    dress(11, &mut again, Size::default());
+    assert_eq!((&again.policies, &again.cluster_policies), (&after.policies, &after.cluster_policies));
+}
+
+/// What selects neither end has no part in a packet.
+#[test]
+fn features_about_a_packet_are_fewer() {
+    let mut counts = [0; 2];
+    for seed in 0..20 {
+        let cluster = cluster(seed, Size::default());
+        for packet in packets(&cluster, seed, 20) {
+            let (about, all) = (features_about(&cluster, &packet), features(&cluster));
+            assert!(about.is_subset(&all), "seed {seed}: {:?}", about.difference(&all));
+            counts = [counts[0] + about.len(), counts[1] + all.len()];
+        }
+    }
+    println!("{counts:?}");
+    assert!(counts[0] > 0 && counts[0] * 10 < counts[1] * 9);
+}
+
+#[test]
+fn what_decides_is_told_for_each_end() {
+    for seed in 0..50 {
+        let cluster = cluster(seed, Size::default());
+        for packet in packets(&cluster, seed, 50) {
+            let told = why(&cluster, &packet);
+            let judged = judge(&cluster, &packet);
+            for (line, allowed) in told.iter().zip([judged.egress, judged.ingress]) {
+                let says_so = match line.rsplit("; ").next().unwrap() {
+                    last if last.contains("isolated: ") => last.contains(" allows"),
+                    last => !last.ends_with("Deny"),
+                };
+                assert_eq!(says_so, allowed, "seed {seed}: {packet:?}: {told:?}");
+            }
+        }
+    }
 }

@@ -31,6 +31,7 @@ pub mod runtime;
 pub mod shared;
 pub mod stream;
 pub mod tracer;
+pub mod volley;
 pub mod wait;
 
 pub use lab::{Lab, NodeHandle};

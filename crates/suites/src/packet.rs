@@ -8,7 +8,8 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::ns::Ns;
 
-fn checksum(bytes: &[u8]) -> u16 {
+/// The Internet's checksum (RFC 1071).
+pub fn checksum(bytes: &[u8]) -> u16 {
     let mut sum: u32 = 0;
     for pair in bytes.chunks(2) {
         sum += u32::from(u16::from_be_bytes([pair[0], *pair.get(1).unwrap_or(&0)]));
@@ -86,30 +87,46 @@ pub fn udp(from: SocketAddr, to: SocketAddr, payload: &[u8]) -> Vec<u8> {
     let length = u16::try_from(8 + payload.len()).expect("a short payload").to_be_bytes();
     let mut datagram = [from.port().to_be_bytes(), to.port().to_be_bytes(), length, [0, 0]].concat();
     datagram.extend(payload);
-    match (from.ip(), to.ip()) {
+    let sum = sum_between(from.ip(), to.ip(), UDP, &datagram).to_be_bytes();
+    datagram[6..8].copy_from_slice(&sum);
+    ip(from.ip(), to.ip(), UDP, &datagram)
+}
+
+/// Protocol number of UDP.
+pub const UDP: u8 = 17;
+
+/// An IP packet of this protocol.
+pub fn ip(from: IpAddr, to: IpAddr, protocol: u8, payload: &[u8]) -> Vec<u8> {
+    let length = |header: usize| u16::try_from(header + payload.len()).expect("a short payload").to_be_bytes();
+    let mut packet = match (from, to) {
         (IpAddr::V4(from), IpAddr::V4(to)) => {
-            let total = u16::try_from(20 + datagram.len()).expect("a short packet").to_be_bytes();
-            // A checksum of zero is none (RFC 768).
-            let mut packet = vec![0x45, 0, total[0], total[1], 0, 1, 0, 0, 64, 17, 0, 0];
-            packet.extend(from.octets());
-            packet.extend(to.octets());
+            let total = length(20);
+            let head = [0x45, 0, total[0], total[1], 0, 1, 0, 0, 64, protocol, 0, 0];
+            let mut packet = [&head[..], &from.octets(), &to.octets()].concat();
             let sum = checksum(&packet).to_be_bytes();
             packet[10..12].copy_from_slice(&sum);
-            packet.extend(datagram);
             packet
         }
         (IpAddr::V6(from), IpAddr::V6(to)) => {
-            let pseudo = [&from.octets()[..], &to.octets(), &[0, 0], &length, &[0, 0, 0, 17], &datagram].concat();
-            let sum = checksum(&pseudo).to_be_bytes();
-            datagram[6..8].copy_from_slice(&sum);
-            let mut packet = vec![0x60, 0, 0, 0, length[0], length[1], 17, 64];
-            packet.extend(from.octets());
-            packet.extend(to.octets());
-            packet.extend(datagram);
-            packet
+            let length = length(0);
+            let head = [0x60, 0, 0, 0, length[0], length[1], protocol, 64];
+            [&head[..], &from.octets(), &to.octets()].concat()
         }
         _ => panic!("{from} and {to} are of two families"),
-    }
+    };
+    packet.extend(payload);
+    packet
+}
+
+/// The checksum of what an IP packet of this protocol carries, where its own is nought (RFC 9293, section 3.1; RFC 8200,
+/// section 8.1).
+pub fn sum_between(from: IpAddr, to: IpAddr, protocol: u8, payload: &[u8]) -> u16 {
+    let octets = |ip: IpAddr| match ip {
+        IpAddr::V4(ip) => ip.octets().to_vec(),
+        IpAddr::V6(ip) => ip.octets().to_vec(),
+    };
+    let length = u32::try_from(payload.len()).expect("a short payload").to_be_bytes();
+    checksum(&[&octets(from)[..], &octets(to), &length, &[0, 0, 0, protocol], payload].concat())
 }
 
 /// What a VXLAN packet carries behind its UDP header (RFC 7348, section 5).

@@ -38,14 +38,16 @@ pub fn start(pod: &Pod, record: &PodRecord, around: &Environment, log: PathBuf) 
     Ok(Running::Child(Box::new(launch.start()?)))
 }
 
-/// Why a pod cannot run in a lab, if it cannot: it is one program there.
+/// Why a pod cannot run in a lab, if it cannot: it is one program there. Further containers, and init containers, may be
+/// declared, with ports, as long as they have nothing to run.
 pub fn unfit(pod: &Pod) -> Option<String> {
     let spec = pod.spec.as_ref()?;
-    let inits = spec.init_containers.as_ref().map_or(0, Vec::len);
-    (spec.containers.len() != 1 || inits > 0).then(|| {
-        let count = spec.containers.len();
-        format!("a lab's pod has one container and no init containers; this one has {count} and {inits}")
-    })
+    if spec.containers.is_empty() {
+        return Some("a lab's pod has a container; this one has none".to_owned());
+    }
+    let mut others = spec.containers.iter().skip(1).chain(spec.init_containers.iter().flatten());
+    let program = others.find(|container| container.command.is_some() || container.args.is_some())?;
+    Some(format!("a lab's pod runs its first container alone; container {} has a command too", program.name))
 }
 
 fn first(pod: &Pod) -> Option<&Container> {
@@ -112,7 +114,7 @@ fn listens(table: &str, port: i32) -> bool {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
-    //! Must catch: a pod that counts as ready before it listens.
+    //! Must catch: a pod that counts as ready before it listens, or a program that is left out in silence.
 
     use super::*;
     use serde_json::json;
@@ -125,6 +127,16 @@ mod tests {
         assert!(listens(&table, port));
         drop(listener);
         assert!(!listens(&fs::read_to_string("/proc/self/net/tcp").unwrap(), port));
+    }
+
+    #[test]
+    fn one_program_a_pod() {
+        let unfit = |spec| unfit(&serde_json::from_value::<Pod>(json!({ "spec": spec })).unwrap());
+        let (idle, busy) = (json!({"name": "i"}), json!({"name": "b", "command": ["true"]}));
+        assert_eq!(unfit(json!({"containers": [busy, idle], "initContainers": [idle]})), None);
+        assert!(unfit(json!({"containers": []})).is_some());
+        assert!(unfit(json!({"containers": [idle, busy]})).is_some());
+        assert!(unfit(json!({"containers": [idle], "initContainers": [busy]})).is_some());
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The Node object of a machine: registered as a kubelet does, Ready once the network says that it serves.
 
 use anyhow::{Context as _, Result};
-use k8s_openapi::api::core::v1::{Node, NodeCondition, NodeStatus};
+use k8s_openapi::api::core::v1::{Node, NodeAddress, NodeCondition, NodeStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use kube::Client;
@@ -40,7 +40,7 @@ pub async fn register(
 }
 
 /// Writes what the machine knows of itself into the Node's status, where that says something else. Conditions of others
-/// stay. A Node that is gone stays gone, as with a kubelet that does not start anew.
+/// stay, and so do external addresses, which a cloud would write. A Node that is gone stays gone, as with a kubelet that does not start anew.
 pub async fn sync(client: &Client, lab: &str, node: &NodeRecord, max_pods: u32, readiness: &Readiness) -> Result<()> {
     let wanted: Node = serde_json::from_value(object(lab, node, max_pods)).context("make the Node object")?;
     let wanted = wanted.status.unwrap_or_default();
@@ -48,7 +48,8 @@ pub async fn sync(client: &Client, lab: &str, node: &NodeRecord, max_pods: u32, 
     change(&api, &node.name, |current| {
         let status = current.status.get_or_insert_default();
         let conditions = status.conditions.take();
-        let own = NodeStatus { conditions: None, ..wanted.clone() };
+        let mut own = NodeStatus { conditions: None, ..wanted.clone() };
+        own.addresses.get_or_insert_default().extend(external(status));
         let mut changed = *status != own;
         *status = own;
         let conditions = status.conditions.insert(conditions.unwrap_or_default());
@@ -60,6 +61,11 @@ pub async fn sync(client: &Client, lab: &str, node: &NodeRecord, max_pods: u32, 
         changed
     })
     .await
+}
+
+fn external(status: &NodeStatus) -> Vec<NodeAddress> {
+    let all = status.addresses.iter().flatten();
+    all.filter(|address| address.type_.starts_with("External")).cloned().collect()
 }
 
 /// Reads, changes and writes a Node's status until nobody else wrote in between: conditions of others stay.
@@ -169,6 +175,16 @@ mod tests {
         assert_eq!(addresses, ["10.224.0.4", "fd10:224::4", "node-0"]);
         assert_eq!(status.node_info.unwrap().boot_id, "b");
         assert_eq!(status.allocatable.unwrap()["pods"].0, "110");
+    }
+
+    #[test]
+    fn external_addresses_stay() {
+        let status: NodeStatus = serde_json::from_value(json!({"addresses": [
+            {"type": "InternalIP", "address": "10.224.0.9"},
+            {"type": "ExternalIP", "address": "192.0.2.1"},
+        ]}))
+        .unwrap();
+        assert_eq!(external(&status).iter().map(|a| a.address.as_str()).collect::<Vec<_>>(), ["192.0.2.1"]);
     }
 
     #[test]

@@ -8,7 +8,8 @@ use std::collections::BTreeSet;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 
-use crate::{Cluster, selector};
+use crate::connection::{Connection, Direction};
+use crate::{Cluster, Packet, ends, network, selector, tiers};
 
 /// All that [`features`] can name.
 pub const FEATURES: &[&[&str]] = &[SELECTORS, workloads::NAMES, policies::NAMES, cluster_policies::NAMES];
@@ -33,6 +34,28 @@ pub fn features(cluster: &Cluster) -> BTreeSet<&'static str> {
     policies::note(&mut seen, cluster);
     cluster_policies::note(&mut seen, cluster);
     seen.0
+}
+
+/// The names of the features of what is about a packet: of the pods and nodes at its ends, and of the policies that select
+/// one of these pods in its direction. Pods without an address are about every packet.
+#[must_use]
+pub fn features_about(cluster: &Cluster, packet: &Packet) -> BTreeSet<&'static str> {
+    let ends: Vec<Connection<'_>> = [Direction::Egress, Direction::Ingress]
+        .into_iter()
+        .filter_map(|direction| Connection::at(cluster, packet, direction))
+        .collect();
+    let mut about = cluster.clone();
+    let concerned = [packet.from, packet.to];
+    about.pods.retain(|pod| {
+        let addresses = ends::pod_addresses(pod);
+        addresses.is_empty() || addresses.iter().any(|address| concerned.contains(address))
+    });
+    about.nodes.retain(|node| ends::node_addresses(node).iter().any(|address| concerned.contains(address)));
+    let pods = &about.pods;
+    about.namespaces.retain(|one| pods.iter().any(|pod| pod.metadata.namespace == one.metadata.name));
+    about.policies.retain(|policy| ends.iter().any(|end| network::isolates(policy, end)));
+    about.cluster_policies.retain(|policy| ends.iter().any(|end| tiers::concerns(policy, end)));
+    features(&about)
 }
 
 #[derive(Default)]

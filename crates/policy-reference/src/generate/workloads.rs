@@ -171,7 +171,8 @@ fn addresses_of_another(choices: &mut Choices, cluster: &Cluster) -> Vec<IpAddr>
     choices.pick_any(&running).map(|pod| ends::pod_addresses(pod)).unwrap_or_default()
 }
 
-fn containers(choices: &mut Choices) -> PodSpec {
+/// Containers of a pod, with ports of their own.
+pub(super) fn containers(choices: &mut Choices) -> PodSpec {
     let main = Container { name: "main".to_owned(), ports: some_ports(choices, 45), ..Container::default() };
     let second = Container { name: "second".to_owned(), ports: some_ports(choices, 15), ..Container::default() };
     let init = Container {

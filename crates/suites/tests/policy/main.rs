@@ -1,0 +1,13 @@
+//! Network policies in force: random ones, changes under traffic, deaths and starts, and the cases of the API's own
+//! conformance tests; judged by packets and by a second reading of the API.
+//!
+//! Must catch: a pod that gets or sends a packet before its policies are in the kernel, or after they forbid it.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+
+mod canary;
+mod ground;
+mod objects;
+mod probes;
+mod round;
+mod stage;
+mod tally;
