@@ -10,6 +10,7 @@ mod lab;
 mod net;
 mod packets;
 mod peer;
+mod policy;
 mod report;
 mod scale;
 mod stats;
@@ -59,6 +60,15 @@ enum What {
         #[arg(long, default_value = "native")]
         routing: String,
     },
+    /// Network policy in a large cluster: until it is in force, ADD, memory
+    Policy {
+        /// NetworkPolicies in the cluster
+        #[arg(long, default_value_t = 10_000)]
+        policies: usize,
+        /// Pods of other nodes
+        #[arg(long, default_value_t = 200_000)]
+        pods: usize,
+    },
     /// Nodes joining: time until all are bound, API writes, memory of controller and agent
     Scale {
         /// How many nodes join
@@ -79,6 +89,7 @@ fn main() -> Result<()> {
             let plan = packets::Plan { pairs, time: Duration::from_millis(millis), only: &only, routing: &routing };
             packets::run(&args.bin, &args.out, &plan)
         }
+        What::Policy { policies, pods } => policy::run(&args.bin, &args.out, policy::Size { policies, pods }),
         What::Scale { nodes, routing } => scale::run(&args.bin, &args.out, nodes, &routing),
     }
 }

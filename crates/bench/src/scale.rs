@@ -30,17 +30,19 @@ use crate::cni::ip;
 use crate::report;
 use crate::stats::summary;
 
-const NS: &str = "ovb-scale";
-const PORT: u16 = 8001;
+pub const NS: &str = "ovb-scale";
+pub const PORT: u16 = 8001;
 
 /// A namespace with everything in it that was started; all of it ends with this value.
-struct Ground {
+pub struct Ground {
     children: Vec<Child>,
-    dir: PathBuf,
+    /// For files of what is started.
+    pub dir: PathBuf,
 }
 
 impl Ground {
-    fn new() -> Result<Self> {
+    /// With a node's link in it.
+    pub fn new() -> Result<Self> {
         let _ = ip(&["netns", "del", NS]);
         ip(&["netns", "add", NS])?;
         for args in [
@@ -61,7 +63,8 @@ impl Ground {
         Ok(Self { children: Vec::new(), dir })
     }
 
-    fn listener() -> Result<TcpListener> {
+    /// Where the API is served.
+    pub fn listener() -> Result<TcpListener> {
         let thread = std::thread::spawn(|| -> Result<TcpListener> {
             setns(File::open(format!("/run/netns/{NS}"))?, CloneFlags::CLONE_NEWNET)?;
             Ok(TcpListener::bind(("127.0.0.1", PORT))?)
@@ -69,7 +72,8 @@ impl Ground {
         thread.join().map_err(|_| anyhow!("the listening thread panicked"))?
     }
 
-    fn start(&mut self, program: &Path, args: &[String]) -> Result<u32> {
+    /// Starts a program in it; gives its pid.
+    pub fn start(&mut self, program: &Path, args: &[String]) -> Result<u32> {
         let log = File::create(self.dir.join(format!("{}.log", self.children.len())))?;
         let child = Command::new("nsenter")
             .arg(format!("--net=/run/netns/{NS}"))
@@ -98,7 +102,7 @@ impl Drop for Ground {
 }
 
 /// Peak resident memory of a process, MiB.
-fn peak_rss(pid: u32) -> Result<f64> {
+pub fn peak_rss(pid: u32) -> Result<f64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).context("the process has ended")?;
     let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:")).context("no VmHWM")?;
     let kib: f64 = line.trim().trim_end_matches(" kB").trim().parse()?;
@@ -106,7 +110,7 @@ fn peak_rss(pid: u32) -> Result<f64> {
 }
 
 /// CPU seconds of a process so far.
-fn cpu_seconds(pid: u32) -> Result<f64> {
+pub fn cpu_seconds(pid: u32) -> Result<f64> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
     let after = stat.rsplit(") ").next().unwrap_or_default();
     let ticks: f64 = after.split(' ').skip(11).take(2).filter_map(|f| f.parse::<f64>().ok()).sum();
