@@ -5,9 +5,16 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 mod canary;
+mod churn;
+mod death;
+mod established;
 mod ground;
 mod objects;
+mod off;
 mod probes;
 mod round;
+mod scene;
 mod stage;
+mod talk;
 mod tally;
+mod watch;
