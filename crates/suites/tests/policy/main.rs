@@ -15,6 +15,7 @@ mod probes;
 mod round;
 mod scene;
 mod stage;
+mod start;
 mod talk;
 mod tally;
 mod watch;
