@@ -6,6 +6,7 @@
 
 mod canary;
 mod churn;
+mod conformance;
 mod death;
 mod established;
 mod ground;
