@@ -2,6 +2,8 @@
 //! which a number is written last, in every way that news may take: a NetworkPolicy, a ClusterNetworkPolicy, labels of
 //! pods, of their namespace and of nodes. Packets between them pass if, and only if, all of the newest has arrived.
 
+use std::sync::atomic::Ordering;
+
 use overlane_suites::api::Api;
 use overlane_suites::volley::{Carries, Shot};
 use overlane_suites::wait::{ensure, eventually, millis, secs};
@@ -48,8 +50,14 @@ pub fn owns(policy: &Value) -> bool {
     policy["metadata"]["namespace"] == NAMESPACE || policy["metadata"]["name"] == FIRST
 }
 
-/// Writes the number everywhere; to be called last.
-pub fn sing(range: &Range, number: u16) {
+/// Writes the next number, and waits until it is in force everywhere: so is then all that was written before.
+pub fn settle(range: &Range) {
+    let number = range.number.fetch_add(1, Ordering::Relaxed) + 1;
+    sing(range, number);
+    await_number(range, number);
+}
+
+fn sing(range: &Range, number: u16) {
     let api = range.api();
     let label = json!({LABEL: number.to_string()});
     for node in 0..range.stage.nodes.len() {
@@ -104,7 +112,7 @@ fn cluster_policy(number: u16) -> Value {
 }
 
 /// Waits until the number is in force on every node.
-pub fn await_number(range: &Range, number: u16) {
+fn await_number(range: &Range, number: u16) {
     let next = number + 1;
     let (open, shut) = (songs(range, number), songs(range, next));
     eventually(secs(60), &format!("policies of round {number} are in force"), || {

@@ -58,7 +58,6 @@ impl Ground {
         for number in 0..NAMESPACES {
             stage.namespace(&format!("ns-{number}"), &json!({}));
         }
-        canary::create(&stage);
         let mut choices = Choices::new(layout.seed);
         let placed: Vec<(String, usize, PodSpec)> = (0..PODS)
             .map(|number| {
@@ -84,7 +83,6 @@ impl Ground {
         }
         node_of.insert(stage.hosts.len(), 0);
         admit_special(&mut stage, &placed[0].0);
-        canary::admit(&mut stage);
         outside(&mut stage);
         let host_ports = host_ports.into_iter().flatten().collect();
         Ground { range: stage.open(), host_ports, node_of }

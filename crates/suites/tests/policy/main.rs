@@ -5,9 +5,18 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 mod canary;
+mod churn;
+mod conformance;
+mod death;
+mod established;
 mod ground;
 mod objects;
+mod off;
 mod probes;
 mod round;
+mod scene;
 mod stage;
+mod start;
+mod talk;
 mod tally;
+mod watch;

@@ -54,7 +54,7 @@ fn run(task: &Task, tally: &mut Tally) -> Vec<String> {
     let mut found = Vec::new();
     for (number, seed) in task.rounds.iter().enumerate() {
         let began = Instant::now();
-        round::apply(&ground, *seed, number as u16 + 1, SIZE);
+        round::apply(&ground, *seed, SIZE);
         let applied = began.elapsed();
         let differences = round::probe(&ground, *seed, SHOTS, tally);
         println!("round {seed}: in force after {applied:.2?}, tried after {:.2?}", began.elapsed());

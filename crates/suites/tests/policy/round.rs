@@ -27,7 +27,7 @@ struct Probe {
 }
 
 /// Writes a round's labels and policies; waits until they are in force.
-pub fn apply(ground: &Ground, seed: u64, number: u16, size: Size) {
+pub fn apply(ground: &Ground, seed: u64, size: Size) {
     let before = ground.cluster();
     let mut after = before.clone();
     generate::dress(seed, &mut after, size);
@@ -55,8 +55,7 @@ pub fn apply(ground: &Ground, seed: u64, number: u16, size: Size) {
         }
     }
     wanted.iter().for_each(|policy| objects::put(api, policy));
-    canary::sing(&ground.range, number);
-    canary::await_number(&ground.range, number);
+    canary::settle(&ground.range);
 }
 
 fn name(metadata: &ObjectMeta) -> String {

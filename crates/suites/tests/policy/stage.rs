@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::atomic::AtomicU16;
 use std::time::Duration;
 
 use overlane_suites::api::Api;
@@ -11,6 +12,7 @@ use overlane_suites::wait::millis;
 use overlane_suites::{Lab, NodeHandle, Ns, ip};
 use serde_json::{Value, json};
 
+use crate::canary;
 use crate::objects::{self, Definition};
 
 /// What pods do that have nothing to do.
@@ -38,7 +40,7 @@ pub struct Stage {
 }
 
 impl Stage {
-    /// Brings a lab up. Pods are to come.
+    /// Brings a lab up, and canaries in it. Other pods are to come.
     pub fn up(nodes: usize, families: &str, definition: Definition) -> Stage {
         let lab = Lab::up(&["--nodes", &nodes.to_string(), "--ip-families", families]);
         let nodes = lab.nodes();
@@ -55,7 +57,9 @@ impl Stage {
             let ips = ip::global_addresses(&ns);
             hosts.push(host(name, ns, ips));
         }
-        Stage { lab, nodes, hosts }
+        let stage = Stage { lab, nodes, hosts };
+        canary::create(&stage);
+        stage
     }
 
     /// The API.
@@ -99,12 +103,13 @@ impl Stage {
     }
 
     /// Begins to listen at all hosts.
-    pub fn open(self) -> Range {
+    pub fn open(mut self) -> Range {
+        canary::admit(&mut self);
         let places: Vec<Ns> = self.hosts.iter().map(|host| host.ns.clone()).collect();
         let at = |(place, host): (usize, &Host)| host.ips.iter().map(|ip| (*ip, place)).collect::<Vec<_>>();
         let addresses = self.hosts.iter().enumerate().flat_map(at).collect();
         let field = Field::new(&places);
-        Range { stage: self, addresses, field }
+        Range { stage: self, addresses, field, number: AtomicU16::new(0) }
     }
 }
 
@@ -116,6 +121,8 @@ pub struct Range {
     addresses: BTreeMap<IpAddr, usize>,
     /// Who listens.
     pub field: Field,
+    /// What the canaries have sung of last.
+    pub number: AtomicU16,
 }
 
 impl Range {
