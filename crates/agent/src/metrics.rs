@@ -51,7 +51,7 @@ pub struct CounterLabels {
 }
 
 /// What a policy made of first packets of flows.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, EncodeLabelSet)]
 pub struct VerdictLabels {
     /// `NetworkPolicy` or `ClusterNetworkPolicy`.
     pub kind: &'static str,

@@ -1,6 +1,6 @@
 //! What the HTTP pages show of the node.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
@@ -40,13 +40,15 @@ pub struct NodePages {
     started: OnceLock<u64>,
     /// What each verdict's counter was at the last look.
     verdicts: Mutex<BTreeMap<RawElement, u64>>,
+    /// Verdicts that were told of then.
+    labels: Mutex<BTreeSet<VerdictLabels>>,
 }
 
 impl NodePages {
     /// Pages of `node`.
     pub fn new(node: Arc<Node>) -> Self {
         let started = OnceLock::from(clock::boot_ms());
-        Self { node, started, verdicts: Mutex::default() }
+        Self { node, started, verdicts: Mutex::default(), labels: Mutex::default() }
     }
 
     fn count_leases(&self) {
@@ -91,6 +93,7 @@ impl NodePages {
         };
         let mut seen = self.verdicts.lock().unwrap_or_else(PoisonError::into_inner);
         let before = std::mem::take(&mut *seen);
+        let mut told = BTreeSet::new();
         for verdict in verdicts {
             let (outcome, policy) = (verdict.outcome, verdict.policy);
             let labels = VerdictLabels {
@@ -106,8 +109,15 @@ impl NodePages {
             };
             let known = before.get(&verdict.element).copied().filter(|known| *known <= verdict.packets).unwrap_or(0);
             self.node.metrics.verdicts.get_or_create(&labels).inc_by(verdict.packets - known);
+            told.insert(labels);
             seen.insert(verdict.element, verdict.packets);
         }
+        // Policies come and go, for years.
+        let mut labels = self.labels.lock().unwrap_or_else(PoisonError::into_inner);
+        for gone in labels.difference(&told) {
+            self.node.metrics.verdicts.remove(gone);
+        }
+        *labels = told;
     }
 
     fn count_packets(&self) {

@@ -198,6 +198,18 @@ pub enum PodElement {
     Exit(u8, IpAddr),
 }
 
+impl PodElement {
+    /// The address that the pod sends from, of what says that.
+    #[must_use]
+    pub const fn address(&self) -> Option<IpAddr> {
+        match self {
+            Self::Source(member) => Some(member.address),
+            Self::Delegated(address) => Some(*address),
+            Self::Port(_) | Self::Decided(_) | Self::Exit(..) => None,
+        }
+    }
+}
+
 /// What a peer may send from: addresses of this block, and from this MAC where that is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct PeerMember {

@@ -11,9 +11,10 @@ use overlane_datapath::conntrack::{self, Flow};
 use overlane_datapath::nft::Table;
 use overlane_datapath::node;
 
-/// Most flows that are remembered as cut; those beyond are cut by the kernel's clock alone.
-const MOST: usize = 10_000;
-const UDP: u8 = 17;
+/// Most flows that are kept cut: the kernel's set has room for 65,535. Those beyond are ended alone.
+const MOST: usize = 40_000;
+/// Protocols with ports, but for TCP: UDP, SCTP, UDP-Lite.
+const CUT: [u8; 3] = [17, 132, 136];
 
 /// What was judged.
 #[derive(Default)]
@@ -28,6 +29,10 @@ impl Judge {
     pub(super) fn judge(&mut self, table: &Table, plan: &Arc<PolicyPlan>) -> anyhow::Result<usize> {
         if self.plan.as_ref().is_some_and(|judged| Arc::ptr_eq(judged, plan)) {
             return Ok(0);
+        }
+        if self.plan.is_none() || self.cut.len() > MOST / 2 {
+            // An earlier agent's, and not those that have ended.
+            self.cut = table.kept_cut().context("read the flows that are cut")?;
         }
         let (open, cut): (BTreeSet<Flow>, _) =
             std::mem::take(&mut self.cut).into_iter().partition(|flow| passes(plan, flow));
@@ -51,9 +56,12 @@ impl Judge {
         if doomed.flows().is_empty() {
             return Ok(0);
         }
-        let cut: Vec<Flow> = doomed.flows().iter().filter(|flow| flow.protocol == UDP).copied().collect();
-        table.cut(&cut, &[]).context("cut flows")?;
-        self.cut.extend(cut.into_iter().take(MOST.saturating_sub(self.cut.len())));
+        let cut = doomed.flows().iter().filter(|flow| CUT.contains(&flow.protocol)).copied();
+        let cut: Vec<Flow> = cut.take(MOST.saturating_sub(self.cut.len())).collect();
+        match table.cut(&cut, &[]) {
+            Ok(()) => self.cut.extend(cut),
+            Err(error) => tracing::warn!(%error, "keep flows cut; they are ended all the same"),
+        }
         doomed.end().context("end flows")
     }
 }

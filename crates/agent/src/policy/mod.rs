@@ -43,6 +43,8 @@ pub struct View {
     pub pods: BTreeMap<(String, String), PodFacts>,
     /// Other nodes and their pods; the same.
     pub slices: Slices,
+    /// Blocks by node, of those that have slices: a slice speaks of pods in these alone.
+    pub blocks: BTreeMap<String, Vec<Cidr>>,
 }
 
 /// What it depends on besides.
@@ -136,6 +138,10 @@ impl Engine {
             return;
         }
         inner.known.stand_on(&ground);
+        // What is not followed any more is old when it counts again.
+        if !ground.policed && inner.view.as_ref().is_some_and(|view| !view.policies.is_empty()) {
+            inner.view = None;
+        }
         inner.ground = ground;
         inner.stale = true;
         drop(inner);

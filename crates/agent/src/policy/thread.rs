@@ -35,12 +35,15 @@ pub fn run(node: &Arc<Node>, wakes: &Receiver<Wake>, own: Sender<Wake>) {
             (false, Err(RecvTimeoutError::Timeout)) => continue,
             (_, first) => first.ok(),
         };
-        let mut heard = None;
+        let (mut heard, mut last) = (None, None);
         for wake in first.into_iter().chain(wakes.try_iter()) {
             if let Wake::View(view, at) = wake {
                 heard.get_or_insert(at);
-                node.policy.see(*view);
+                last = Some(view);
             }
+        }
+        if let Some(view) = last {
+            node.policy.see(*view);
         }
         let began = Instant::now();
         failed = match enforce(node, &mut judge) {

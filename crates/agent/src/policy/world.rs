@@ -1,9 +1,10 @@
 //! Whom policies can tell apart, kept up to date by what differs: a cluster has 200,000 pods, and a word is about one node's.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use overlane_core::cidr::Cidr;
 use overlane_core::policy::{Profile, World};
 
 use super::{Ground, View};
@@ -17,6 +18,7 @@ pub(super) struct Known {
     places: BTreeMap<Arc<Profile>, (usize, usize)>,
     free: Vec<usize>,
     slices: Slices,
+    blocks: BTreeMap<String, Vec<Cidr>>,
     /// This node's pods.
     own: Vec<(Profile, Vec<IpAddr>)>,
 }
@@ -32,40 +34,66 @@ impl Known {
             self.world.namespaces.clone_from(&view.namespaces);
         }
         let before = std::mem::take(&mut self.slices);
-        for (name, old) in &before {
-            let new = view.slices.get(name);
-            if new.is_none_or(|new| !Arc::ptr_eq(old, new)) {
-                self.forget(node, name, old);
+        let blocks = std::mem::replace(&mut self.blocks, view.blocks.clone());
+        let changed = |name: &String| {
+            let same = match (before.get(name), view.slices.get(name)) {
+                (Some(old), Some(new)) => Arc::ptr_eq(old, new),
+                (old, new) => old.is_none() && new.is_none(),
+            };
+            !same || blocks.get(name) != view.blocks.get(name)
+        };
+        let names: BTreeSet<&String> = before.keys().chain(view.slices.keys()).filter(|name| changed(name)).collect();
+        let mut left = Vec::new();
+        for name in &names {
+            if let Some(old) = before.get(*name) {
+                self.forget(node, name, old, &mut left);
             }
         }
-        for (name, new) in &view.slices {
-            let old = before.get(name);
-            if old.is_none_or(|old| !Arc::ptr_eq(old, new)) {
+        let whose = self.whose(&left).into_iter().filter(|name| !names.contains(name)).collect::<Vec<_>>();
+        for name in names.into_iter().chain(&whose) {
+            if let Some(new) = view.slices.get(name) {
                 self.learn(node, name, new);
             }
         }
         self.slices.clone_from(&view.slices);
     }
 
-    fn forget(&mut self, node: &str, name: &str, slice: &NodeSlice) {
+    /// The nodes whose blocks some addresses are in: they may have been theirs already.
+    fn whose(&self, addresses: &[IpAddr]) -> BTreeSet<String> {
+        let mut nodes = BTreeMap::new();
+        for (name, blocks) in self.blocks.iter().filter(|_| !addresses.is_empty()) {
+            nodes.extend(blocks.iter().map(|block| (*block, name)));
+        }
+        let owner = |address: &IpAddr| {
+            let around = nodes.range(..=Cidr::host_range(*address)).next_back();
+            around.filter(|(block, _)| block.contains(*address)).map(|(_, name)| (*name).clone())
+        };
+        addresses.iter().filter_map(owner).collect()
+    }
+
+    fn forget(&mut self, node: &str, name: &str, slice: &NodeSlice, left: &mut Vec<IpAddr>) {
         self.world.nodes.remove(name);
         if node == name {
             return;
         }
         for (profile, addresses) in &slice.pods {
             for address in addresses {
-                self.leave(*address, profile);
+                if self.leave(*address, profile) {
+                    left.push(*address);
+                }
             }
         }
     }
 
+    /// Of addresses that are in none of the node's blocks it has nothing to say.
     fn learn(&mut self, node: &str, name: &str, slice: &NodeSlice) {
         self.world.nodes.insert(name.to_owned(), slice.node.clone());
         if node == name {
             return;
         }
+        let blocks = self.blocks.get(name).cloned().unwrap_or_default();
         for (profile, addresses) in &slice.pods {
-            for address in addresses {
+            for address in addresses.iter().filter(|address| blocks.iter().any(|block| block.contains(**address))) {
                 self.enter(*address, profile);
             }
         }
@@ -117,14 +145,16 @@ impl Known {
         }
     }
 
-    fn leave(&mut self, address: IpAddr, profile: &Profile) {
+    /// Whether it was there.
+    fn leave(&mut self, address: IpAddr, profile: &Profile) -> bool {
         let place = self.places.get(profile).map(|(place, _)| *place);
         // It is another's by now.
         if place.is_none() || self.world.addresses.get(&address).copied() != place {
-            return;
+            return false;
         }
         self.world.addresses.remove(&address);
         place.into_iter().for_each(|place| self.release(place));
+        true
     }
 
     fn release(&mut self, place: usize) {

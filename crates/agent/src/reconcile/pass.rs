@@ -263,6 +263,8 @@ impl Reconciler {
                 if applied != nft::Applied::default() {
                     tracing::debug!(?applied, "packet filter");
                 }
+                // It may have become something that policy can be put in force in.
+                self.node.policy.wake();
                 true
             }
             Err(error) => {

@@ -31,6 +31,8 @@ const PAGE: u32 = 500;
 const UNKNOWN: Duration = Duration::from_secs(20);
 /// The same of one that does not answer.
 const AWAY: Duration = Duration::from_secs(2);
+/// How long the answer to a question for one pod is waited for.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Starts every watch; they run until the listener goes.
 pub fn start(client: &Client, node: &str, shelves: &Shelves, to: &Sender<Word<Item>>) {
@@ -175,17 +177,28 @@ pub async fn slices(client: Client, shelves: Shelves, to: Sender<Word<Item>>, mu
 
 /// Asks for pods of this node by name that an ADD is for and the watch has not told of.
 pub async fn asked_pods(client: Client, to: Sender<Word<Item>>, mut names: UnboundedReceiver<(String, String)>) {
-    while let Some((namespace, name)) = names.recv().await {
-        let api: Api<Pod> = Api::namespaced(client.clone(), &namespace);
-        match api.get_opt(&name).await {
-            Ok(Some(pod)) => {
-                let word = Word { what: "Pods", said: Ok(Item::pod(Change::Applied(pod))) };
-                if to.send(word).await.is_err() {
-                    return;
+    while let Some(first) = names.recv().await {
+        let mut asked = BTreeSet::from([first]);
+        while let Ok(name) = names.try_recv() {
+            asked.insert(name);
+        }
+        let answers = asked.into_iter().map(|(namespace, name)| {
+            let api: Api<Pod> = Api::namespaced(client.clone(), &namespace);
+            async move { (tokio::time::timeout(PATIENCE, api.get_opt(&name)).await, name) }
+        });
+        for (answer, name) in futures::future::join_all(answers).await {
+            match answer {
+                Ok(Ok(Some(pod))) => {
+                    let (key, facts) = shelf::pod(&pod);
+                    let word = Word { what: "Pods", said: Ok(Item::FoundPod(key, facts)) };
+                    if to.send(word).await.is_err() {
+                        return;
+                    }
                 }
+                Ok(Ok(None)) => {}
+                Ok(Err(error)) => tracing::debug!(%error, name, "ask for a pod"),
+                Err(_) => tracing::debug!(name, "ask for a pod: no answer"),
             }
-            Ok(None) => {}
-            Err(error) => tracing::debug!(%error, namespace, name, "ask for a pod"),
         }
     }
 }

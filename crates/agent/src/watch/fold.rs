@@ -24,6 +24,8 @@ use crate::policy;
 
 /// How long what is missing is kept.
 pub const KEEP_MS: u64 = 60_000;
+/// How long nodes are waited for that have not said what their pods are like, when there are policies for the first time.
+const SLICES_MS: u64 = 30_000;
 
 /// A node's configuration and since when no list names it.
 #[derive(Clone, Debug, PartialEq)]
@@ -79,6 +81,9 @@ pub struct Fold {
     peers: Option<Arc<Vec<Peer>>>,
     pub(super) leavers: Leavers,
     policies: Policies,
+    /// Every node had said what its pods are like, or was waited for, until when.
+    settled: bool,
+    slices_due: Option<u64>,
     was_complete: bool,
 }
 
@@ -125,6 +130,8 @@ impl Fold {
             peers: None,
             leavers: Leavers::default(),
             policies: Policies::default(),
+            settled: false,
+            slices_due: None,
             was_complete: false,
         }
     }
@@ -150,17 +157,48 @@ impl Fold {
         self.plan.as_ref().is_none_or(|plan| plan.network_policy() == NetworkPolicy::Overlane)
     }
 
+    /// Whether every other node has said what its pods are like, or long enough was waited for that. Before, pods that policies
+    /// allow would be nobody: what runs is not cut for it.
+    fn has_slices(&mut self, now_ms: u64) -> bool {
+        if !self.policies.any() {
+            (self.settled, self.slices_due) = (false, None);
+            return true;
+        }
+        let slices = self.policies.slices();
+        let mut nodes = self.configs.keys().filter(|name| **name != self.own_name);
+        if !self.settled && !nodes.all(|name| slices.contains_key(name)) {
+            let due = *self.slices_due.get_or_insert(now_ms.saturating_add(SLICES_MS));
+            if now_ms < due {
+                return false;
+            }
+        }
+        self.settled = true;
+        true
+    }
+
+    /// Whether [`Self::policy_news`] waits for nodes to say what their pods are like.
+    pub const fn waits_for_slices(&self) -> bool {
+        self.slices_due.is_some() && !self.settled
+    }
+
     /// What network policy depends on, if anything of it is new and all of it is known.
-    pub fn policy_news(&mut self) -> Option<policy::View> {
-        if !self.policies.are_heard() || self.policies.any() && !self.leavers.are_heard() || !self.policies.take_news()
-        {
+    pub fn policy_news(&mut self, now_ms: u64) -> Option<policy::View> {
+        let heard = self.policies.are_heard() && (!self.policies.any() || self.leavers.are_heard());
+        if !heard || !self.has_slices(now_ms) || !self.policies.take_news() {
             return None;
         }
+        let slices = self.policies.slices();
+        let blocks = self.configs.iter().filter(|(name, _)| slices.contains_key(*name));
+        let blocks = blocks.map(|(name, entry)| {
+            let blocks = entry.config.blocks.iter().map(|block| block.cidr);
+            (name.clone(), blocks.collect())
+        });
         Some(policy::View {
             policies: self.policies.all(),
             namespaces: self.leavers.namespaces().clone(),
             pods: self.leavers.pods().clone(),
-            slices: self.policies.slices().clone(),
+            slices: slices.clone(),
+            blocks: blocks.collect(),
         })
     }
 
@@ -189,6 +227,12 @@ impl Fold {
                 let news = self.leavers.take_pod(change);
                 self.of_pods(news)
             }
+            // The watch may have told of a later one by now.
+            Item::FoundPod(name, facts) => {
+                let known = self.leavers.pods().get(&name).is_some_and(|known| known.uid == facts.uid);
+                let news = !known && self.leavers.take_pod(Change::Applied((name, facts)));
+                self.of_pods(news)
+            }
             Item::NoPods => {
                 let news = self.leavers.forget_pods();
                 self.of_pods(news)
@@ -207,6 +251,7 @@ impl Fold {
             }
             Item::NoSlices => {
                 self.policies.forget_slices();
+                (self.settled, self.slices_due) = (false, None);
                 Effect::None
             }
         }
@@ -304,6 +349,8 @@ impl Fold {
             }
         }
         self.peers = None;
+        let asks = self.asks_slices();
+        self.policies.note(asks);
         Effect::View
     }
 

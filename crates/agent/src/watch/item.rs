@@ -162,6 +162,8 @@ pub enum Item {
     Namespace(Change<Named<Labels>>),
     /// The pods of this node, by namespace and name.
     Pod(Change<((String, String), PodFacts)>),
+    /// A pod of this node that was asked for.
+    FoundPod((String, String), PodFacts),
     /// Nobody asks for pods and namespaces any more.
     NoPods,
     /// NetworkPolicies, by namespace and name.

@@ -124,6 +124,8 @@ impl Shelf {
         };
         if let Err(error) = done {
             tracing::warn!("keep on file what network policy depends on: {error:#}");
+            // What lacks something is not all.
+            let _ = std::fs::remove_file(self.dir.join(COMPLETE));
         }
     }
 

@@ -85,7 +85,9 @@ impl Folding {
                 TokioInstant::now() + Duration::from_millis(at_ms.saturating_sub(clock::boot_ms()).max(1))
             });
             let next = [due.publish.map(|(at, _)| at), due.cache, expiry].into_iter().flatten().min();
-            let far = TokioInstant::now() + Duration::from_secs(3600);
+            let far = if self.fold.waits_for_slices() { LAZY } else { Duration::from_secs(3600) };
+            let far = TokioInstant::now() + far;
+            let next = next.map(|next| next.min(far));
             tokio::select! {
                 word = words.recv() => {
                     let Some(word) = word else { return };
@@ -93,10 +95,10 @@ impl Folding {
                     while let Ok(word) = words.try_recv() {
                         self.hear(word, published, &mut due);
                     }
-                    self.tell_policy();
                 }
                 () = sleep_until(next.unwrap_or(far)) => {}
             }
+            self.tell_policy();
             if self.fold.expire(clock::boot_ms()) == Effect::View {
                 due.publish.get_or_insert((TokioInstant::now(), Instant::now()));
             }
@@ -163,7 +165,7 @@ impl Folding {
 
     /// Hands on what network policy depends on, if that is new.
     fn tell_policy(&mut self) {
-        if let Some(view) = self.fold.policy_news() {
+        if let Some(view) = self.fold.policy_news(clock::boot_ms()) {
             let _ = self.policy.send(policy::Wake::View(Box::new(view), Instant::now()));
         }
     }

@@ -143,7 +143,9 @@ impl<'a> Terms<'a> {
         for node in world.nodes.values() {
             let terms: Vec<TermId> =
                 selectors.iter().filter(|(_, selector)| selector.selects(&node.labels)).map(|(id, _)| *id).collect();
-            for address in &node.addresses {
+            // Nobody is a pod's peer by saying that its address is a node's.
+            let is_pods = |address: &&IpAddr| world.pod_space.iter().any(|cidr| cidr.contains(**address));
+            for address in node.addresses.iter().filter(|address| !is_pods(address)) {
                 all.entry(*address).or_default().extend(&terms);
             }
         }

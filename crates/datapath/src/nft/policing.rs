@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use nix::errno::Errno;
 use overlane_core::family::Family;
-use overlane_core::policy::{ClassId, Direction, Outcome, PeerId, PolicyName, PolicyPlan, Used};
+use overlane_core::policy::{Class, ClassId, Direction, Outcome, PeerId, PolicyName, PolicyPlan, Used};
 
 use super::NftError;
 use super::program;
@@ -50,10 +50,9 @@ pub struct Verdict {
 }
 
 impl Policing {
-    /// Whether the kernel has what policy takes.
+    /// Whether packets meet what the kernel has of policy. Its sets come before that.
     pub(super) fn is_there(&self) -> Result<bool, NftError> {
-        let set = Set::Policy(PolicySet::Pod(Direction::Ingress, Family::V4)).to_string();
-        Ok(program::list()?.is_some_and(|listing| listing.objects.sets.contains(&set)))
+        Ok(program::list()?.is_some_and(|listing| listing.polices))
     }
 
     /// The structure with what policy adds to it. Packets meet it once it is known what it says; before that where they met
@@ -149,20 +148,38 @@ impl State {
         Ok(all)
     }
 
-    /// How many first packets each verdict of the plan in force was for.
-    pub(super) fn verdicts(&mut self) -> Result<Vec<Verdict>, NftError> {
+    /// How many first packets each verdict of a class was for.
+    pub(super) fn verdicts_of(&mut self, id: ClassId, class: &Class) -> Result<Vec<Verdict>, NftError> {
+        let mut counted = BTreeMap::new();
+        for set in [PolicySet::Ports(id), PolicySet::Rest(id)] {
+            counted.extend(self.with_members(|members| members.counted(Set::Policy(set)))?);
+        }
+        let verdicts = policy::verdicts(id, class).filter_map(|(element, outcome)| {
+            let packets = counted.get(&element).copied()?;
+            let policy = class.policies.get(outcome.audited.or(outcome.policy)?)?.clone();
+            Some(Verdict { element, direction: id.direction, policy, outcome, packets })
+        });
+        Ok(verdicts.collect())
+    }
+
+    /// The flows that are kept cut.
+    pub(super) fn kept_cut(&mut self) -> Result<BTreeSet<Flow>, NetlinkError> {
+        let mut flows = BTreeSet::new();
+        for family in Family::ALL {
+            flows.extend(self.held(PolicySet::Cut(family))?.iter().filter_map(policy::flow_of));
+        }
+        Ok(flows)
+    }
+
+    /// What the kernel holds of addresses that come or go while it is not known what policy says of them: they are not to have
+    /// what an earlier pod had.
+    pub(super) fn held_of(&mut self, addresses: &BTreeSet<IpAddr>) -> Result<Vec<RawElement>, NetlinkError> {
         let mut all = Vec::new();
-        let Some(plan) = self.policing.plan.clone() else { return Ok(all) };
-        for (id, class) in &plan.classes {
-            let mut counted = BTreeMap::new();
-            for set in [PolicySet::Ports(*id), PolicySet::Rest(*id)] {
-                counted.extend(self.with_members(|members| members.counted(Set::Policy(set)))?);
+        for family in addresses.iter().map(Family::of).collect::<BTreeSet<_>>() {
+            for direction in Direction::ALL {
+                let held = self.held(PolicySet::Pod(direction, family))?;
+                all.extend(held.into_iter().filter(|raw| address(raw).is_some_and(|ip| addresses.contains(&ip))));
             }
-            all.extend(policy::verdicts(*id, class).filter_map(|(element, outcome)| {
-                let packets = counted.get(&element).copied()?;
-                let policy = class.policies.get(outcome.audited.or(outcome.policy)?)?.clone();
-                Some(Verdict { element, direction: id.direction, policy, outcome, packets })
-            }));
         }
         Ok(all)
     }
@@ -173,7 +190,7 @@ impl State {
             return Ok(());
         }
         let raw = |flows: &[Flow]| {
-            let mut raw: Vec<_> = flows.iter().flat_map(policy::cut).collect();
+            let mut raw: Vec<_> = flows.iter().map(policy::cut).collect();
             raw.sort();
             raw.dedup();
             raw

@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 
 use super::NftError;
 use crate::owned::NFT_TABLE;
-use crate::render::nft::{MARKER_CHAIN, Objects, hash};
+use crate::render::nft::{MARKER_CHAIN, Objects, POLICY_HOOK, hash};
 
 /// What nft lists of our table, without elements and counters' values.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,6 +13,8 @@ pub(super) struct Listing {
     pub(super) objects: Objects,
     /// The marker's words, if there is one.
     pub(super) marker: Option<String>,
+    /// Packets meet network policy.
+    pub(super) polices: bool,
     /// Hash of everything but the marker.
     pub(super) hash: String,
 }
@@ -74,7 +76,7 @@ fn refused(what: &'static str, stderr: &[u8]) -> NftError {
 /// Objects begin with one tab, what they hold with more, and end with a brace behind one tab.
 fn read_listing(text: &str) -> Listing {
     let mut objects = Objects::default();
-    let (mut marker, mut in_marker, mut rest) = (None, false, String::new());
+    let (mut marker, mut in_marker, mut polices, mut rest) = (None, false, false, String::new());
     for line in text.lines() {
         let mut words = line.strip_prefix('\t').filter(|l| !l.starts_with('\t')).unwrap_or("").split(' ');
         if let (Some(kind), Some(name), Some("{")) = (words.next(), words.next(), words.next()) {
@@ -87,6 +89,7 @@ fn read_listing(text: &str) -> Listing {
             };
             in_marker = kind == "chain" && name == MARKER_CHAIN;
         }
+        polices |= line.trim_start().starts_with(POLICY_HOOK);
         if in_marker {
             marker = marker.or_else(|| line.split('"').nth(1).map(str::to_owned));
         } else if line.starts_with('\t') {
@@ -94,7 +97,7 @@ fn read_listing(text: &str) -> Listing {
             rest.push('\n');
         }
     }
-    Listing { objects, marker, hash: hash(&rest) }
+    Listing { objects, marker, polices, hash: hash(&rest) }
 }
 
 #[cfg(test)]

@@ -200,6 +200,13 @@ impl State {
             add.retain(|element| !raw.contains(element));
             remove.extend(raw);
         }
+        if self.policing.plan.is_none() && news.plan.is_none() && planned.structure.policed().is_some() {
+            let whose = |change: &Change| match change {
+                Change::Add(pod) | Change::Remove(pod) => pod.address(),
+            };
+            let addresses = changes.iter().filter_map(whose).collect();
+            remove.extend(self.held_of(&addresses)?);
+        }
         remove.extend(news.difference.remove);
         add.extend(news.difference.add);
         remove.sort();
@@ -214,6 +221,7 @@ impl State {
             // Somebody removed the table.
             Err(error) if error.errno() == Some(Errno::ENOENT) => {
                 self.policing.plan = news.plan.clone().or_else(|| self.policing.plan.take());
+                self.certain = false;
                 self.agree().map(drop)
             }
             other => other.map_err(NftError::from),

@@ -100,7 +100,21 @@ impl Table {
     /// # Errors
     /// See [`NftError`].
     pub fn verdicts(&self) -> Result<Vec<Verdict>, NftError> {
-        self.lock().verdicts()
+        let Some(plan) = self.lock().policing.plan.clone() else { return Ok(Vec::new()) };
+        let mut all = Vec::new();
+        // No pod waits for all of it.
+        for (id, class) in &plan.classes {
+            all.extend(self.lock().verdicts_of(*id, class)?);
+        }
+        Ok(all)
+    }
+
+    /// The flows that are kept cut.
+    ///
+    /// # Errors
+    /// See [`NftError`].
+    pub fn kept_cut(&self) -> Result<BTreeSet<Flow>, NftError> {
+        Ok(self.lock().kept_cut()?)
     }
 
     /// Keeps flows of UDP cut that policy does not allow any more and the kernel is about to forget; what is on its way would open

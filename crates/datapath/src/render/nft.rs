@@ -22,6 +22,8 @@ use crate::owned::{NFT_PRIORITY_OFFSET, NFT_TABLE, POD_LINK_PREFIX};
 /// The counters, one for each reason to drop a packet.
 pub const COUNTERS: [&str; 10] =
     ["audited", "denied", "forged", "invalid", "midstream", "no_way_in", "no_way_out", "noise", "spoofed", "unpoliced"];
+/// How the rule begins by which what reaches pods meets network policy.
+pub const POLICY_HOOK: &str = "jump policy_in";
 /// The chain that tells what was written: it is not part of what it tells about.
 pub const MARKER_CHAIN: &str = "about";
 
@@ -412,7 +414,7 @@ fn forward(plan: &NodePlan, policed: bool) -> Chain {
 fn to_pod(space: &BTreeSet<Cidr>, policed: bool) -> Chain {
     let mut rules = Vec::new();
     if policed {
-        rules.push(format!("jump {} comment \"policy: what reaches pods\"", policy::IN));
+        rules.push(format!("{POLICY_HOOK} comment \"policy: what reaches pods\""));
         rules.push(policy::AFTER.to_owned());
     }
     rules.extend([

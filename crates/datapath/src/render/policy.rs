@@ -37,7 +37,7 @@ pub enum PolicySet {
     Pod(Direction, Family),
     /// This node's pods, as source and destination: what they send themselves.
     Own(Family),
-    /// Flows that were cut, in both directions: what is still on its way must not open them again. They end by themselves.
+    /// Flows that were cut, as they were opened: what is still on its way must not open them again. They end by themselves.
     Cut(Family),
     /// Verdicts of a class by number, protocol and port.
     Ports(ClassId),
@@ -396,16 +396,34 @@ pub fn verdicts(id: ClassId, class: &Class) -> impl Iterator<Item = (RawElement,
     ports(id, class).into_iter().chain(rest(id, class))
 }
 
-/// A flow that is cut, in both directions.
+/// A flow that is kept cut.
 #[must_use]
-pub fn cut(flow: &Flow) -> [RawElement; 2] {
+pub fn cut(flow: &Flow) -> RawElement {
     let set = Set::Policy(PolicySet::Cut(Family::of(&flow.from)));
-    let element = |from, from_port: u16, to, to_port: u16| {
-        let key = Key::EMPTY.address(from).part(&[flow.protocol]).part(&from_port.to_be_bytes());
-        RawElement::new(set, key.address(to).part(&to_port.to_be_bytes()))
+    let key = Key::EMPTY.address(flow.from).part(&[flow.protocol]).part(&flow.from_port.to_be_bytes());
+    RawElement::new(set, key.address(flow.to).part(&flow.to_port.to_be_bytes()))
+}
+
+/// The flow that an element keeps cut.
+#[must_use]
+pub fn flow_of(raw: &RawElement) -> Option<Flow> {
+    let mut bytes = raw.key.bytes();
+    let length = if bytes.len() == 4 + 4 + 4 + 4 + 4 { 4 } else { 16 };
+    let mut part = |length: usize| {
+        let (part, rest) = bytes.split_at_checked(length)?;
+        bytes = rest;
+        Some(part)
     };
-    let Flow { from, from_port, to, to_port, .. } = *flow;
-    [element(from, from_port, to, to_port), element(to, to_port, from, from_port)]
+    let address = |part: &[u8]| match part.len() {
+        4 => <[u8; 4]>::try_from(part).ok().map(IpAddr::from),
+        _ => <[u8; 16]>::try_from(part).ok().map(IpAddr::from),
+    };
+    let port = |part: &[u8]| Some(u16::from_be_bytes(part.get(..2)?.try_into().ok()?));
+    let from = address(part(length)?)?;
+    let protocol = *part(4)?.first()?;
+    let from_port = port(part(4)?)?;
+    let to = address(part(length)?)?;
+    Some(Flow { protocol, from, from_port, to, to_port: port(part(4)?)? })
 }
 
 /// Whom a number that a kernel holds is about: what [`number`] was made of.

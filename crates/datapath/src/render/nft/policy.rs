@@ -56,18 +56,25 @@ fn preface() -> Vec<String> {
         format!("{ip} saddr . {ip} daddr @{set} accept comment \"policy: a pod reaches itself\"")
     };
     let mut rules: Vec<String> = Family::ALL.into_iter().map(own).collect();
-    rules.extend(Family::ALL.map(|family| {
-        let (ip, set) = (protocol(family), named(PolicySet::Cut(family)));
-        let flow = format!("{ip} saddr . meta l4proto . th sport . {ip} daddr . th dport");
-        format!(
-            "meta l4proto udp {flow} @{set} update @{set} {{ {flow} timeout {CUT_SECONDS}s }} counter name denied drop comment \"policy: flows that were cut\""
-        )
-    }));
+    rules.extend(Family::ALL.into_iter().flat_map(cut));
     rules.push(
         "tcp flags & (fin | syn | rst | ack) != syn counter name midstream drop comment \"policy: no flow begins in its middle\""
             .to_owned(),
     );
     rules
+}
+
+/// Flows that were cut, in both directions, as long as anybody sends.
+fn cut(family: Family) -> [String; 2] {
+    let (ip, set) = (protocol(family), named(PolicySet::Cut(family)));
+    [("saddr", "sport", "daddr", "dport"), ("daddr", "dport", "saddr", "sport")].map(
+        |(from, from_port, to, to_port)| {
+            let flow = format!("{ip} {from} . meta l4proto . th {from_port} . {ip} {to} . th {to_port}");
+            let again = format!("update @{set} {{ {flow} timeout {CUT_SECONDS}s }}");
+            let which = "meta l4proto { udp, udplite, sctp }";
+            format!("{which} {flow} @{set} {again} counter name denied drop comment \"policy: flows that were cut\"")
+        },
+    )
 }
 
 /// Looks up the number of the other side.
