@@ -10,6 +10,7 @@ mod conformance;
 mod death;
 mod established;
 mod ground;
+mod nodes;
 mod objects;
 mod off;
 mod probes;

@@ -112,10 +112,9 @@ pub fn probe(ground: &Ground, seed: u64, count: usize, tally: &mut Tally) -> Vec
 }
 
 fn probes(ground: &Ground, cluster: &Cluster, seed: u64, count: usize) -> Vec<Probe> {
-    let outside = count / 16;
     // Of what the generator makes, some can only be judged: nobody has the address, or nothing leads there.
     let packets = generate::packets(cluster, seed, count * 3);
-    let packets = ground.strangers(seed, outside).into_iter().chain(packets);
+    let packets = ground.strangers(seed, count / 8).into_iter().chain(packets);
     let probes = packets.filter_map(|packet| {
         let shot = ground.shot(&packet)?;
         Some(Probe { packet, shot, allowed: judge(cluster, &packet).allowed() })
