@@ -20,4 +20,5 @@ mod stage;
 mod start;
 mod talk;
 mod tally;
+mod transitions;
 mod watch;
