@@ -78,6 +78,11 @@ test-root: build ## suites with real namespaces and real binaries; root
 test-hundred: build ## a lab of a hundred nodes; root
 	OVERLANE_NODES=100 scripts/test-root.sh labs -- many_nodes
 
+.PHONY: test-policy-full
+test-policy-full: build ## policies by 10,000 random packets and 500 starts of pods; OVERLANE_POLICY_SEED=N: those of a run before; root
+	OVERLANE_POLICY_PROBES=10000 OVERLANE_POLICY_STARTS=500 \
+	  OVERLANE_POLICY_SEED=$${OVERLANE_POLICY_SEED:-$$(date +%s)} scripts/test-root.sh policy
+
 .PHONY: kubernetes-parts
 kubernetes-parts: ## build the real API of `overlane lab up --api kubernetes`: target/kubernetes/bin
 	tests/kubernetes/setup.sh

@@ -10,7 +10,7 @@ fi
 suites=()
 while [ "$#" -gt 0 ] && [ "$1" != -- ]; do suites+=("$1"); shift; done
 [ "${1:-}" != -- ] || shift
-[ "${#suites[@]}" -gt 0 ] || suites=(harness connectivity routing egress cni ipam kill lifecycle foreign masq labs)
+[ "${#suites[@]}" -gt 0 ] || suites=(harness connectivity routing egress policy cni ipam kill lifecycle foreign masq labs)
 
 # Crates with unit tests that need root say so by the same feature.
 log=$(mktemp)

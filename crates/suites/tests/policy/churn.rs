@@ -1,7 +1,7 @@
 //! Changes of policies and labels that leave a verdict as it was never show in it.
 
 use overlane_suites::api::Api;
-use overlane_suites::wait::millis;
+use overlane_suites::wait::{ensure, eventually, millis, secs};
 use serde_json::{Value, json};
 
 use crate::canary;
@@ -127,5 +127,34 @@ fn a_verdict_that_stays_does_not_flicker() {
     for talk in &talks {
         let (lost, broken) = (talk.lost(), talk.client.broken() || talk.server.broken());
         assert!(lost == 0 && !broken, "{}: {lost} lost, broken: {broken}", talk.name);
+    }
+}
+
+/// An agent that has had no policy to follow learns whom a policy means before the first one counts.
+#[test]
+fn the_first_policy_does_not_interrupt_whom_it_allows() {
+    let range = scene::shop(|_| ());
+    for policy in objects::all(range.api()) {
+        objects::delete(range.api(), &policy);
+    }
+    let (open, shut) = scene::packets(&range);
+    for (what, policy) in scene::closings() {
+        // Until nobody follows pods any more.
+        std::thread::sleep(secs(3));
+        let shut_by_then = || {
+            eventually(secs(60), "the policy is in force", || {
+                let through = range.fire(&shut, millis(100)).iter().filter(|fate| fate.arrived).count();
+                ensure(through == 0, || format!("{through} packets pass"))
+            });
+        };
+        watch::while_doing(&range, what, &open, &[], |notes| {
+            notes.note("the policy");
+            objects::put(range.api(), &policy);
+            shut_by_then();
+            std::thread::sleep(secs(1));
+            notes.note("its end");
+            objects::delete(range.api(), &policy);
+            std::thread::sleep(secs(1));
+        });
     }
 }

@@ -28,6 +28,8 @@ const EXTERNAL: [&str; 2] = ["192.0.2.11", "2001:db8:192::11"];
 pub struct Layout {
     /// The families of pods and nodes, as the command line takes them.
     pub families: String,
+    /// How packets cross nodes, as it takes that.
+    pub routing: String,
     /// What the pods' containers follow from.
     pub seed: u64,
 }
@@ -54,7 +56,7 @@ pub struct Ground {
 impl Ground {
     /// Brings it up.
     pub fn new(layout: &Layout) -> Ground {
-        let mut stage = Stage::up(NODES, &layout.families, Definition::Loose);
+        let mut stage = Stage::up_with(NODES, &layout.families, Definition::Loose, &["--routing", &layout.routing]);
         for number in 0..NAMESPACES {
             stage.namespace(&format!("ns-{number}"), &json!({}));
         }
@@ -152,14 +154,14 @@ impl Ground {
         Some(Shot { to, carries, ..shot })
     }
 
-    /// Packets from outside to pods, by their nodes' ports.
+    /// Packets to pods' ports from hosts that are no pods: nodes, and by nodes' ports those outside.
     pub fn strangers(&self, seed: u64, count: usize) -> Vec<Packet> {
         let mut choices = Choices::new(seed ^ 0x00C0_FFEE);
         let hosts = &self.range.stage.hosts;
-        let sources: Vec<IpAddr> = hosts[NODES..NODES + 2].iter().flat_map(|host| host.ips.clone()).collect();
         let mut packets = Vec::new();
         while packets.len() < count && !self.host_ports.is_empty() {
-            let (from, port) = (*choices.pick(&sources), choices.pick(&self.host_ports));
+            let source = choices.pick(&hosts[..NODES + 2]);
+            let (from, port) = (*choices.pick(&source.ips), choices.pick(&self.host_ports));
             let to = hosts[port.pod].ips.iter().find(|ip| ip.is_ipv4() == from.is_ipv4());
             packets.extend(to.map(|to| Packet { from, to: *to, protocol: port.protocol, port: port.port }));
         }

@@ -14,6 +14,7 @@ use crate::round;
 use crate::tally::Tally;
 
 const FAMILIES: [&str; 4] = ["ipv4,ipv6", "ipv4", "ipv6,ipv4", "ipv6"];
+const ROUTING: [&str; 3] = ["native", "native", "vxlan"];
 /// Packets of a round.
 const SHOTS: usize = 25;
 /// Rounds in one lab.
@@ -26,24 +27,30 @@ struct Task {
     rounds: Vec<u64>,
 }
 
-fn number(name: &str, default: u64) -> u64 {
+/// A number from the environment.
+pub fn number(name: &str, default: u64) -> u64 {
     match std::env::var(name) {
         Ok(text) => text.parse().unwrap_or_else(|e| panic!("{name}={text}: {e}")),
         Err(_) => default,
     }
 }
 
-/// `FAMILIES/SEED/ROUND,ROUND...`
+/// `FAMILIES/ROUTING/SEED/ROUND,ROUND...`
 fn one_lab(text: &str) -> Option<Task> {
-    let [families, seed, rounds] = text.split('/').collect::<Vec<_>>().try_into().ok()?;
+    let [families, routing, seed, rounds] = text.split('/').collect::<Vec<_>>().try_into().ok()?;
     let rounds = rounds.split(',').map(|round| round.parse().ok()).collect::<Option<_>>()?;
-    Some(Task { layout: Layout { families: families.to_owned(), seed: seed.parse().ok()? }, rounds })
+    let (families, routing) = (families.to_owned(), routing.to_owned());
+    Some(Task { layout: Layout { families, routing, seed: seed.parse().ok()? }, rounds })
 }
 
 fn tasks(probes: usize, seed: u64) -> Vec<Task> {
     let rounds: Vec<u64> = (0..probes.div_ceil(SHOTS) as u64).map(|round| seed * 1_000_000 + round).collect();
     let task = |(at, rounds): (usize, &[u64])| Task {
-        layout: Layout { families: FAMILIES[at % FAMILIES.len()].to_owned(), seed: seed * 1000 + at as u64 },
+        layout: Layout {
+            families: FAMILIES[at % FAMILIES.len()].to_owned(),
+            routing: ROUTING[at % ROUTING.len()].to_owned(),
+            seed: seed * 1000 + at as u64,
+        },
         rounds: rounds.to_vec(),
     };
     rounds.chunks(ROUNDS).enumerate().map(task).collect()
@@ -59,9 +66,9 @@ fn run(task: &Task, tally: &mut Tally) -> Vec<String> {
         let differences = round::probe(&ground, *seed, SHOTS, tally);
         println!("round {seed}: in force after {applied:.2?}, tried after {:.2?}", began.elapsed());
         let so_far: Vec<String> = task.rounds[..=number].iter().map(u64::to_string).collect();
-        let Layout { families, seed: lab } = &task.layout;
+        let Layout { families, routing, seed: lab } = &task.layout;
         let again = format!(
-            "alone: OVERLANE_POLICY_ROUNDS={families}/{lab}/{seed}, after those before it: .../{}",
+            "alone: OVERLANE_POLICY_ROUNDS={families}/{routing}/{lab}/{seed}, after those before it: .../{}",
             so_far.join(",")
         );
         found.extend(differences.into_iter().map(|difference| format!("{difference}\n    {again}")));
@@ -74,7 +81,8 @@ fn every_packet_fares_as_the_reference_has_it() {
     overlane_suites::clean::begin();
     let mut tally = Tally::new();
     if let Ok(text) = std::env::var("OVERLANE_POLICY_ROUNDS") {
-        let task = one_lab(&text).unwrap_or_else(|| panic!("OVERLANE_POLICY_ROUNDS={text} is no FAMILIES/SEED/ROUNDS"));
+        let task = one_lab(&text)
+            .unwrap_or_else(|| panic!("OVERLANE_POLICY_ROUNDS={text} is no FAMILIES/ROUTING/SEED/ROUNDS"));
         let found = run(&task, &mut tally);
         assert!(found.is_empty(), "{} differences:\n{}", found.len(), found.join("\n"));
         return;
@@ -94,12 +102,12 @@ fn every_packet_fares_as_the_reference_has_it() {
 /// Without policies everything passes: whoever finds a packet denied elsewhere has not merely failed to see it.
 #[test]
 fn without_policies_everything_passes() {
-    for families in ["ipv4,ipv6", "ipv6"] {
-        let ground = Ground::new(&Layout { families: families.to_owned(), seed: 7 });
+    for (families, routing) in [("ipv4,ipv6", "native"), ("ipv6", "native"), ("ipv4,ipv6", "vxlan")] {
+        let ground = Ground::new(&Layout { families: families.to_owned(), routing: routing.to_owned(), seed: 7 });
         let mut tally = Tally::new();
         let began = Instant::now();
         let found = round::probe(&ground, 7, 1000, &mut tally);
-        println!("{families}: 1,000 packets in {:.2?}", began.elapsed());
+        println!("{families} {routing}: 1,000 packets in {:.2?}", began.elapsed());
         assert_eq!(tally.allowed, tally.probes);
         assert!(found.is_empty(), "{} differences:\n{}", found.len(), found.join("\n"));
     }

@@ -31,7 +31,31 @@ pub fn apply(ground: &Ground, seed: u64, size: Size) {
     let before = ground.cluster();
     let mut after = before.clone();
     generate::dress(seed, &mut after, size);
-    let api = ground.range.api();
+    write(ground.range.api(), &before, &after);
+    canary::settle(&ground.range);
+}
+
+/// Makes of one cluster the other, object by object; gives what was written.
+pub fn write(api: &Api, before: &Cluster, after: &Cluster) -> Vec<String> {
+    let mut written = Vec::new();
+    for (path, patch) in label_patches(before, after) {
+        objects::label(api, &path, &patch);
+        written.push(format!("labels of {path}: {patch}"));
+    }
+    let (old, new) = (policies(before), policies(after));
+    for policy in old.iter().filter(|old| !new.iter().any(|new| objects::path(new) == objects::path(old))) {
+        objects::delete(api, policy);
+        written.push(format!("deleted: {}: {}", objects::path(policy), policy["spec"]));
+    }
+    for policy in new.iter().filter(|new| !old.contains(new)) {
+        objects::put(api, policy);
+        written.push(format!("put: {}: {}", objects::path(policy), policy["spec"]));
+    }
+    written
+}
+
+/// What makes of one cluster's labels the other's: paths and patches.
+fn label_patches(before: &Cluster, after: &Cluster) -> Vec<(String, Value)> {
     let metas = |cluster: &Cluster| -> Vec<(String, ObjectMeta)> {
         let namespaces =
             cluster.namespaces.iter().map(|one| (namespace_path(&name(&one.metadata)), one.metadata.clone()));
@@ -42,20 +66,9 @@ pub fn apply(ground: &Ground, seed: u64, size: Size) {
         });
         namespaces.chain(nodes).chain(pods).collect()
     };
-    for ((path, before), (_, after)) in metas(&before).into_iter().zip(metas(&after)) {
-        let patch = label_patch(&before, &after);
-        if patch.as_object().is_some_and(|patch| !patch.is_empty()) {
-            objects::label(api, &path, &patch);
-        }
-    }
-    let wanted = policies(&after);
-    for old in policies(&before) {
-        if !wanted.iter().any(|new| objects::path(new) == objects::path(&old)) {
-            objects::delete(api, &old);
-        }
-    }
-    wanted.iter().for_each(|policy| objects::put(api, policy));
-    canary::settle(&ground.range);
+    let pairs = metas(before).into_iter().zip(metas(after));
+    let patches = pairs.map(|((path, before), (_, after))| (path, label_patch(&before, &after)));
+    patches.filter(|(_, patch)| patch.as_object().is_some_and(|patch| !patch.is_empty())).collect()
 }
 
 fn name(metadata: &ObjectMeta) -> String {
@@ -70,6 +83,7 @@ fn label_patch(before: &ObjectMeta, after: &ObjectMeta) -> Value {
     gone.chain(set.map(|(key, value)| (key.clone(), json!(value)))).collect::<serde_json::Map<_, _>>().into()
 }
 
+/// A cluster's policies as objects of the API.
 fn policies(cluster: &Cluster) -> Vec<Value> {
     let network = cluster.policies.iter().map(|policy| {
         let spec = serde_json::to_value(&policy.spec).unwrap();
@@ -112,10 +126,9 @@ pub fn probe(ground: &Ground, seed: u64, count: usize, tally: &mut Tally) -> Vec
 }
 
 fn probes(ground: &Ground, cluster: &Cluster, seed: u64, count: usize) -> Vec<Probe> {
-    let outside = count / 16;
     // Of what the generator makes, some can only be judged: nobody has the address, or nothing leads there.
     let packets = generate::packets(cluster, seed, count * 3);
-    let packets = ground.strangers(seed, outside).into_iter().chain(packets);
+    let packets = ground.strangers(seed, count / 8).into_iter().chain(packets);
     let probes = packets.filter_map(|packet| {
         let shot = ground.shot(&packet)?;
         Some(Probe { packet, shot, allowed: judge(cluster, &packet).allowed() })

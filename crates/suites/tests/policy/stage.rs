@@ -42,7 +42,13 @@ pub struct Stage {
 impl Stage {
     /// Brings a lab up, and canaries in it. Other pods are to come.
     pub fn up(nodes: usize, families: &str, definition: Definition) -> Stage {
-        let lab = Lab::up(&["--nodes", &nodes.to_string(), "--ip-families", families]);
+        Stage::up_with(nodes, families, definition, &[])
+    }
+
+    /// The same with further words of `overlane lab up`.
+    pub fn up_with(nodes: usize, families: &str, definition: Definition, more: &[&str]) -> Stage {
+        let nodes = nodes.to_string();
+        let lab = Lab::up(&[&["--nodes", &nodes, "--ip-families", families], more].concat());
         let nodes = lab.nodes();
         if objects::define(&lab.api, definition) {
             // Agents that found no such kind ask again after half a minute only.

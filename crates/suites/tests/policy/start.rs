@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 
 use crate::canary;
 use crate::objects::{self, Definition};
+use crate::probes::number;
 use crate::stage::{Range, Stage};
 
 /// Where the pods are that everything is denied to.
@@ -27,10 +28,7 @@ const IN: u16 = 7012;
 const AHEAD: u64 = 5;
 
 fn starts() -> usize {
-    match std::env::var("OVERLANE_POLICY_STARTS") {
-        Ok(text) => text.parse().unwrap_or_else(|e| panic!("OVERLANE_POLICY_STARTS={text}: {e}")),
-        Err(_) => 20,
-    }
+    number("OVERLANE_POLICY_STARTS", 20) as usize
 }
 
 /// A lab with a peer on each node.

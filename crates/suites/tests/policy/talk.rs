@@ -95,6 +95,15 @@ pub struct Talk {
 impl Talk {
     /// Opens one.
     pub fn open(from: &Ns, into: &Ns, to: IpAddr, over: Over) -> Talk {
+        let at = match over {
+            Over::Tcp(port) | Over::Udp(port) => SocketAddr::new(to, port),
+            Over::Echo => SocketAddr::new(to, 0),
+        };
+        Talk::by_way_of(from, into, at, to, over)
+    }
+
+    /// Opens one with who listens at `at`, by another address, and the port that `over` names.
+    pub fn by_way_of(from: &Ns, into: &Ns, at: SocketAddr, to: IpAddr, over: Over) -> Talk {
         let mut talk = Talk {
             name: format!("{} -> {} ({to}) {over:?}", from.label, into.label),
             over,
@@ -104,8 +113,8 @@ impl Talk {
             threads: Vec::new(),
         };
         match over {
-            Over::Tcp(port) => talk.tcp(from, into, SocketAddr::new(to, port)),
-            Over::Udp(port) => talk.udp(from, into, SocketAddr::new(to, port)),
+            Over::Tcp(port) => talk.tcp(from, into, at, SocketAddr::new(to, port)),
+            Over::Udp(port) => talk.udp(from, into, at, SocketAddr::new(to, port)),
             Over::Echo => talk.echo(from, to),
         }
         talk
@@ -139,9 +148,9 @@ impl Talk {
         self.threads.push(std::thread::spawn(move || work(&side, &stop)));
     }
 
-    fn tcp(&mut self, from: &Ns, into: &Ns, at: SocketAddr) {
+    fn tcp(&mut self, from: &Ns, into: &Ns, at: SocketAddr, to: SocketAddr) {
         let listener = into.listen(at);
-        let client = from.connect(at, None, secs(5)).unwrap_or_else(|e| panic!("{}: {e}", self.name));
+        let client = from.connect(to, None, secs(5)).unwrap_or_else(|e| panic!("{}: {e}", self.name));
         let (server, _) = listener.accept().unwrap();
         for (side, stream) in [(self.client.clone(), client), (self.server.clone(), server)] {
             stream.set_nodelay(true).unwrap();
@@ -152,10 +161,10 @@ impl Talk {
         }
     }
 
-    fn udp(&mut self, from: &Ns, into: &Ns, at: SocketAddr) {
+    fn udp(&mut self, from: &Ns, into: &Ns, at: SocketAddr, to: SocketAddr) {
         let server = into.udp(at, LOOK);
         let client = from.udp(SocketAddr::new(probe::any(at.ip()), 0), LOOK);
-        client.connect(at).unwrap();
+        client.connect(to).unwrap();
         let peer: Arc<Mutex<Option<SocketAddr>>> = Arc::default();
         let (reader, known) = (client.try_clone().unwrap(), peer.clone());
         self.spawn(&self.client.clone(), move |side, stop| send(side, stop, |word| client.send(word)));

@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use overlane_suites::volley::{Shot, Volley};
-use overlane_suites::wait::{millis, secs};
+use overlane_suites::wait::millis;
 
 use crate::stage::Range;
 
@@ -38,6 +38,21 @@ impl Notes {
 
 /// Fires while `work` goes on, and ends the test if one packet fared otherwise. Nothing is tried twice.
 pub fn while_doing<T>(range: &Range, what: &str, open: &[Shot], shut: &[Shot], work: impl FnOnce(&Notes) -> T) -> T {
+    let (done, volleys, mut wrong) = watched(range, open, shut, work);
+    println!("{what}: {volleys} volleys of {} packets, {} wrong", open.len() + shut.len(), wrong.len());
+    let count = wrong.len();
+    wrong.truncate(40);
+    assert!(wrong.is_empty(), "{what}, {count} wrong in {volleys} volleys: {wrong:#?}");
+    done
+}
+
+/// Fires while `work` goes on; gives how often, and what became of each packet that fared otherwise.
+pub fn watched<T>(
+    range: &Range,
+    open: &[Shot],
+    shut: &[Shot],
+    work: impl FnOnce(&Notes) -> T,
+) -> (T, usize, Vec<String>) {
     let (stop, notes) = (AtomicBool::new(false), Notes::default());
     let all = [open, shut].concat();
     let (done, volleys) = std::thread::scope(|scope| {
@@ -57,19 +72,17 @@ pub fn while_doing<T>(range: &Range, what: &str, open: &[Shot], shut: &[Shot], w
         (done, firing.join().unwrap())
     });
     let done = done.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-    std::thread::sleep(secs(1));
+    std::thread::sleep(millis(500));
     let mut wrong = Vec::new();
     for (number, volley) in volleys.iter().enumerate() {
         for (at, (shot, fate)) in all.iter().zip(range.field.fates(volley)).enumerate() {
             let right = if at < open.len() { fate.answered } else { !fate.arrived && !fate.answered };
             if !right {
-                wrong.push(format!("volley {number}: {} {fate:?}, after {}", range.tell(shot), notes.before(number)));
+                let is = if at < open.len() { "is allowed throughout" } else { "is denied throughout" };
+                let told = range.tell(shot);
+                wrong.push(format!("volley {number}: {told} {is}: {fate:?}, after {}", notes.before(number)));
             }
         }
     }
-    println!("{what}: {} volleys of {} packets, {} wrong", volleys.len(), all.len(), wrong.len());
-    let count = wrong.len();
-    wrong.truncate(40);
-    assert!(wrong.is_empty(), "{what}, {count} of {} volleys: {wrong:#?}", volleys.len());
-    done
+    (done, volleys.len(), wrong)
 }
