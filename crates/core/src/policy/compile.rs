@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use super::apply::Match;
 use super::ids::{ClassKey, Ids};
@@ -61,8 +62,9 @@ pub struct PolicyPlan {
     pub hosts: BTreeMap<IpAddr, PeerId>,
     /// Other addresses that rules name: ranges that do not meet. A host's entry counts before these.
     pub spans: BTreeMap<Span, PeerId>,
-    /// The classes.
-    pub classes: BTreeMap<ClassId, Class>,
+    /// The classes. One that keeps its number from an earlier plan makes of everybody who keeps theirs what it made before: so both
+    /// plans can be there at once while one takes the other's place.
+    pub classes: BTreeMap<ClassId, Arc<Class>>,
     /// The class that each address of this node's pods is in; `None` where no policy selects the pod in that direction. Of an
     /// address that is not there nothing is known: nothing passes.
     pub pods: BTreeMap<(Direction, IpAddr), Option<ClassId>>,
@@ -110,7 +112,7 @@ impl PolicyPlan {
     }
 
     fn class_of(&self, pod: &(Direction, IpAddr)) -> Option<&Class> {
-        self.classes.get(&self.class(pod.0, pod.1)?)
+        self.classes.get(&self.class(pod.0, pod.1)?).map(Arc::as_ref)
     }
 
     /// Which flows may be judged otherwise than by an earlier plan.
@@ -193,7 +195,7 @@ pub fn compile<'a>(
     ids: &mut Ids,
 ) -> PolicyPlan {
     let mut plan = PolicyPlan::default();
-    let classes = classes(world, own, &Index::new(policies), ids, &mut plan);
+    let (classes, members) = classes(world, own, &Index::new(policies), &mut plan);
     let terms = terms(world, &classes, ids);
     let spans = terms.spans();
     let Hosts { mut keys, addresses } = terms.hosts(world, &spans);
@@ -208,28 +210,35 @@ pub fn compile<'a>(
     plan.hosts = addresses.iter().map(|(address, index)| (*address, number(*index))).collect();
     plan.spans = spans.iter().enumerate().map(|(index, (span, _))| (*span, number(hosts + index))).collect();
     let keys = Keys::new(&keys, &numbers);
-    for (key, (profile, applied)) in &classes {
-        let Some(id) = ids.class(key) else { continue };
+    let contents = classes.iter().map(|(key, (profile, applied))| {
         let verdicts = verdicts(key.direction, profile, applied, &terms, &keys);
-        plan.classes.insert(id, Class { policies: key.policies.clone(), verdicts });
+        (key.clone(), Arc::new(Class { policies: key.policies.clone(), verdicts }))
+    });
+    ids.number_classes(&members, contents.collect(), &numbers);
+    for (key, addresses) in members {
+        let Some((id, class)) = ids.class(&key) else { continue };
+        plan.classes.insert(id, Arc::clone(class));
+        plan.pods.extend(addresses.into_iter().map(|address| ((key.direction, address), Some(id))));
     }
     plan
 }
 
-/// The classes of the node's pods, with one pod of each; in the plan, who is in them.
+/// Pods of classes, by address.
+pub(super) type Members = BTreeMap<ClassKey, Vec<IpAddr>>;
+
+/// The classes of the node's pods, with one pod of each, and who is in them; in the plan, who is in none.
 fn classes<'a, 'p>(
     world: &World,
     own: &'p [OwnPod],
     policies: &Index<'a>,
-    ids: &mut Ids,
     plan: &mut PolicyPlan,
-) -> BTreeMap<ClassKey, (&'p Profile, Applied<'a>)> {
+) -> (BTreeMap<ClassKey, (&'p Profile, Applied<'a>)>, Members) {
     let mut profiles: BTreeMap<&Profile, Vec<IpAddr>> = BTreeMap::new();
     for pod in own {
         profiles.entry(&pod.profile).or_default().extend(&pod.addresses);
     }
     let mut classes = BTreeMap::new();
-    let mut members: BTreeMap<ClassKey, Vec<IpAddr>> = BTreeMap::new();
+    let mut members = Members::new();
     for (profile, addresses) in profiles {
         for direction in Direction::ALL {
             let applied = Applied::to(profile, direction, policies.of(&profile.namespace), world);
@@ -250,12 +259,7 @@ fn classes<'a, 'p>(
             classes.entry(key).or_insert_with(|| (profile, applied));
         }
     }
-    ids.number_classes(&members);
-    for (key, addresses) in members {
-        let id = ids.class(&key);
-        plan.pods.extend(addresses.into_iter().map(|address| ((key.direction, address), id)));
-    }
-    classes
+    (classes, members)
 }
 
 /// What the rules of these classes ask of the other side.

@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
+use std::sync::Arc;
 
-use super::compile::{ClassId, PeerId};
+use super::compile::{Class, ClassId, Members, PeerId};
 use super::peers::{Key, TermId};
 use super::{Direction, NamedPort, Peer, PolicyName};
 
@@ -38,7 +39,9 @@ pub struct Ids {
     next_term: TermId,
     peers: HashMap<Key, PeerId>,
     next_peer: u32,
-    classes: BTreeMap<ClassKey, ClassId>,
+    /// Numbers of peers beyond this are of the present plan alone.
+    old_peers: u32,
+    classes: BTreeMap<ClassKey, (ClassId, Arc<Class>)>,
     resting: BTreeSet<ClassId>,
     used: Used,
 }
@@ -51,9 +54,9 @@ impl Ids {
         Self { used, next_peer, ..Self::default() }
     }
 
-    /// A class's number.
-    pub(super) fn class(&self, key: &ClassKey) -> Option<ClassId> {
-        self.classes.get(key).copied()
+    /// A class, with its number.
+    pub(super) fn class(&self, key: &ClassKey) -> Option<(ClassId, &Arc<Class>)> {
+        self.classes.get(key).map(|(id, class)| (*id, class))
     }
 
     pub(super) fn number_terms<'a>(&mut self, peers: BTreeSet<&'a Peer>) -> BTreeMap<TermId, &'a Peer> {
@@ -73,23 +76,29 @@ impl Ids {
         numbered
     }
 
-    /// Numbers the classes of these pods.
-    pub(super) fn number_classes(&mut self, members: &BTreeMap<ClassKey, Vec<IpAddr>>) {
-        let before = std::mem::take(&mut self.classes);
+    /// Numbers the classes of these pods. One that makes something else of somebody than it did gets another number: what leads to it
+    /// is changed at one moment, its own elements are not.
+    pub(super) fn number_classes(
+        &mut self,
+        members: &Members,
+        contents: BTreeMap<ClassKey, Arc<Class>>,
+        numbers: &[PeerId],
+    ) {
+        let numbers: BTreeSet<PeerId> = numbers.iter().copied().collect();
         let mut taken: BTreeSet<ClassId> = std::mem::take(&mut self.resting);
-        for (key, id) in before {
+        for (key, (id, before)) in std::mem::take(&mut self.classes) {
             taken.insert(id);
-            if members.contains_key(&key) {
-                self.classes.insert(key, id);
-            } else {
-                self.resting.insert(id);
+            match contents.get(&key).filter(|class| self.stays(&before, class, &numbers)) {
+                Some(class) => _ = self.classes.insert(key, (id, Arc::clone(class))),
+                None => _ = self.resting.insert(id),
             }
         }
-        for (key, addresses) in members {
-            if self.classes.contains_key(key) {
+        for (key, class) in contents {
+            if self.classes.contains_key(&key) {
                 continue;
             }
-            let used = addresses.iter().find_map(|address| self.used.classes.get(&(key.direction, *address)));
+            let addresses = members.get(&key).into_iter().flatten();
+            let used = addresses.filter_map(|address| self.used.classes.get(&(key.direction, *address))).next();
             let id = used.filter(|id| !taken.contains(id)).copied().unwrap_or_else(|| {
                 let mut id = ClassId { direction: key.direction, number: 0 };
                 while taken.contains(&id) || self.used.classes.values().any(|used| *used == id) {
@@ -98,9 +107,19 @@ impl Ids {
                 id
             });
             taken.insert(id);
-            self.classes.insert(key.clone(), id);
+            self.classes.insert(key, (id, class));
         }
         self.used.classes.clear();
+    }
+
+    /// Whether a class makes of everybody what it made before; those are left out who have gone or come since.
+    fn stays(&self, before: &Class, after: &Class, numbers: &BTreeSet<PeerId>) -> bool {
+        let kept = before.verdicts.iter().all(|(peer, verdicts)| match after.verdicts.get(peer) {
+            Some(now) => now == verdicts,
+            None => !numbers.contains(peer),
+        });
+        let mut new = after.verdicts.keys().filter(|peer| !before.verdicts.contains_key(peer));
+        kept && new.all(|peer| peer.0 > self.old_peers)
     }
 
     /// Numbers keys; that of nobody is nobody's. `addresses` are those of hosts with their keys' indexes, and `first` gives that of
@@ -111,6 +130,7 @@ impl Ids {
         addresses: &[(IpAddr, usize)],
         first: impl Fn(usize) -> Option<IpAddr>,
     ) -> Vec<PeerId> {
+        self.old_peers = self.next_peer;
         let mut before = std::mem::take(&mut self.peers);
         let mut used = self.used_by(keys.len(), addresses, first);
         let mut numbers = Vec::with_capacity(keys.len());

@@ -15,7 +15,7 @@ use crate::conntrack::Flow;
 use crate::netlink::NetlinkError;
 use crate::render::element::{Data, RawElement, Set};
 use crate::render::nft::Structure;
-use crate::render::policy::{self, Difference, PolicySet, Pool, Way};
+use crate::render::policy::{self, Difference, PolicySet, Pool, Stages, Way};
 
 /// What is known of network policy.
 #[derive(Debug, Default)]
@@ -31,7 +31,7 @@ pub(super) struct Policing {
 #[derive(Debug, Default)]
 pub(super) struct News {
     pub(super) plan: Option<Arc<PolicyPlan>>,
-    pub(super) difference: Difference,
+    pub(super) stages: Stages,
 }
 
 /// How often a verdict was given.
@@ -97,11 +97,11 @@ impl State {
         if first && planned.structure.policed() == Some(false) {
             // The elements first, then what leads packets to them.
             self.policing.plan = Some(Arc::clone(&plan));
-            self.write(&difference)?;
+            self.write(difference)?;
             self.grow(&planned, pool, true)?;
             return Ok(News::default());
         }
-        Ok(News { plan: Some(plan), difference })
+        Ok(News { plan: Some(plan), stages: difference.stages() })
     }
 
     fn grow(&mut self, planned: &Planned, pool: Pool, hooked: bool) -> Result<(), NftError> {
@@ -116,18 +116,23 @@ impl State {
         Ok(())
     }
 
-    fn write(&mut self, difference: &Difference) -> Result<(), NftError> {
-        let flat = |elements: &BTreeSet<RawElement>| elements.iter().copied().collect::<Vec<_>>();
-        let (remove, add) = (flat(&difference.remove), flat(&difference.add));
-        Ok(self.with_members(|members| members.change_at_once(&remove, &add))?)
+    fn write(&mut self, difference: Difference) -> Result<(), NftError> {
+        let stages = difference.stages();
+        self.with_members(|members| {
+            members.change_at_once(&[], &stages.before)?;
+            members.change_at_once(&stages.remove, &stages.add)?;
+            members.change_at_once(&stages.after, &[])
+        })?;
+        Ok(())
     }
 
     /// Makes what the kernel holds of policy what is planned, in one transaction: how many elements came and went.
     pub(super) fn agree_on_policy(&mut self) -> Result<(usize, usize), NftError> {
         let Some(plan) = self.policing.plan.clone() else { return Ok((0, 0)) };
         let difference = self.compared(&plan)?;
-        self.write(&difference)?;
-        Ok((difference.add.len(), difference.remove.len()))
+        let counts = (difference.add.len(), difference.remove.len());
+        self.write(difference)?;
+        Ok(counts)
     }
 
     /// What leads from what the kernel holds to a plan.

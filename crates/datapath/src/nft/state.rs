@@ -207,8 +207,8 @@ impl State {
             let addresses = changes.iter().filter_map(whose).collect();
             remove.extend(self.held_of(&addresses)?);
         }
-        remove.extend(news.difference.remove);
-        add.extend(news.difference.add);
+        remove.extend(news.stages.remove);
+        add.extend(news.stages.add);
         remove.sort();
         remove.dedup();
         // The kernel finds an element by its key alone: a port that is another pod's by now must not go with this one's.
@@ -217,7 +217,15 @@ impl State {
             let held: BTreeSet<_> = ports(&before).collect();
             remove.retain(|element| held.contains(element) || !taken.contains(&(element.set, element.key)));
         }
-        let result = match self.with_members(|members| members.change_at_once(&remove, &add)) {
+        let changed = self.with_members(|members| {
+            members.change_at_once(&[], &news.stages.before)?;
+            members.change_at_once(&remove, &add)
+        });
+        if changed.is_err() && news.plan.is_some() {
+            // What came before may be there.
+            self.certain = false;
+        }
+        let result = match changed {
             // Somebody removed the table.
             Err(error) if error.errno() == Some(Errno::ENOENT) => {
                 self.policing.plan = news.plan.clone().or_else(|| self.policing.plan.take());
@@ -228,7 +236,12 @@ impl State {
         };
         match (&result, news.plan) {
             (Err(_), _) => self.pods = before,
-            (Ok(()), Some(plan)) => self.policing.plan = Some(plan),
+            (Ok(()), Some(plan)) => {
+                self.policing.plan = Some(plan);
+                let after = &news.stages.after;
+                // Nothing leads there any more.
+                self.certain &= self.with_members(|members| members.change_at_once(after, &[])).is_ok();
+            }
             (Ok(()), None) => {}
         }
         result

@@ -8,6 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use overlane_core::family::Family;
 use overlane_core::policy::{Class, ClassId, Direction, Outcome, PeerId, PolicyPlan};
@@ -235,7 +236,7 @@ fn of_class(
     id: ClassId,
     elements: impl FnOnce(&Class) -> BTreeSet<RawElement>,
 ) -> BTreeSet<RawElement> {
-    plan.classes.get(&id).map(elements).unwrap_or_default()
+    plan.classes.get(&id).map(|class| elements(class)).unwrap_or_default()
 }
 
 /// What leads from one plan to another.
@@ -245,6 +246,19 @@ pub struct Difference {
     pub remove: BTreeSet<RawElement>,
     /// What comes.
     pub add: BTreeSet<RawElement>,
+}
+
+/// A difference, in the order in which it is to be made.
+#[derive(Debug, Default)]
+pub struct Stages {
+    /// Comes first.
+    pub before: Vec<RawElement>,
+    /// Goes then,
+    pub remove: Vec<RawElement>,
+    /// and comes, at one moment.
+    pub add: Vec<RawElement>,
+    /// Goes last.
+    pub after: Vec<RawElement>,
 }
 
 impl Difference {
@@ -275,8 +289,26 @@ impl Difference {
                 all.change(before, after);
             }
         }
-        compare(&old.classes, &new.classes, |id, before, after| all.change_class(*id, before, after));
+        compare(&old.classes, &new.classes, |id, before, after| {
+            all.change_class(*id, before.map(Arc::as_ref), after.map(Arc::as_ref));
+        });
         all
+    }
+
+    /// What does it without a moment in between: first what nothing leads to yet, then, at one moment, what leads where, then what
+    /// nothing leads to any more. Maps of several kinds do not change at one moment, even in one transaction: the kernel shows
+    /// elements of ranges with several parts only once all others are there.
+    #[must_use]
+    pub fn stages(self) -> Stages {
+        let of_class = |raw: &RawElement| matches!(raw.set, Set::Policy(PolicySet::Ports(_) | PolicySet::Rest(_)));
+        let place = |raw: &RawElement| (raw.set, raw.key);
+        let (going, coming): (BTreeSet<_>, BTreeSet<_>) =
+            (self.remove.iter().map(place).collect(), self.add.iter().map(place).collect());
+        let first = |raw: &RawElement| of_class(raw) && !going.contains(&place(raw));
+        let last = |raw: &RawElement| of_class(raw) && !coming.contains(&place(raw));
+        let (before, add) = self.add.into_iter().partition(first);
+        let (after, remove) = self.remove.into_iter().partition(last);
+        Stages { before, remove, add, after }
     }
 
     fn change(&mut self, before: impl IntoIterator<Item = RawElement>, after: impl IntoIterator<Item = RawElement>) {
