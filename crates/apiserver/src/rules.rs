@@ -28,6 +28,7 @@ pub fn set_defaults(resource: &Resource, object: &mut Value, creating: bool) {
         "Node" => node_defaults(object),
         "Service" => service_defaults(object),
         "Secret" => secret_defaults(object),
+        "NetworkPolicy" => policy_defaults(object),
         _ => {}
     }
 }
@@ -123,6 +124,21 @@ fn container_defaults(container: &mut Value) {
 }
 
 /// `stringData` is written only, into `data`.
+fn policy_defaults(policy: &mut Value) {
+    let spec = object_at(policy, "spec");
+    for list in ["ingress", "egress"] {
+        for rule in spec.get_mut(list).and_then(Value::as_array_mut).into_iter().flatten() {
+            rule.get_mut("ports").into_iter().for_each(set_protocol);
+        }
+    }
+    let sends = spec.get("egress").and_then(Value::as_array).is_some_and(|rules| !rules.is_empty());
+    let types = if sends { json!(["Ingress", "Egress"]) } else { json!(["Ingress"]) };
+    if spec.get("policyTypes").and_then(Value::as_array).is_none_or(Vec::is_empty) {
+        spec.insert("policyTypes".to_owned(), types);
+    }
+    spec.entry("podSelector").or_insert_with(|| json!({}));
+}
+
 fn secret_defaults(secret: &mut Value) {
     let Some(secret) = secret.as_object_mut() else { return };
     secret.entry("type").or_insert_with(|| json!("Opaque"));

@@ -7,6 +7,7 @@ mod common;
 
 use common::{config_map, node, object, pod, post, refusal, server, widget, widgets};
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node, Pod};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::api::{Api, ListParams, Patch, PatchParams, ResourceExt};
 use serde_json::json;
 
@@ -256,6 +257,25 @@ async fn the_two_kinds_of_events_are_one() {
     assert_eq!(listed[0].note.as_deref(), Some("hello"));
     let incomplete = json!({"metadata": {"name": "f"}, "regarding": {"kind": "Node", "name": "n"}});
     assert_eq!(refusal(new.create(&post(), &object(incomplete)).await).0, 422);
+}
+
+/// As `pkg/apis/networking/v1/defaults.go` of Kubernetes has it.
+#[tokio::test]
+async fn a_network_policy_says_what_it_isolates() {
+    let policies: Api<NetworkPolicy> = Api::default_namespaced(server().client());
+    for (name, spec, types) in [
+        ("in", json!({"podSelector": {}, "ingress": [{"ports": [{"port": 80}]}]}), &["Ingress"][..]),
+        ("out", json!({"podSelector": {}, "egress": [{}]}), &["Ingress", "Egress"]),
+        ("none", json!({"podSelector": {}, "egress": []}), &["Ingress"]),
+        ("said", json!({"podSelector": {}, "policyTypes": ["Egress"]}), &["Egress"]),
+    ] {
+        let body: NetworkPolicy = object(json!({"metadata": {"name": name}, "spec": spec}));
+        let made = policies.create(&post(), &body).await.unwrap().spec.unwrap();
+        assert_eq!(made.policy_types.unwrap(), types, "{name}");
+        for port in made.ingress.into_iter().flatten().flat_map(|rule| rule.ports).flatten() {
+            assert_eq!(port.protocol.as_deref(), Some("TCP"));
+        }
+    }
 }
 
 #[tokio::test]
