@@ -223,7 +223,8 @@ async fn follow(
             Ok(status) => {
                 progress.made = status.nodes.len();
                 match status.phase {
-                    Phase::Running => return Ok(lab),
+                    // Its record was read before it was asked, and may be older than what it has made since.
+                    Phase::Running => return LabClient::open(name),
                     Phase::Failed(why) => bail!("{why}; more in {}", paths.log("daemon").display()),
                     Phase::Starting(doing) => progress.doing = doing,
                 }

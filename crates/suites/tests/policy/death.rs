@@ -1,5 +1,7 @@
 //! Agents and the API away: what is in force stays in force, and nobody gets past it meanwhile.
 
+use std::net::IpAddr;
+
 use overlane_suites::monitor::Monitor;
 use overlane_suites::volley::{Carries, Field, Shot};
 use overlane_suites::wait::{ensure, eventually, holds, millis, secs};
@@ -12,8 +14,14 @@ use crate::scene::{self, CLIENT, OPEN, SHOP, SHUT};
 use crate::stage::Range;
 use crate::watch;
 
+/// One that no policy selects.
+const PASSER: &str = "street/passer";
+
 fn closed() -> Range {
-    let range = scene::shop(|_| ());
+    let range = scene::shop(|stage| {
+        stage.namespace("street", &json!({}));
+        stage.run("street", "passer", 0, &json!({}));
+    });
     for (number, (_, policy)) in scene::closings().into_iter().enumerate() {
         let mut policy = policy;
         policy["metadata"]["name"] = json!(format!("closing-{number}"));
@@ -72,7 +80,8 @@ fn a_restart_writes_nothing_that_is_right() {
     assert_eq!(before, state());
 }
 
-/// A pod of the shop that comes while others are listened to already, as the second place of a field of its own.
+/// A pod of the shop that comes while others are listened to already, in a field of its own with the client and one whom
+/// no policy keeps from sending.
 struct Latecomer {
     field: Field,
     open: Vec<Shot>,
@@ -80,26 +89,21 @@ struct Latecomer {
 }
 
 fn latecomer(range: &Range, name: &str, node: usize) -> Latecomer {
+    const KINDS: [Carries; 4] = [Carries::Tcp(SHUT), Carries::Udp(SHUT), Carries::Sctp(SHUT), Carries::Echo];
     range.stage.create(SHOP, name, node, &json!({"app": "server"}), &json!(null));
     let pod = scene::lab(range).pod_in(SHOP, name);
-    let client = range.host(CLIENT);
-    let field = Field::new(&[client.ns.clone(), pod.ns.clone()]);
-    let shots = |kinds: &[Carries]| -> Vec<Shot> {
-        let to = |kind: Carries| client.ips.iter().map(move |source| (kind, *source));
-        let all = kinds.iter().flat_map(|kind| to(*kind));
-        all.map(|(carries, source)| Shot {
-            from: 0,
-            source,
-            to: pod.ip_like(source),
-            into: 1,
-            at: pod.ip_like(source),
-            carries,
-        })
-        .collect()
+    let [client, passer] = [CLIENT, PASSER].map(|name| range.host(name));
+    let field = Field::new(&[client.ns.clone(), passer.ns.clone(), pod.ns.clone()]);
+    let shots = |from: usize, sources: &[IpAddr], kinds: &[Carries]| -> Vec<Shot> {
+        let shot = |source: IpAddr, carries| {
+            let to = pod.ip_like(source);
+            Shot { from, source, to, into: 2, at: to, carries }
+        };
+        sources.iter().flat_map(|source| kinds.iter().map(|kind| shot(*source, *kind))).collect()
     };
-    let open = shots(&[Carries::Tcp(OPEN), Carries::Udp(OPEN)]);
-    let shut = shots(&[Carries::Tcp(SHUT), Carries::Udp(SHUT), Carries::Sctp(SHUT), Carries::Echo]);
-    Latecomer { field, open, shut }
+    let open = [Carries::Tcp(OPEN), Carries::Udp(OPEN)];
+    let shut = [shots(0, &client.ips, &KINDS), shots(1, &passer.ips, &KINDS)].concat();
+    Latecomer { field, open: shots(0, &client.ips, &open), shut }
 }
 
 impl Latecomer {
