@@ -88,7 +88,7 @@ fn a_pod_that_the_lab_cannot_run_says_so() {
     kubectl.run(&["apply", "-f", "-"], &pod.to_string()).must();
     eventually(secs(20), "the pod's end", || {
         let pod = kubectl.must(&["get", "pod", "two", "-o", "json"]);
-        ensure(pod.contains("Failed") && pod.contains("one container"), || pod)
+        ensure(pod.contains("Failed") && pod.contains("container b has a command too"), || pod)
     });
     assert!(!exec::pids().into_iter().any(|pid| exec::cmdline(pid).iter().any(|word| word == "86397")));
 }
