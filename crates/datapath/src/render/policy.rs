@@ -458,7 +458,7 @@ pub fn flow_of(raw: &RawElement) -> Option<Flow> {
     Some(Flow { protocol, from, from_port, to, to_port: port(part(4)?)? })
 }
 
-/// Whom a number that a kernel holds is about: what [`number`] was made of.
+/// Whom a number that a kernel holds is about: what stands in the packet's priority.
 #[must_use]
 pub fn peer_of(data: &Data) -> Option<PeerId> {
     match data {
