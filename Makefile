@@ -79,8 +79,8 @@ test-hundred: build ## a lab of a hundred nodes; root
 	OVERLANE_NODES=100 scripts/test-root.sh labs -- many_nodes
 
 .PHONY: test-policy-full
-test-policy-full: build ## policies by 10,000 random packets and 500 starts of pods; OVERLANE_POLICY_SEED=N: those of a run before; root
-	OVERLANE_POLICY_PROBES=10000 OVERLANE_POLICY_STARTS=500 \
+test-policy-full: build ## policies by 10,000 random packets, 200 changes and 500 starts; OVERLANE_POLICY_SEED=N: those of a run before; root
+	OVERLANE_POLICY_PROBES=10000 OVERLANE_POLICY_STARTS=500 OVERLANE_POLICY_CHANGES=200 \
 	  OVERLANE_POLICY_SEED=$${OVERLANE_POLICY_SEED:-$$(date +%s)} scripts/test-root.sh policy
 
 .PHONY: kubernetes-parts

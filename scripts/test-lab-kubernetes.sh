@@ -7,6 +7,7 @@
 # Left out, each with its reason:
 #   harness          tries the suites' own tools; one lab of it would show nothing that `labs` does not
 #   cni, ipam, kill  ask agents through the plugin; what the API server answers is nothing that they look at
+#   policy           writes policies that the real one refuses, as one of another version would take them
 #   foreign          is about other programs' objects in the kernel
 #   kubernetes       has a real cluster already: scripts/test-kubernetes.sh
 # Name one, and it is run all the same.

@@ -280,25 +280,24 @@ async fn at_once_and_gathered() {
     let controller = cluster.start(SETTINGS);
     until_nodes(&cluster, &["n1", "n2"]).await;
     cluster.settle().await;
-    let begun = Instant::now();
     start_pod(&cluster, "a", "n1", "web", &["10.244.0.9"]).await;
-    let mut took = Vec::new();
+    let (mut asked, mut took) = (Vec::new(), Vec::new());
     for number in 0..20 {
         let app = format!("app{number}");
         let begun = Instant::now();
         change_pod(&cluster, "a", json!({ "metadata": { "labels": { "app": &app } } })).await;
+        asked.push(begun.elapsed());
         while told(&all(&cluster).await["n1"]) != [(app.as_str(), vec!["10.244.0.9"])] {
             assert!(begun.elapsed() < Duration::from_secs(30));
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         took.push(begun.elapsed());
     }
+    asked.sort();
     took.sort();
-    assert!(
-        took[took.len() / 2] < Duration::from_millis(150),
-        "not by a clock's tick: {took:?} of {:?}",
-        begun.elapsed()
-    );
+    // Half a tick of any clock is longer; a busy machine is slow at everything.
+    let limit = Duration::from_millis(50).max(20 * asked[10]);
+    assert!(took[10] < limit, "a write takes {:?}, and is told after {took:?}", asked[10]);
     let before = cluster.server.stats().requests;
     for number in 0..100 {
         change_pod(&cluster, "a", json!({ "metadata": { "labels": { "app": format!("last{number}") } } })).await;
