@@ -123,7 +123,7 @@ fn container_defaults(container: &mut Value) {
     }
 }
 
-/// `stringData` is written only, into `data`.
+/// The API server's defaults of a NetworkPolicy (`pkg/apis/networking/v1/defaults.go` of Kubernetes).
 fn policy_defaults(policy: &mut Value) {
     let spec = object_at(policy, "spec");
     for list in ["ingress", "egress"] {
@@ -139,6 +139,7 @@ fn policy_defaults(policy: &mut Value) {
     spec.entry("podSelector").or_insert_with(|| json!({}));
 }
 
+/// `stringData` is written only, into `data`.
 fn secret_defaults(secret: &mut Value) {
     let Some(secret) = secret.as_object_mut() else { return };
     secret.entry("type").or_insert_with(|| json!("Opaque"));

@@ -61,9 +61,9 @@ fn run(task: &Task, tally: &mut Tally) -> Vec<String> {
     let mut found = Vec::new();
     for (number, seed) in task.rounds.iter().enumerate() {
         let began = Instant::now();
-        round::apply(&ground, *seed, SIZE);
+        let written = round::apply(&ground, *seed, SIZE);
         let applied = began.elapsed();
-        let differences = round::probe(&ground, *seed, SHOTS, tally);
+        let differences = round::probe(&ground, &written, *seed, SHOTS, tally);
         println!("round {seed}: in force after {applied:.2?}, tried after {:.2?}", began.elapsed());
         let so_far: Vec<String> = task.rounds[..=number].iter().map(u64::to_string).collect();
         let Layout { families, routing, seed: lab } = &task.layout;
@@ -106,7 +106,7 @@ fn without_policies_everything_passes() {
         let ground = Ground::new(&Layout { families: families.to_owned(), routing: routing.to_owned(), seed: 7 });
         let mut tally = Tally::new();
         let began = Instant::now();
-        let found = round::probe(&ground, 7, 1000, &mut tally);
+        let found = round::probe(&ground, &ground.cluster(), 7, 1000, &mut tally);
         println!("{families} {routing}: 1,000 packets in {:.2?}", began.elapsed());
         assert_eq!(tally.allowed, tally.probes);
         assert!(found.is_empty(), "{} differences:\n{}", found.len(), found.join("\n"));

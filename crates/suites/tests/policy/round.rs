@@ -26,13 +26,15 @@ struct Probe {
     allowed: bool,
 }
 
-/// Writes a round's labels and policies; waits until they are in force.
-pub fn apply(ground: &Ground, seed: u64, size: Size) {
+/// Writes a round's labels and policies; waits until they are in force. Gives the cluster as it was written, without the
+/// API's defaults.
+pub fn apply(ground: &Ground, seed: u64, size: Size) -> Cluster {
     let before = ground.cluster();
     let mut after = before.clone();
     generate::dress(seed, &mut after, size);
     write(ground.range.api(), &before, &after);
     canary::settle(&ground.range);
+    after
 }
 
 /// Makes of one cluster the other, object by object; gives what was written.
@@ -96,13 +98,14 @@ fn policies(cluster: &Cluster) -> Vec<Value> {
     network.chain(of_cluster).collect()
 }
 
-/// Fires `count` packets, and says of each that fared otherwise than the reference has it what it was.
-pub fn probe(ground: &Ground, seed: u64, count: usize, tally: &mut Tally) -> Vec<String> {
-    // What the API has counts, not what was written.
+/// Fires `count` packets, and says of each that fared otherwise than the reference has it what it was. Features are counted
+/// by what was `written`.
+pub fn probe(ground: &Ground, written: &Cluster, seed: u64, count: usize, tally: &mut Tally) -> Vec<String> {
+    // What the API has decides, not what was written.
     let cluster = ground.cluster();
     let probes = probes(ground, &cluster, seed, count);
     for probe in &probes {
-        let about = generate::features_about(&cluster, &probe.packet);
+        let about = generate::features_about(written, &probe.packet);
         tally.count(&probe.packet, &probe.shot, ground.way(&probe.shot), &about, probe.allowed);
     }
     let (open, shut): (Vec<&Probe>, Vec<&Probe>) = probes.iter().partition(|probe| probe.allowed);
