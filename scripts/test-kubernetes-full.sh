@@ -2,7 +2,7 @@
 # The full suite against a real Kubernetes, in shards: one that is done, of the same image, is not run again, so that a
 # run that was cut off goes on. The report of every specification is written to tests/kubernetes/report.md.
 #   scripts/test-kubernetes-full.sh BINARIES IMAGE [SHARD...]
-# Shards: conformance, ports, ipv4, ipv6, ipv6-first, iptables, life
+# Shards: conformance, ports, policy, ipv4, ipv6, ipv6-first, iptables, life
 set -euo pipefail
 cd "$(dirname "$0")/.."
 [ $# -ge 2 ] || { sed -n '2,5s/^# \{0,1\}//p' "$0" >&2; exit 2; }
@@ -10,7 +10,7 @@ binaries=$(realpath "$1")
 image=$(realpath "$2")
 shift 2
 shards=("$@")
-[ "${#shards[@]}" -gt 0 ] || shards=(conformance ports ipv4 ipv6 ipv6-first iptables life)
+[ "${#shards[@]}" -gt 0 ] || shards=(conformance ports policy ipv4 ipv6 ipv6-first iptables life)
 export OVERLANE_CLUSTER=$PWD/tests/kubernetes/cluster.sh OVERLANE_BIN=$binaries
 base=${OVERLANE_KUBERNETES:-$PWD/target/kubernetes}
 mark=$(sha256sum <"$image" | cut -c1-16)
@@ -51,6 +51,7 @@ for shard in "${shards[@]}"; do
   case $shard in
     conformance) with_cluster "$shard" ipv4,ipv6 nftables env 'SKIP=^$' EXPECT=47 tests/kubernetes/e2e.sh '\[sig-network\].*\[Conformance\]' || code=$? ;;
     ports) with_cluster "$shard" ipv4,ipv6 nftables tests/kubernetes/e2e.sh 'HostPort' '\[Feature:IPv6DualStack\]' || code=$? ;;
+    policy) with_cluster "$shard" ipv4,ipv6 nftables env EXPECT=42 tests/kubernetes/e2e.sh 'Netpol NetworkPolicy between server and client' || code=$? ;;
     ipv4) with_cluster "$shard" ipv4 nftables tests/kubernetes/e2e.sh "$granular" || code=$? ;;
     ipv6) with_cluster "$shard" ipv6 nftables tests/kubernetes/e2e.sh "$granular" || code=$? ;;
     ipv6-first) with_cluster "$shard" ipv6,ipv4 nftables tests/kubernetes/e2e.sh "$granular" || code=$? ;;

@@ -20,6 +20,10 @@ focus=("$@")
   'HostPort validates that there is no conflict between pods with same hostPort'
   'EndpointSlice should create Endpoints and EndpointSlices for Pods matching a Service'
   '\[Feature:IPv6DualStack\].* should create pod, add ipv6 and ipv4 ip to pod ips'
+  'Netpol NetworkPolicy between server and client should enforce policy based on PodSelector and NamespaceSelector'
+  'Netpol NetworkPolicy between server and client should enforce updated policy'
+  'Netpol NetworkPolicy between server and client should enforce except clause while egress access to server in CIDR block'
+  'Netpol NetworkPolicy between server and client should allow egress access on one named port'
 )
 skip="$(sed -nE 's/^([^#\t]+)\t.*/\1|/p' "$here/known-failures.txt" | tr -d '\n')${SKIP:-\[Disruptive\]|\[Serial\]}"
 pattern=$(printf '%s|' "${focus[@]}")

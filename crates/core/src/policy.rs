@@ -15,28 +15,33 @@ mod check;
 mod compile;
 mod diff;
 mod explain;
+mod hosts;
 mod ids;
 mod peers;
 pub mod portset;
+mod subjects;
+mod table;
+mod world;
 
 pub use apply::{Applied, Match, Outcome};
 pub use check::{Doubt, Finding, check};
-pub use compile::{Changed, Class, ClassId, OwnPod, PeerId, PolicyPlan, compile};
+pub use compile::{Changed, Class, ClassId, OwnPod, PeerId, Planner, PolicyPlan, compile};
 pub use diff::{Flip, diff};
 pub use explain::{Endpoint, Explanation, Packet, SideExplanation, Why, explain};
-pub use ids::{Ids, Used};
+pub use hosts::HostMap;
+pub use ids::Used;
+pub use world::World;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
-use std::sync::Arc;
 
 use crate::cidr::Cidr;
 use crate::labels::{Labels, Selector};
 use crate::ports::Protocol;
 
 /// Which way a connection is opened, seen from the pod that a policy selects.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Direction {
     /// To the pod.
     Ingress,
@@ -59,7 +64,7 @@ impl fmt::Display for Direction {
 }
 
 /// What policies are grouped by; the first that decides counts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Tier {
     /// ClusterNetworkPolicies that nobody overrides.
     Admin,
@@ -70,7 +75,7 @@ pub enum Tier {
 }
 
 /// Which object a policy is.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PolicyName {
     /// Its tier, which tells the kind too.
     pub tier: Tier,
@@ -185,7 +190,7 @@ pub struct NamedPort {
 }
 
 /// What policies can tell of a pod; replicas have one in common.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Profile {
     /// The pod's namespace.
     pub namespace: String,
@@ -202,36 +207,6 @@ pub struct PolicyNode {
     pub labels: Labels,
     /// Its addresses, of both families.
     pub addresses: BTreeSet<IpAddr>,
-}
-
-/// What is known of those that policies speak of.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct World {
-    /// Labels of namespaces; one that is not there has none.
-    pub namespaces: BTreeMap<String, Labels>,
-    /// What pods are like. `addresses` leads here.
-    pub profiles: Vec<Arc<Profile>>,
-    /// Addresses of pods that have a network of their own and have not ended, with the profile's index.
-    pub addresses: BTreeMap<IpAddr, usize>,
-    /// The nodes by name.
-    pub nodes: BTreeMap<String, PolicyNode>,
-    /// What nodes' own packets bear instead of an address of theirs where they come in a tunnel, with that address.
-    pub aliases: BTreeMap<IpAddr, IpAddr>,
-    /// Where pods' addresses are. One in it that nobody is known to have may be any pod's; empty where all are known.
-    pub pod_space: BTreeSet<Cidr>,
-}
-
-impl World {
-    /// What the pod with an address is like.
-    #[must_use]
-    pub fn profile(&self, address: IpAddr) -> Option<&Profile> {
-        self.profiles.get(*self.addresses.get(&address)?).map(Arc::as_ref)
-    }
-
-    fn labels_of(&self, namespace: &str) -> &Labels {
-        static NONE: Labels = Labels::new();
-        self.namespaces.get(namespace).unwrap_or(&NONE)
-    }
 }
 
 impl PodSelector {
@@ -253,7 +228,7 @@ impl Peer {
         match self {
             Self::Pods(pods) => world.profile(address).is_some_and(|profile| pods.selects(profile, world)),
             Self::Nodes(selector) => {
-                world.nodes.values().any(|node| node.addresses.contains(&address) && selector.selects(&node.labels))
+                world.nodes().values().any(|node| node.addresses.contains(&address) && selector.selects(&node.labels))
             }
             Self::Block { cidr, except } => {
                 cidr.contains(address) && !except.iter().any(|except| except.contains(address))

@@ -11,8 +11,8 @@ use common::*;
 use overlane_core::labels::{Labels, Requirement, Selector};
 use overlane_core::plan::NodePlan;
 use overlane_core::policy::{
-    Action, Direction, Ids, Namespaces, OwnPod, Peer, PodSelector, Policy, PolicyName, PolicyPlan, PortMatch, Profile,
-    Rule, Tier, World, compile,
+    Action, Direction, Namespaces, OwnPod, Peer, Planner, PodSelector, Policy, PolicyName, PolicyPlan, PortMatch,
+    Profile, Rule, Tier, World,
 };
 use overlane_core::ports::Protocol;
 use overlane_datapath::nft::{Audit, Table};
@@ -60,10 +60,10 @@ fn world(count: u8) -> (World, Vec<OwnPod>) {
         let addresses = vec![ip(&format!("10.244.0.{}", n + 1)), ip(&format!("fd12::{:x}", n + 1))];
         own.push(OwnPod { profile: profile(&n.to_string()), addresses });
     }
-    world.profiles.push(Arc::new(profile("client")));
+    let client = Arc::new(profile("client"));
     for n in 0..300 {
-        world.addresses.insert(ip(&format!("10.244.{}.{}", 1 + n / 200, 1 + n % 200)), 0);
-        world.addresses.insert(ip(&format!("fd13::{n:x}")), 0);
+        world.enter(ip(&format!("10.244.{}.{}", 1 + n / 200, 1 + n % 200)), &client);
+        world.enter(ip(&format!("fd13::{n:x}")), &client);
     }
     (world, own)
 }
@@ -92,22 +92,22 @@ fn words(ns: &Ns) -> BTreeSet<String> {
     words
 }
 
-fn plan(count: u8, policies: &[Policy], ids: &mut Ids) -> Arc<PolicyPlan> {
+fn plan(count: u8, policies: &[Policy], planner: &mut Planner) -> Arc<PolicyPlan> {
     let (world, own) = world(count);
-    Arc::new(compile(&world, &own, policies, ids))
+    Arc::new(planner.plan(&world, &own, &policies.iter().cloned().map(Arc::new).collect::<Vec<_>>()))
 }
 
 #[test]
 fn a_plan_takes_anothers_place() {
     let (ns, fresh) = (Ns::new(), Ns::new());
-    let (held, mut ids) = (table(&ns), Ids::default());
+    let (held, mut planner) = (table(&ns), Planner::default());
     let many: Vec<Policy> = (0..20).map(|n| policy(&n.to_string(), &["client", "192.0.2.0/24"], 80 + n)).collect();
     let mut other = many.clone();
     other[3] = policy("3", &["192.0.2.0/25", "198.51.100.0/24", "2001:db8::/32"], 80);
     other.truncate(12);
     let rounds: [(u8, &[Policy]); 6] = [(3, &[]), (3, &many), (20, &many), (20, &other), (2, &other), (0, &[])];
     for (round, (count, policies)) in rounds.into_iter().enumerate() {
-        let plan = plan(count, policies, &mut ids);
+        let plan = plan(count, policies, &mut planner);
         ns.run(|| held.police(Arc::clone(&plan), &[]).unwrap());
         ns.run(|| assert_eq!(held.audit().unwrap(), Audit::default(), "round {round}"));
         let anew = table(&fresh);
@@ -121,22 +121,22 @@ fn a_plan_takes_anothers_place() {
 #[test]
 fn a_restart_goes_on_with_what_is_there() {
     let ns = Ns::new();
-    let (held, mut ids) = (table(&ns), Ids::default());
+    let (held, mut planner) = (table(&ns), Planner::default());
     let policies: Vec<Policy> = (0..12).map(|n| policy(&n.to_string(), &["client", "192.0.2.0/24"], 80 + n)).collect();
     // So that numbers are not those that a first plan would give.
     for count in [12, 3, 12, 5] {
-        let plan = plan(count, &policies[usize::from(12 - count)..], &mut ids);
+        let plan = plan(count, &policies[usize::from(12 - count)..], &mut planner);
         ns.run(|| held.police(plan, &[]).unwrap());
     }
-    let last = plan(9, &policies, &mut ids);
+    let last = plan(9, &policies, &mut planner);
     ns.run(|| held.police(Arc::clone(&last), &[]).unwrap());
     let before = ns.sh("nft -a list table inet overlane");
 
     let again = Table::new(BTreeSet::new());
     ns.run(|| again.apply(&node(), &BTreeMap::new()).unwrap());
     assert_eq!(ns.sh("nft -a list table inet overlane"), before, "what policy says is not known yet: all stays");
-    let mut ids = Ids::from_used(ns.run(|| again.used().unwrap()));
-    let plan = plan(9, &policies, &mut ids);
+    let mut planner = Planner::from_used(ns.run(|| again.used().unwrap()));
+    let plan = plan(9, &policies, &mut planner);
     assert_eq!(plan, last, "the same numbers");
     ns.run(|| again.police(plan, &[]).unwrap());
     assert_eq!(ns.sh("nft -a list table inet overlane"), before, "nothing was written");
@@ -146,9 +146,9 @@ fn a_restart_goes_on_with_what_is_there() {
 #[test]
 fn none_of_it_is_left_when_it_is_switched_off() {
     let ns = Ns::new();
-    let (held, mut ids) = (table(&ns), Ids::default());
+    let (held, mut planner) = (table(&ns), Planner::default());
     let policies = [policy("0", &["client"], 80)];
-    let plan = plan(2, &policies, &mut ids);
+    let plan = plan(2, &policies, &mut planner);
     ns.run(|| held.police(Arc::clone(&plan), &[]).unwrap());
     assert!(ns.sh("nft list table inet overlane").contains("jump policy_in"));
     let off = NodePlan { policed: false, ..node() };
@@ -163,8 +163,8 @@ fn none_of_it_is_left_when_it_is_switched_off() {
 #[test]
 fn what_a_foreign_hand_took_comes_back() {
     let ns = Ns::new();
-    let (held, mut ids) = (table(&ns), Ids::default());
-    let plan = plan(2, &[policy("0", &["client"], 80)], &mut ids);
+    let (held, mut planner) = (table(&ns), Planner::default());
+    let plan = plan(2, &[policy("0", &["client"], 80)], &mut planner);
     ns.run(|| held.police(plan, &[]).unwrap());
     let before = words(&ns);
     ns.sh("nft flush map inet overlane policy_host4; nft flush map inet overlane policy_in4");

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use overlane_core::cidr::Cidr;
 use overlane_core::ipam::{Lease, LeaseKind, LeaseState, PodName};
 use overlane_core::labels::Labels;
-use overlane_core::policy::{Direction, Ids, NamedPort, OwnPod, Policy, PolicyPlan, Profile, Used, compile};
+use overlane_core::policy::{Direction, NamedPort, OwnPod, Planner, Policy, PolicyPlan, Profile, Used};
 use overlane_core::ports::Protocol;
 use tokio::sync::mpsc::UnboundedSender;
 
@@ -75,7 +75,7 @@ struct Inner {
     view: Option<View>,
     ground: Ground,
     known: Known,
-    ids: Option<Ids>,
+    planner: Option<Planner>,
     plan: Option<Arc<PolicyPlan>>,
     /// The plan is not of what is known now.
     stale: bool,
@@ -229,7 +229,7 @@ impl Inner {
             match self.who(lease) {
                 Who::Pod(profile, ended) => {
                     if !ended {
-                        peers.push((profile.clone(), lease.addresses.clone()));
+                        peers.push((Arc::new(profile.clone()), lease.addresses.clone()));
                     }
                     own.push(OwnPod { profile, addresses: lease.addresses.clone() });
                 }
@@ -237,11 +237,11 @@ impl Inner {
                 Who::Unknown => tracing::debug!(attachment = %lease.attachment, "isolated: not known yet"),
             }
         }
-        self.known.own(peers);
+        self.known.own(&peers);
         let Some(view) = &self.view else { return };
-        let ids = self.ids.get_or_insert_with(|| Ids::from_used(used().unwrap_or_default()));
+        let planner = self.planner.get_or_insert_with(|| Planner::from_used(used().unwrap_or_default()));
         let began = Instant::now();
-        let mut plan = compile(self.known.world(), &own, view.policies.iter().map(Arc::as_ref), ids);
+        let mut plan = planner.plan(self.known.world(), &own, &view.policies);
         let free = |address: &IpAddr| Direction::ALL.map(|direction| ((direction, *address), None));
         plan.pods.extend(nobodies.iter().flat_map(free));
         tracing::debug!(

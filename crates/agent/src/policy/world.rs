@@ -14,13 +14,10 @@ use crate::watch::policies::{NodeSlice, Slices};
 #[derive(Default)]
 pub(super) struct Known {
     world: World,
-    /// Where each profile is in the world, and how many addresses lead there.
-    places: BTreeMap<Arc<Profile>, (usize, usize)>,
-    free: Vec<usize>,
     slices: Slices,
     blocks: BTreeMap<String, Vec<Cidr>>,
     /// This node's pods.
-    own: Vec<(Profile, Vec<IpAddr>)>,
+    own: BTreeMap<IpAddr, Arc<Profile>>,
 }
 
 impl Known {
@@ -30,9 +27,7 @@ impl Known {
 
     /// What the cluster says. This node's own slice is late: its leases tell who is here.
     pub(super) fn see(&mut self, node: &str, view: &View) {
-        if self.world.namespaces != view.namespaces {
-            self.world.namespaces.clone_from(&view.namespaces);
-        }
+        self.world.set_namespaces(&view.namespaces);
         let before = std::mem::take(&mut self.slices);
         let blocks = std::mem::replace(&mut self.blocks, view.blocks.clone());
         let changed = |name: &String| {
@@ -45,6 +40,7 @@ impl Known {
         let names: BTreeSet<&String> = before.keys().chain(view.slices.keys()).filter(|name| changed(name)).collect();
         let mut left = Vec::new();
         for name in &names {
+            self.world.set_node(name, view.slices.get(*name).map(|slice| slice.node.clone()));
             if let Some(old) = before.get(*name) {
                 self.forget(node, name, old, &mut left);
             }
@@ -72,13 +68,12 @@ impl Known {
     }
 
     fn forget(&mut self, node: &str, name: &str, slice: &NodeSlice, left: &mut Vec<IpAddr>) {
-        self.world.nodes.remove(name);
         if node == name {
             return;
         }
         for (profile, addresses) in &slice.pods {
             for address in addresses {
-                if self.leave(*address, profile) {
+                if self.world.leave(*address, profile) {
                     left.push(*address);
                 }
             }
@@ -87,85 +82,39 @@ impl Known {
 
     /// Of addresses that are in none of the node's blocks it has nothing to say.
     fn learn(&mut self, node: &str, name: &str, slice: &NodeSlice) {
-        self.world.nodes.insert(name.to_owned(), slice.node.clone());
         if node == name {
             return;
         }
         let blocks = self.blocks.get(name).cloned().unwrap_or_default();
         for (profile, addresses) in &slice.pods {
             for address in addresses.iter().filter(|address| blocks.iter().any(|block| block.contains(**address))) {
-                self.enter(*address, profile);
+                self.world.enter(*address, profile);
             }
         }
     }
 
     pub(super) fn stand_on(&mut self, ground: &Ground) {
-        self.world.aliases.clone_from(&ground.aliases);
-        self.world.pod_space.clone_from(&ground.pod_space);
+        self.world.set_ground(&ground.aliases, &ground.pod_space);
     }
 
     /// The pods of this node.
-    pub(super) fn own(&mut self, own: Vec<(Profile, Vec<IpAddr>)>) {
-        if own == self.own {
-            return;
-        }
-        for (profile, addresses) in std::mem::replace(&mut self.own, own.clone()) {
-            for address in addresses {
-                self.leave(address, &profile);
+    pub(super) fn own(&mut self, own: &[(Arc<Profile>, Vec<IpAddr>)]) {
+        let now: BTreeMap<IpAddr, &Arc<Profile>> = own
+            .iter()
+            .flat_map(|(profile, addresses)| addresses.iter().map(move |address| (*address, profile)))
+            .collect();
+        let gone = |(address, profile): (&IpAddr, &Arc<Profile>)| now.get(address).is_none_or(|now| *now != profile);
+        let gone: Vec<IpAddr> = self.own.iter().filter(|entry| gone(*entry)).map(|(address, _)| *address).collect();
+        for address in gone {
+            if let Some(profile) = self.own.remove(&address) {
+                self.world.leave(address, &profile);
             }
         }
-        for (profile, addresses) in own {
-            let profile = Arc::new(profile);
-            for address in addresses {
-                self.enter(address, &profile);
-            }
-        }
-    }
-
-    fn enter(&mut self, address: IpAddr, profile: &Arc<Profile>) {
-        let place = match self.places.get_mut(profile) {
-            Some((place, count)) => {
-                *count += 1;
-                *place
-            }
-            None => {
-                let place = self.free.pop().unwrap_or(self.world.profiles.len());
-                if place == self.world.profiles.len() {
-                    self.world.profiles.push(Arc::clone(profile));
-                } else if let Some(slot) = self.world.profiles.get_mut(place) {
-                    *slot = Arc::clone(profile);
-                }
-                self.places.insert(Arc::clone(profile), (place, 1));
-                place
-            }
-        };
-        // An address that two are said to have: the later word counts.
-        if let Some(before) = self.world.addresses.insert(address, place) {
-            self.release(before);
-        }
-    }
-
-    /// Whether it was there.
-    fn leave(&mut self, address: IpAddr, profile: &Profile) -> bool {
-        let place = self.places.get(profile).map(|(place, _)| *place);
-        // It is another's by now.
-        if place.is_none() || self.world.addresses.get(&address).copied() != place {
-            return false;
-        }
-        self.world.addresses.remove(&address);
-        place.into_iter().for_each(|place| self.release(place));
-        true
-    }
-
-    fn release(&mut self, place: usize) {
-        let Some(profile) = self.world.profiles.get(place).cloned() else { return };
-        let Some((_, count)) = self.places.get_mut(&profile) else { return };
-        *count -= 1;
-        if *count == 0 {
-            self.places.remove(&profile);
-            self.free.push(place);
-            if let Some(slot) = self.world.profiles.get_mut(place) {
-                *slot = Arc::default();
+        for (address, profile) in now {
+            // Another's word may have come in between.
+            if self.own.get(&address) != Some(profile) || self.world.profile(address) != Some(profile.as_ref()) {
+                self.world.enter(address, profile);
+                self.own.insert(address, Arc::clone(profile));
             }
         }
     }

@@ -34,7 +34,7 @@ pub struct Understood {
     /// Pods by address.
     pub endpoints: BTreeMap<IpAddr, Endpoint>,
     /// The policies.
-    pub policies: Vec<Policy>,
+    pub policies: Vec<Arc<Policy>>,
     /// What of them means nothing.
     pub faults: Vec<(PolicyName, ConvertError)>,
 }
@@ -44,14 +44,16 @@ impl Objects {
     #[must_use]
     pub fn understand(&self) -> Understood {
         let mut understood = Understood::default();
+        let mut namespaces = BTreeMap::new();
         for namespace in &self.namespaces {
             let name = namespace.metadata.name.clone().unwrap_or_default();
-            understood.world.namespaces.insert(name, namespace.metadata.labels.clone().unwrap_or_default());
+            namespaces.insert(name, namespace.metadata.labels.clone().unwrap_or_default());
         }
+        understood.world.set_namespaces(&namespaces);
         for object in &self.nodes {
-            understood.world.nodes.insert(object.metadata.name.clone().unwrap_or_default(), node(object));
+            let name = object.metadata.name.as_deref().unwrap_or_default();
+            understood.world.set_node(name, Some(node(object)));
         }
-        let mut indexes = BTreeMap::new();
         for pod in &self.pods {
             let Some((profile, addresses)) = profile(pod) else { continue };
             let endpoint = Endpoint {
@@ -59,21 +61,20 @@ impl Objects {
                 name: pod.metadata.name.clone().unwrap_or_default(),
                 node: pod.spec.as_ref().and_then(|spec| spec.node_name.clone()).unwrap_or_default(),
             };
-            let profiles = &mut understood.world.profiles;
-            let index = *indexes.entry(profile).or_insert_with_key(|profile| {
-                profiles.push(Arc::new(profile.clone()));
-                profiles.len() - 1
-            });
+            let profile = Arc::new(profile);
+            understood.world.know(&profile);
             for address in addresses {
-                understood.world.addresses.entry(address).or_insert(index);
-                understood.endpoints.entry(address).or_insert_with(|| endpoint.clone());
+                if understood.world.profile(address).is_none() {
+                    understood.world.enter(address, &profile);
+                    understood.endpoints.insert(address, endpoint.clone());
+                }
             }
         }
         let namespaced = self.policies.iter().map(network_policy);
         for converted in namespaced.chain(self.cluster_policies.iter().map(cluster_policy)) {
             let name = &converted.policy.name;
             understood.faults.extend(converted.faults.into_iter().map(|fault| (name.clone(), fault)));
-            understood.policies.push(converted.policy);
+            understood.policies.push(Arc::new(converted.policy));
         }
         understood
     }

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use anyhow::{Result, bail};
 use overlane_api::policy::{Objects, Understood};
 use overlane_core::policy::portset::PortSet;
-use overlane_core::policy::{Endpoint, Ids, OwnPod, PolicyPlan, compile, diff};
+use overlane_core::policy::{Endpoint, OwnPod, PolicyPlan, compile, diff};
 use serde::Serialize;
 
 use super::manifests;
@@ -87,14 +87,9 @@ fn lend(to: &mut Objects, from: &Objects) {
 /// What policies decide for every pod.
 fn plan(understood: &Understood) -> PolicyPlan {
     let world = &understood.world;
-    let mut by_profile: BTreeMap<usize, Vec<IpAddr>> = BTreeMap::new();
-    for (address, profile) in &world.addresses {
-        by_profile.entry(*profile).or_default().push(*address);
-    }
-    let own = by_profile.into_iter().filter_map(|(index, addresses)| {
-        Some(OwnPod { profile: world.profiles.get(index)?.as_ref().clone(), addresses })
-    });
-    compile(world, &own.collect::<Vec<_>>(), &understood.policies, &mut Ids::default())
+    let pods = world.pods().filter(|(_, addresses)| !addresses.is_empty());
+    let own = pods.map(|(profile, addresses)| OwnPod { profile: profile.clone(), addresses: addresses.to_vec() });
+    compile(world, &own.collect::<Vec<_>>(), &understood.policies)
 }
 
 fn ports(set: &PortSet) -> Vec<String> {

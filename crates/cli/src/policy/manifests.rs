@@ -171,9 +171,9 @@ spec: {containers: []}
         assert_eq!(names, ["web", "p"]);
         let understood = objects.understand();
         assert_eq!(understood.endpoints.len(), 4, "an address of each family for each pod");
-        assert_eq!(understood.world.namespaces["shop"][NAME_LABEL], "shop");
-        assert!(understood.world.namespaces.contains_key("default"));
-        assert!(understood.world.profiles.iter().any(|profile| profile.ports.iter().any(|port| port.name == "http")));
+        assert_eq!(understood.world.namespaces()["shop"][NAME_LABEL], "shop");
+        assert!(understood.world.namespaces().contains_key("default"));
+        assert!(understood.world.profiles().any(|profile| profile.ports.iter().any(|port| port.name == "http")));
 
         std::fs::write(dir.path().join("c.yml"), "kind: [").unwrap();
         let error = format!("{:#}", read(&[dir.path().to_owned()]).unwrap_err());

@@ -59,6 +59,11 @@ impl<'a> Applied<'a> {
         Self { direction, policies }
     }
 
+    /// These, in the order in which they count.
+    pub(super) const fn of(direction: Direction, policies: Vec<&'a Policy>) -> Self {
+        Self { direction, policies }
+    }
+
     /// They, in order.
     #[must_use]
     pub fn policies(&self) -> &[&'a Policy] {
@@ -74,7 +79,16 @@ impl<'a> Applied<'a> {
     /// `is` says whether the other side is such a peer; `destination` is the pod that the packets go to, if one is known.
     #[must_use]
     pub fn outcomes(&self, is: &dyn Fn(&Peer) -> Match, destination: Option<&Profile>) -> BTreeMap<Outcome, PortSet> {
-        let matching = self.matching(is, destination);
+        self.outcomes_of(&|_, rule| rule.action_on(is), destination)
+    }
+
+    /// The same, where it is known what each rule, by the indexes of its policy and its own, does with the peer if it is about it.
+    pub(super) fn outcomes_of(
+        &self,
+        action: &dyn Fn((usize, usize), &Rule) -> Option<Action>,
+        destination: Option<&Profile>,
+    ) -> BTreeMap<Outcome, PortSet> {
+        let matching = self.matching_of(action, destination);
         let enforced = self.walk(&matching, false);
         if !self.policies.iter().any(|policy| policy.audit) {
             return enforced;
@@ -120,10 +134,18 @@ impl<'a> Applied<'a> {
         is: &dyn Fn(&Peer) -> Match,
         destination: Option<&Profile>,
     ) -> Vec<(usize, usize, Action, PortSet)> {
+        self.matching_of(&|_, rule| rule.action_on(is), destination)
+    }
+
+    fn matching_of(
+        &self,
+        action: &dyn Fn((usize, usize), &Rule) -> Option<Action>,
+        destination: Option<&Profile>,
+    ) -> Vec<(usize, usize, Action, PortSet)> {
         let mut matching = Vec::new();
         for (policy, of) in self.policies.iter().enumerate() {
             for (index, rule) in of.rules.get(&self.direction).into_iter().flatten().enumerate() {
-                if let Some(action) = rule.action_on(is) {
+                if let Some(action) = action((policy, index), rule) {
                     matching.push((policy, index, action, ports(rule, destination)));
                 }
             }

@@ -59,10 +59,10 @@ struct Seen {
 
 /// Looks at all policies together.
 #[must_use]
-pub fn check(world: &World, policies: &[Policy]) -> Vec<Finding> {
+pub fn check(world: &World, policies: &[Arc<Policy>]) -> Vec<Finding> {
     let mut findings = Vec::new();
     for policy in policies {
-        if !world.profiles.iter().any(|profile| policy.subject.selects(profile, world)) {
+        if !world.profiles().any(|profile| policy.subject.selects(profile, world)) {
             findings.push(Finding { policy: policy.name.clone(), doubt: Doubt::SelectsNothing });
         }
     }
@@ -96,29 +96,29 @@ pub fn check(world: &World, policies: &[Policy]) -> Vec<Finding> {
 /// Whether there is anybody whom a term means. Of blocks nobody can tell: who is outside is not known.
 fn is_anybody(peer: &Peer, world: &World) -> bool {
     match peer {
-        Peer::Pods(pods) => world.profiles.iter().any(|profile| pods.selects(profile, world)),
-        Peer::Nodes(selector) => world.nodes.values().any(|node| selector.selects(&node.labels)),
+        Peer::Pods(pods) => world.profiles().any(|profile| pods.selects(profile, world)),
+        Peer::Nodes(selector) => world.nodes().values().any(|node| selector.selects(&node.labels)),
         Peer::Block { .. } => true,
     }
 }
 
-fn look(world: &World, policies: &[Policy], direction: Direction) -> Seen {
+fn look(world: &World, policies: &[Arc<Policy>], direction: Direction) -> Seen {
     let mut seen = Seen::default();
     // Pods that the same policies select are alike but for names of ports.
     let mut known = BTreeSet::new();
-    for profile in world.profiles.iter().map(Arc::as_ref) {
-        let applied = Applied::to(profile, direction, policies, world);
+    for profile in world.profiles() {
+        let applied = Applied::to(profile, direction, policies.iter().map(Arc::as_ref), world);
         let names: Vec<&PolicyName> = applied.policies().iter().map(|policy| &policy.name).collect();
         if applied.policies().is_empty() || !known.insert((names.clone(), profile.ports.clone())) {
             continue;
         }
         let terms: BTreeSet<&Peer> = applied.rules().flat_map(|rule| rule.peers.iter().flatten()).collect();
         // What the other side can be: somebody who is there, or an address of a block alone.
-        let peers = world.profiles.iter().map(Arc::as_ref).map(|other| {
+        let peers = world.profiles().map(|other| {
             let is = |peer: &Peer| matches!(peer, Peer::Pods(pods) if pods.selects(other, world));
             (terms.iter().copied().filter(|peer| is(peer)).collect::<BTreeSet<_>>(), Some(other))
         });
-        let nodes = world.nodes.values().map(|node| {
+        let nodes = world.nodes().values().map(|node| {
             let is = |peer: &Peer| matches!(peer, Peer::Nodes(selector) if selector.selects(&node.labels));
             (terms.iter().copied().filter(|peer| is(peer)).collect(), None)
         });

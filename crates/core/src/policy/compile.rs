@@ -9,11 +9,14 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::apply::Match;
-use super::ids::{ClassKey, Ids};
-use super::peers::{Hosts, Key, Span, TermId, Terms, UNKNOWN};
+use super::hosts::HostMap;
+use super::ids::{ClassIds, Used};
+use super::peers::{Key, Span, TermId, Terms, UNKNOWN, minds_unknown};
 use super::portset::PortSet;
-use super::{Action, Applied, Direction, Namespaces, Outcome, Peer, Policy, PolicyName, PortMatch, Profile, World};
+use super::subjects::{Members, Selected, Subjects, named};
+use super::table::{Numbers, PeerTable};
+use super::world::Moment;
+use super::{Action, Direction, NamedPort, Outcome, Policy, PolicyName, Profile, Rule, World};
 use crate::cidr::Cidr;
 use crate::family::Family;
 use crate::ports::Protocol;
@@ -59,9 +62,9 @@ pub struct Class {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PolicyPlan {
     /// Addresses of pods and nodes that rules name.
-    pub hosts: BTreeMap<IpAddr, PeerId>,
+    pub hosts: HostMap,
     /// Other addresses that rules name: ranges that do not meet. A host's entry counts before these.
-    pub spans: BTreeMap<Span, PeerId>,
+    pub spans: Arc<BTreeMap<Span, PeerId>>,
     /// The classes. One that keeps its number from an earlier plan makes of everybody who keeps theirs what it made before: so both
     /// plans can be there at once while one takes the other's place.
     pub classes: BTreeMap<ClassId, Arc<Class>>,
@@ -83,7 +86,7 @@ impl PolicyPlan {
         let highest = Cidr::everything(Family::of(&address)).last();
         let span = self.spans.range(..=(address, highest)).next_back();
         let span = span.filter(|((first, last), _)| *first <= address && address <= *last).map(|(_, id)| *id);
-        self.hosts.get(&address).copied().or(span).unwrap_or_default()
+        self.hosts.get(&address).or(span).unwrap_or_default()
     }
 
     /// Whether the first packet of a flow passes on this node, about a port or what has none.
@@ -111,18 +114,17 @@ impl PolicyPlan {
         Some((class, outcome))
     }
 
-    fn class_of(&self, pod: &(Direction, IpAddr)) -> Option<&Class> {
-        self.classes.get(&self.class(pod.0, pod.1)?).map(Arc::as_ref)
+    fn class_of(&self, pod: &(Direction, IpAddr)) -> Option<&Arc<Class>> {
+        self.classes.get(&self.class(pod.0, pod.1)?)
     }
 
     /// Which flows may be judged otherwise than by an earlier plan.
     #[must_use]
     pub fn changed_since(&self, old: &Self) -> Changed {
         let differs = |pod: &&(Direction, IpAddr)| self.class_of(pod) != old.class_of(pod);
-        let hosts = self.hosts.keys().chain(old.hosts.keys());
         Changed {
             pods: self.pods.keys().filter(differs).map(|(_, address)| *address).collect(),
-            peers: hosts.filter(|address| self.hosts.get(*address) != old.hosts.get(*address)).copied().collect(),
+            peers: self.hosts.differing(&old.hosts).into_iter().map(|(address, ..)| address).collect(),
             all: self.spans != old.spans,
         }
     }
@@ -162,120 +164,92 @@ impl Changed {
     }
 }
 
-/// Policies by the namespaces whose pods they may be for.
-#[derive(Default)]
-struct Index<'a> {
-    named: HashMap<&'a str, Vec<&'a Policy>>,
-    all: Vec<&'a Policy>,
+/// Makes plans, each from the one before: what did not change is not looked at again.
+#[derive(Clone, Debug, Default)]
+pub struct Planner {
+    subjects: Subjects,
+    /// What is asked of the other side: by these classes, which may have no pods any more.
+    asked: BTreeMap<u64, Arc<Selected>>,
+    terms: Terms,
+    peers: PeerTable,
+    nodes: Moment,
+    /// Classes by what makes them, of which generation of numbers.
+    made: BTreeMap<u64, (ClassId, Arc<Class>)>,
+    generation: u64,
+    ids: ClassIds,
 }
 
-impl<'a> Index<'a> {
-    fn new(policies: impl IntoIterator<Item = &'a Policy>) -> Self {
-        let mut index = Self::default();
-        for policy in policies {
-            match &policy.subject.namespaces {
-                Namespaces::Named(name) => index.named.entry(name).or_default().push(policy),
-                Namespaces::Labelled(_) => index.all.push(policy),
-            }
+impl Planner {
+    /// Goes on from what a kernel uses.
+    #[must_use]
+    pub fn from_used(used: Used) -> Self {
+        Self { peers: PeerTable::from_used(used.peers), ids: ClassIds::from_used(used.classes), ..Self::default() }
+    }
+
+    /// Plans policy for the pods of one node. `policies` are those of the cluster.
+    pub fn plan(&mut self, world: &World, own: &[OwnPod], policies: &[Arc<Policy>]) -> PolicyPlan {
+        self.subjects.learn(world, policies);
+        let members = self.subjects.of(world, own);
+        let old = self.peers.numbers.highest();
+        let asked = self.ask(world, &members);
+        self.peers.update(world, &self.terms, asked);
+        self.make(&members, old);
+        let mut plan = PolicyPlan {
+            hosts: self.peers.hosts.clone(),
+            spans: Arc::clone(&self.peers.spans),
+            ..PolicyPlan::default()
+        };
+        plan.pods.extend(members.free.iter().map(|pod| (*pod, None)));
+        for (serial, (selected, addresses)) in &members.selected {
+            let Some((id, class)) = self.made.get(serial) else { continue };
+            plan.classes.insert(*id, Arc::clone(class));
+            plan.pods.extend(addresses.iter().map(|address| ((selected.key.direction, *address), Some(*id))));
         }
-        index
+        plan
     }
 
-    fn of(&self, namespace: &str) -> impl Iterator<Item = &'a Policy> + '_ {
-        self.named.get(namespace).into_iter().flatten().chain(&self.all).copied()
+    /// What is asked of the other side now; whether that is as before. What is asked for pods that went stays until there is more to
+    /// do.
+    fn ask(&mut self, world: &World, members: &Members) -> bool {
+        let all = members.selected.keys().all(|serial| self.asked.contains_key(serial));
+        let few = self.asked.len() <= 2 * members.selected.len();
+        if all && few && self.nodes == world.nodes_changed() {
+            return true;
+        }
+        self.nodes = world.nodes_changed();
+        self.asked = members.selected.iter().map(|(serial, (selected, _))| (*serial, Arc::clone(selected))).collect();
+        !self.terms.update(world, &self.asked)
+    }
+
+    /// Makes the classes of these pods; `old` is the highest number of peers of the plan before.
+    fn make(&mut self, members: &Members, old: u32) {
+        let numbers = &self.peers.numbers;
+        let same = self.generation == numbers.generation();
+        if same && members.selected.keys().all(|serial| self.made.contains_key(serial)) {
+            return;
+        }
+        let mut keys = None;
+        let mut classes = BTreeMap::new();
+        for (serial, (selected, _)) in &members.selected {
+            let known = self.made.get(serial).filter(|_| same).map(|(_, class)| Arc::clone(class));
+            let class = known.unwrap_or_else(|| {
+                let verdicts = verdicts(selected, &self.terms, keys.get_or_insert_with(|| Keys::new(numbers)));
+                Arc::new(Class { policies: selected.key.policies.clone(), verdicts })
+            });
+            classes.insert(*serial, class);
+        }
+        self.generation = numbers.generation();
+        self.ids.number(members, &classes, numbers, old);
+        let number =
+            |(serial, (selected, _)): (&u64, &(Arc<Selected>, _))| Some((*serial, self.ids.get(&selected.key)?));
+        self.made = members.selected.iter().filter_map(number).collect();
     }
 }
 
-/// Plans policy for the pods of one node. `policies` are those of the cluster.
+/// Plans policy for the pods of one node, once.
 #[must_use]
-pub fn compile<'a>(
-    world: &World,
-    own: &[OwnPod],
-    policies: impl IntoIterator<Item = &'a Policy>,
-    ids: &mut Ids,
-) -> PolicyPlan {
-    let mut plan = PolicyPlan::default();
-    let (classes, members) = classes(world, own, &Index::new(policies), &mut plan);
-    let terms = terms(world, &classes, ids);
-    let spans = terms.spans();
-    let Hosts { mut keys, addresses } = terms.hosts(world, &spans);
-    let hosts = keys.len();
-    keys.extend(spans.iter().map(|(_, terms)| Key { terms: terms.clone(), ports: BTreeSet::new() }));
-    let hint = |index: usize| match index.checked_sub(hosts) {
-        Some(span) => spans.get(span).map(|((first, _), _)| *first),
-        None => None,
-    };
-    let numbers = ids.number_peers(&keys, &addresses, hint);
-    let number = |index: usize| numbers.get(index).copied().unwrap_or_default();
-    plan.hosts = addresses.iter().map(|(address, index)| (*address, number(*index))).collect();
-    plan.spans = spans.iter().enumerate().map(|(index, (span, _))| (*span, number(hosts + index))).collect();
-    let keys = Keys::new(&keys, &numbers);
-    let contents = classes.iter().map(|(key, (profile, applied))| {
-        let verdicts = verdicts(key.direction, profile, applied, &terms, &keys);
-        (key.clone(), Arc::new(Class { policies: key.policies.clone(), verdicts }))
-    });
-    ids.number_classes(&members, contents.collect(), &numbers);
-    for (key, addresses) in members {
-        let Some((id, class)) = ids.class(&key) else { continue };
-        plan.classes.insert(id, Arc::clone(class));
-        plan.pods.extend(addresses.into_iter().map(|address| ((key.direction, address), Some(id))));
-    }
-    plan
-}
-
-/// Pods of classes, by address.
-pub(super) type Members = BTreeMap<ClassKey, Vec<IpAddr>>;
-
-/// The classes of the node's pods, with one pod of each, and who is in them; in the plan, who is in none.
-fn classes<'a, 'p>(
-    world: &World,
-    own: &'p [OwnPod],
-    policies: &Index<'a>,
-    plan: &mut PolicyPlan,
-) -> (BTreeMap<ClassKey, (&'p Profile, Applied<'a>)>, Members) {
-    let mut profiles: BTreeMap<&Profile, Vec<IpAddr>> = BTreeMap::new();
-    for pod in own {
-        profiles.entry(&pod.profile).or_default().extend(&pod.addresses);
-    }
-    let mut classes = BTreeMap::new();
-    let mut members = Members::new();
-    for (profile, addresses) in profiles {
-        for direction in Direction::ALL {
-            let applied = Applied::to(profile, direction, policies.of(&profile.namespace), world);
-            if applied.policies().is_empty() {
-                plan.pods.extend(addresses.iter().map(|address| ((direction, *address), None)));
-                continue;
-            }
-            let asked: BTreeSet<&str> = match direction {
-                Direction::Ingress => applied.rules().flat_map(named).collect(),
-                Direction::Egress => BTreeSet::new(),
-            };
-            let key = ClassKey {
-                direction,
-                policies: applied.policies().iter().map(|policy| policy.name.clone()).collect(),
-                ports: profile.ports.iter().filter(|port| asked.contains(port.name.as_str())).cloned().collect(),
-            };
-            members.entry(key.clone()).or_default().extend(&addresses);
-            classes.entry(key).or_insert_with(|| (profile, applied));
-        }
-    }
-    (classes, members)
-}
-
-/// What the rules of these classes ask of the other side.
-fn terms<'a>(world: &World, classes: &BTreeMap<ClassKey, (&Profile, Applied<'a>)>, ids: &mut Ids) -> Terms<'a> {
-    let rules =
-        || classes.iter().flat_map(|(key, (_, applied))| applied.rules().map(move |rule| (key.direction, rule)));
-    let peers: BTreeSet<&Peer> = rules().flat_map(|(_, rule)| rule.peers.iter().flatten()).collect();
-    let names = rules().filter(|(direction, _)| *direction == Direction::Egress).flat_map(|(_, rule)| named(rule));
-    let unknown: BTreeSet<Cidr> =
-        if rules().any(|(_, rule)| minds_unknown(rule)) { world.pod_space.clone() } else { BTreeSet::new() };
-    Terms { peers: ids.number_terms(peers), names: names.collect(), unknown }
-}
-
-/// Whether a rule does something else than to allow to pods: to them it matters that an address may be such a pod's.
-fn minds_unknown(rule: &super::Rule) -> bool {
-    rule.action != Action::Accept && rule.peers.iter().flatten().any(|peer| matches!(peer, Peer::Pods(_)))
+pub fn compile(world: &World, own: &[OwnPod], policies: &[Arc<Policy>]) -> PolicyPlan {
+    Planner::default().plan(world, own, policies)
 }
 
 /// Numbers by what they are about.
@@ -286,15 +260,10 @@ struct Keys<'k> {
 }
 
 impl<'k> Keys<'k> {
-    fn new(keys: &'k [Key], numbers: &[PeerId]) -> Self {
-        let mut all = Self { all: Vec::with_capacity(keys.len()), of_term: HashMap::new(), with_ports: Vec::new() };
-        let mut seen = BTreeSet::new();
-        for (key, number) in keys.iter().zip(numbers) {
-            if *number == PeerId::NOBODY || !seen.insert(*number) {
-                continue;
-            }
-            let index = all.all.len();
-            all.all.push((key, *number));
+    fn new(numbers: &'k Numbers) -> Self {
+        let mut all = Self { all: Vec::new(), of_term: HashMap::new(), with_ports: Vec::new() };
+        for (index, (number, key)) in numbers.all().enumerate() {
+            all.all.push((key, number));
             for term in &key.terms {
                 all.of_term.entry(*term).or_default().push(index);
             }
@@ -306,46 +275,56 @@ impl<'k> Keys<'k> {
     }
 
     /// Those that one of the terms is about, and where ports matter those that have any.
-    fn about(&self, terms: &BTreeSet<TermId>, ports: bool) -> BTreeSet<usize> {
-        let of_terms = terms.iter().filter_map(|term| self.of_term.get(term)).flatten();
+    fn about<'t>(&self, terms: impl Iterator<Item = &'t TermId>, ports: bool) -> BTreeSet<usize> {
+        let of_terms = terms.filter_map(|term| self.of_term.get(term)).flatten();
         of_terms.chain(self.with_ports.iter().filter(|_| ports)).copied().collect()
     }
 }
 
-/// What a class allows each number; those alone that differ from nobody's.
-fn verdicts(
-    direction: Direction,
-    profile: &Profile,
-    applied: &Applied<'_>,
-    terms: &Terms<'_>,
-    keys: &Keys<'_>,
-) -> BTreeMap<PeerId, BTreeMap<Outcome, PortSet>> {
-    let own: BTreeSet<&Peer> = applied.rules().flat_map(|rule| rule.peers.iter().flatten()).collect();
-    let mut own_terms: BTreeSet<TermId> =
-        terms.peers.iter().filter(|(_, peer)| own.contains(*peer)).map(|(id, _)| *id).collect();
-    if applied.rules().any(minds_unknown) {
-        own_terms.insert(UNKNOWN);
+/// A rule, by the indexes of its policy and its own.
+type Place = (usize, usize);
+
+/// The rules of a class by the terms that they ask.
+fn rules_by_term(selected: &Selected, terms: &Terms) -> HashMap<TermId, BTreeSet<Place>> {
+    let mut by_term: HashMap<TermId, BTreeSet<Place>> = HashMap::new();
+    for (policy, of) in selected.policies.iter().enumerate() {
+        for (index, rule) in of.rules.get(&selected.key.direction).into_iter().flatten().enumerate() {
+            for id in rule.peers.iter().flatten().filter_map(|peer| terms.id(peer)) {
+                by_term.entry(id).or_default().insert((policy, index));
+            }
+            if minds_unknown(rule) {
+                by_term.entry(UNKNOWN).or_default().insert((policy, index));
+            }
+        }
     }
-    let asks_names = direction == Direction::Egress && applied.rules().any(|rule| named(rule).next().is_some());
-    let outcomes = |key: &Key| {
-        let peers: BTreeSet<&Peer> = key.terms.iter().filter_map(|id| terms.peers.get(id).copied()).collect();
-        let unknown = key.terms.contains(&UNKNOWN);
-        let is = |peer: &Peer| match peer {
-            _ if peers.contains(peer) => Match::Yes,
-            Peer::Pods(_) if unknown => Match::Maybe,
-            _ => Match::No,
+    by_term
+}
+
+/// What a class allows each number; those alone that differ from nobody's.
+fn verdicts(selected: &Selected, terms: &Terms, keys: &Keys<'_>) -> BTreeMap<PeerId, BTreeMap<Outcome, PortSet>> {
+    let (applied, direction) = (selected.applied(), selected.key.direction);
+    let by_term = rules_by_term(selected, terms);
+    let asks_names = direction == Direction::Egress && selected.rules().any(|rule| named(rule).next().is_some());
+    let outcomes = |seen: &Seen| {
+        let action = |place: Place, rule: &Rule| match rule.peers {
+            Some(_) if seen.is.contains(&place) => Some(rule.action),
+            // What is not sure allows nothing, and denies.
+            Some(_) => seen.may_be.contains(&place).then_some(Action::Deny),
+            None => Some(rule.action),
         };
-        let other = Profile { ports: key.ports.clone(), ..Profile::default() };
-        let destination = if direction == Direction::Ingress { profile } else { &other };
-        applied.outcomes(&is, Some(destination))
+        let other = Profile { ports: seen.ports.clone(), ..Profile::default() };
+        let destination = if direction == Direction::Ingress { &selected.profile } else { &other };
+        applied.outcomes_of(&action, Some(destination))
     };
-    let nobody = outcomes(&Key::default());
+    let nobody = outcomes(&Seen::default());
     let mut verdicts = BTreeMap::new();
-    // Those who differ in what these rules do not ask have one outcome.
-    let mut known: HashMap<Key, BTreeMap<Outcome, PortSet>> = HashMap::new();
-    for (key, number) in keys.about(&own_terms, asks_names).into_iter().filter_map(|index| keys.all.get(index)) {
-        let seen = Key {
-            terms: key.terms.iter().filter(|id| own_terms.contains(id)).copied().collect(),
+    // Those whom these rules do not tell apart have one outcome.
+    let mut known: HashMap<Seen, BTreeMap<Outcome, PortSet>> = HashMap::new();
+    for (key, number) in keys.about(by_term.keys(), asks_names).into_iter().filter_map(|index| keys.all.get(index)) {
+        let places = |id: &TermId| by_term.get(id).into_iter().flatten().copied();
+        let seen = Seen {
+            is: key.terms.iter().filter(|id| **id != UNKNOWN).flat_map(places).collect(),
+            may_be: key.terms.iter().filter(|id| **id == UNKNOWN).flat_map(places).collect(),
             ports: if asks_names { key.ports.clone() } else { BTreeSet::new() },
         };
         let outcomes = known.entry(seen).or_insert_with_key(&outcomes);
@@ -357,10 +336,12 @@ fn verdicts(
     verdicts
 }
 
-/// Names of ports that a rule asks for.
-fn named(rule: &super::Rule) -> impl Iterator<Item = &str> {
-    rule.ports.iter().flatten().filter_map(|port| match port {
-        PortMatch::Named(_, name) => Some(name.as_str()),
-        PortMatch::Range(..) => None,
-    })
+/// What a class's rules see of somebody.
+#[derive(Default, PartialEq, Eq, Hash)]
+struct Seen {
+    /// Rules that are about them,
+    is: BTreeSet<Place>,
+    /// and those that may be.
+    may_be: BTreeSet<Place>,
+    ports: BTreeSet<NamedPort>,
 }

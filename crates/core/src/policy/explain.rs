@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use super::portset::PortSet;
 use super::{Applied, Direction, Policy, PolicyName, Tier, World};
@@ -81,7 +82,7 @@ pub enum Why {
 pub fn explain(
     world: &World,
     endpoints: &BTreeMap<IpAddr, Endpoint>,
-    policies: &[Policy],
+    policies: &[Arc<Policy>],
     packet: &Packet,
 ) -> Explanation {
     let mut sides = BTreeMap::new();
@@ -92,7 +93,7 @@ pub fn explain(
         let side = |allowed, why, audited| SideExplanation { pod: pod.clone(), allowed, why, audited };
         let itself =
             endpoints.get(&other).is_some_and(|other| (&other.namespace, &other.name) == (&pod.namespace, &pod.name));
-        let own_node = world.nodes.get(&pod.node).is_some_and(|node| node.addresses.contains(&other));
+        let own_node = world.nodes().get(&pod.node).is_some_and(|node| node.addresses.contains(&other));
         let told = if itself {
             side(true, Why::Itself, None)
         } else if own_node {
@@ -106,13 +107,18 @@ pub fn explain(
     Explanation { allowed: sides.values().all(|side| side.allowed), sides }
 }
 
-fn judge(world: &World, policies: &[Policy], direction: Direction, packet: &Packet) -> (bool, Why, Option<PolicyName>) {
+fn judge(
+    world: &World,
+    policies: &[Arc<Policy>],
+    direction: Direction,
+    packet: &Packet,
+) -> (bool, Why, Option<PolicyName>) {
     let (own, other) = match direction {
         Direction::Egress => (packet.from, packet.to),
         Direction::Ingress => (packet.to, packet.from),
     };
     let Some(profile) = world.profile(own) else { return (true, Why::NotSelected, None) };
-    let applied = Applied::to(profile, direction, policies, world);
+    let applied = Applied::to(profile, direction, policies.iter().map(Arc::as_ref), world);
     if applied.policies().is_empty() {
         return (true, Why::NotSelected, None);
     }

@@ -1,4 +1,4 @@
-//! Who is who: addresses grouped by what rules can tell of them.
+//! What rules ask of the other side: terms, and what is about an address.
 //!
 //! Two addresses that the same terms of rules are about, and whose pods give the same numbers to the port names that rules ask
 //! for, are one to every rule: they have one key. So a data plane looks an address up once, and what follows depends on the
@@ -6,8 +6,10 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
+use std::sync::Arc;
 
-use super::{NamedPort, Namespaces, Peer, World};
+use super::subjects::{Selected, named};
+use super::{Action, Direction, NamedPort, Namespaces, Peer, PolicyNode, Profile, Rule, World};
 use crate::cidr::{Cidr, outermost};
 use crate::family::Family;
 
@@ -23,62 +25,105 @@ pub(super) struct Key {
     pub(super) ports: BTreeSet<NamedPort>,
 }
 
-/// Terms of rules, and the names of ports that rules ask the other side's pod for.
-#[derive(Debug, Default)]
-pub(super) struct Terms<'a> {
-    pub(super) peers: BTreeMap<TermId, &'a Peer>,
-    pub(super) names: BTreeSet<&'a str>,
-    /// Where it matters that an address may be a pod's which is not known: the pods' space.
-    pub(super) unknown: BTreeSet<Cidr>,
-}
-
 /// Addresses from one to another, of one family.
 pub(super) type Span = (IpAddr, IpAddr);
 
 /// Ranges that do not meet, in order, with the terms that are about them.
 pub(super) type Spans = Vec<(Span, Vec<TermId>)>;
 
-/// Keys of addresses that are somebody's.
-#[derive(Debug, Default)]
-pub(super) struct Hosts {
-    /// The keys.
-    pub(super) keys: Vec<Key>,
-    /// The addresses whose key is not that of the range that they are in, with its index. Sorted.
-    pub(super) addresses: Vec<(IpAddr, usize)>,
+/// Terms of rules, and the names of ports that rules ask the other side's pod for.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Terms {
+    ids: BTreeMap<Arc<Peer>, TermId>,
+    next: TermId,
+    peers: BTreeMap<TermId, Arc<Peer>>,
+    names: BTreeSet<String>,
+    /// Where it matters that an address may be a pod's which is not known: the pods' space.
+    unknown: BTreeSet<Cidr>,
+    /// Terms about pods of one namespace by its name, and about those of namespaces with labels.
+    of_namespace: HashMap<String, Vec<TermId>>,
+    of_labels: Vec<TermId>,
 }
 
-/// Finds keys, each of them once.
-struct Finder<'a, 'w> {
-    terms: &'a Terms<'a>,
-    world: &'w World,
-    spans: &'a Spans,
-    /// Terms that can be about pods of a namespace.
-    of_namespace: HashMap<&'w str, Vec<TermId>>,
-    of_profile: HashMap<usize, Key>,
-    found: Hosts,
-    indexes: HashMap<Key, usize>,
-    /// What was found for pods' profiles in spans.
-    known: HashMap<(usize, Option<usize>), Option<usize>>,
-}
+impl Terms {
+    /// Those that these classes ask; whether they are others than before.
+    pub(super) fn update(&mut self, world: &World, classes: &BTreeMap<u64, Arc<Selected>>) -> bool {
+        let rules = || classes.values().flat_map(|class| class.rules().map(|rule| (class.key.direction, rule)));
+        let peers: BTreeSet<&Peer> = rules().flat_map(|(_, rule)| rule.peers.iter().flatten()).collect();
+        let sends = rules().filter(|(direction, _)| *direction == Direction::Egress);
+        let names: BTreeSet<String> = sends.flat_map(|(_, rule)| named(rule)).map(str::to_owned).collect();
+        let minded = rules().map(|(_, rule)| rule).any(minds_unknown);
+        let unknown = if minded { world.pod_space().clone() } else { BTreeSet::new() };
+        let same = self.ids.len() == peers.len() && self.ids.keys().zip(&peers).all(|(a, b)| a.as_ref() == *b);
+        if same && self.names == names && self.unknown == unknown {
+            return false;
+        }
+        (self.names, self.unknown) = (names, unknown);
+        self.ids.retain(|peer, _| peers.contains(peer.as_ref()));
+        for peer in peers {
+            if !self.ids.contains_key(peer) {
+                self.next += 1;
+                self.ids.insert(Arc::new(peer.clone()), self.next);
+            }
+        }
+        self.index();
+        true
+    }
 
-impl<'a> Terms<'a> {
-    /// Keys of pods' and nodes' addresses.
-    pub(super) fn hosts(&self, world: &World, spans: &Spans) -> Hosts {
-        let mut finder = Finder {
-            terms: self,
-            world,
-            spans,
-            of_namespace: HashMap::new(),
-            of_profile: HashMap::new(),
-            found: Hosts::default(),
-            indexes: HashMap::new(),
-            known: HashMap::new(),
+    fn index(&mut self) {
+        self.peers = self.ids.iter().map(|(peer, id)| (*id, Arc::clone(peer))).collect();
+        self.of_namespace.clear();
+        self.of_labels.clear();
+        for (id, peer) in &self.peers {
+            match peer.as_ref() {
+                Peer::Pods(pods) => match &pods.namespaces {
+                    Namespaces::Named(name) => self.of_namespace.entry(name.clone()).or_default().push(*id),
+                    Namespaces::Labelled(_) => self.of_labels.push(*id),
+                },
+                Peer::Nodes(_) | Peer::Block { .. } => {}
+            }
+        }
+    }
+
+    /// The number of a term.
+    pub(super) fn id(&self, peer: &Peer) -> Option<TermId> {
+        self.ids.get(peer).copied()
+    }
+
+    /// What a term asks.
+    pub(super) fn peer(&self, id: TermId) -> Option<&Peer> {
+        self.peers.get(&id).map(Arc::as_ref)
+    }
+
+    /// Terms that are about pods of a namespace, if their own labels are right.
+    pub(super) fn about_namespace(&self, namespace: &str, world: &World) -> Vec<TermId> {
+        let is = |id: &&TermId| match self.peer(**id) {
+            Some(Peer::Pods(pods)) => match &pods.namespaces {
+                Namespaces::Labelled(selector) => selector.selects(world.labels_of(namespace)),
+                Namespaces::Named(_) => false,
+            },
+            _ => false,
         };
-        let nodes = self.nodes(world);
-        finder.pods(&nodes);
-        finder.nodes(&nodes);
-        finder.found.addresses.sort_unstable();
-        finder.found
+        let named = self.of_namespace.get(namespace).into_iter().flatten();
+        named.chain(self.of_labels.iter().filter(is)).copied().collect()
+    }
+
+    /// What can be told of a pod, wherever it is; `candidates` are the terms that are about its namespace.
+    pub(super) fn about_pod(&self, profile: &Profile, candidates: &[TermId]) -> Key {
+        let is = |id: &&TermId| match self.peer(**id) {
+            Some(Peer::Pods(pods)) => pods.pods.selects(&profile.labels),
+            _ => false,
+        };
+        let mut terms: Vec<TermId> = candidates.iter().filter(is).copied().collect();
+        terms.sort_unstable();
+        let ports = profile.ports.iter().filter(|port| self.names.contains(port.name.as_str())).cloned().collect();
+        Key { terms, ports }
+    }
+
+    /// What can be told of a node, wherever it is.
+    pub(super) fn about_node(&self, node: &PolicyNode) -> Vec<TermId> {
+        let is = |peer: &Peer| matches!(peer, Peer::Nodes(selector) if selector.selects(&node.labels));
+        self.peers.iter().filter(|(_, peer)| is(peer)).map(|(id, _)| *id).collect()
     }
 
     /// Terms of all other addresses: what blocks are about them.
@@ -89,7 +134,7 @@ impl<'a> Terms<'a> {
     fn spans_of(&self, family: Family) -> Spans {
         let none = BTreeSet::new();
         let unknown = self.unknown.iter().map(|cidr| (UNKNOWN, cidr, &none));
-        let blocks = self.peers.iter().filter_map(|(id, peer)| match peer {
+        let blocks = self.peers.iter().filter_map(|(id, peer)| match peer.as_ref() {
             Peer::Block { cidr, except } => Some((*id, cidr, except)),
             Peer::Pods(_) | Peer::Nodes(_) => None,
         });
@@ -129,143 +174,11 @@ impl<'a> Terms<'a> {
         }
         spans
     }
-
-    fn nodes(&self, world: &World) -> BTreeMap<IpAddr, BTreeSet<TermId>> {
-        let selectors: Vec<_> = self
-            .peers
-            .iter()
-            .filter_map(|(id, peer)| match peer {
-                Peer::Nodes(selector) => Some((*id, selector)),
-                Peer::Pods(_) | Peer::Block { .. } => None,
-            })
-            .collect();
-        let mut all: BTreeMap<IpAddr, BTreeSet<TermId>> = BTreeMap::new();
-        for node in world.nodes.values() {
-            let terms: Vec<TermId> =
-                selectors.iter().filter(|(_, selector)| selector.selects(&node.labels)).map(|(id, _)| *id).collect();
-            // Nobody is a pod's peer by saying that its address is a node's.
-            let is_pods = |address: &&IpAddr| world.pod_space.iter().any(|cidr| cidr.contains(**address));
-            for address in node.addresses.iter().filter(|address| !is_pods(address)) {
-                all.entry(*address).or_default().extend(&terms);
-            }
-        }
-        all
-    }
 }
 
-impl<'w> Finder<'_, 'w> {
-    fn pods(&mut self, nodes: &BTreeMap<IpAddr, BTreeSet<TermId>>) {
-        let (world, spans) = (self.world, self.spans);
-        let mut at = 0;
-        for (address, profile) in &world.addresses {
-            while spans.get(at).is_some_and(|((_, last), _)| last < address) {
-                at += 1;
-            }
-            if nodes.contains_key(address) || world.aliases.contains_key(address) {
-                continue;
-            }
-            let span = spans.get(at).is_some_and(|((first, _), _)| first <= address).then_some(at);
-            let index = match self.known.get(&(*profile, span)) {
-                Some(known) => *known,
-                None => {
-                    let own = self.of_profile(*profile).clone();
-                    let index = self.differing(own, span);
-                    self.known.insert((*profile, span), index);
-                    index
-                }
-            };
-            self.found.addresses.extend(index.map(|index| (*address, index)));
-        }
-    }
-
-    /// Nodes, and what their packets bear elsewhere.
-    fn nodes(&mut self, nodes: &BTreeMap<IpAddr, BTreeSet<TermId>>) {
-        let world = self.world;
-        let own = nodes.keys().map(|address| (*address, *address));
-        let aliases = world.aliases.iter().map(|(alias, address)| (*alias, *address));
-        for (alias, address) in own.chain(aliases) {
-            let mut key = match world.addresses.get(&address) {
-                Some(profile) => self.of_profile(*profile).clone(),
-                None => Key::default(),
-            };
-            key.terms.extend(nodes.get(&address).into_iter().flatten());
-            let (here, there) = (self.span(alias), self.span(address));
-            if here != there {
-                // It is who its node is, wherever it lies.
-                key.terms.extend(there.into_iter().flat_map(|span| self.block_terms(span)));
-                let index = self.index(key);
-                self.found.addresses.push((alias, index));
-                continue;
-            }
-            if let Some(index) = self.differing(key, here) {
-                self.found.addresses.push((alias, index));
-            }
-        }
-    }
-
-    fn span(&self, address: IpAddr) -> Option<usize> {
-        let at = self.spans.partition_point(|((_, last), _)| *last < address);
-        self.spans.get(at).is_some_and(|((first, _), _)| *first <= address).then_some(at)
-    }
-
-    /// What blocks say of a span: who is there is known.
-    fn block_terms(&self, span: usize) -> impl Iterator<Item = TermId> {
-        let terms = self.spans.get(span).map(|(_, terms)| terms.clone()).unwrap_or_default();
-        terms.into_iter().filter(|id| *id != UNKNOWN)
-    }
-
-    /// The key of somebody who is in a span, unless the span's own says it all.
-    fn differing(&mut self, mut key: Key, span: Option<usize>) -> Option<usize> {
-        let of_span = span.and_then(|span| self.spans.get(span)).map(|(_, terms)| terms.as_slice()).unwrap_or_default();
-        if key.ports.is_empty() && key.terms.is_empty() && !of_span.contains(&UNKNOWN) {
-            return None;
-        }
-        key.terms.extend(span.into_iter().flat_map(|span| self.block_terms(span)));
-        Some(self.index(key))
-    }
-
-    fn index(&mut self, mut key: Key) -> usize {
-        key.terms.sort_unstable();
-        key.terms.dedup();
-        let keys = &mut self.found.keys;
-        *self.indexes.entry(key).or_insert_with_key(|key| {
-            keys.push(key.clone());
-            keys.len() - 1
-        })
-    }
-
-    fn of_profile(&mut self, index: usize) -> &Key {
-        let (terms, world) = (self.terms, self.world);
-        let of_namespace = &mut self.of_namespace;
-        self.of_profile.entry(index).or_insert_with(|| {
-            let Some(profile) = world.profiles.get(index) else { return Key::default() };
-            let candidates = of_namespace
-                .entry(profile.namespace.as_str())
-                .or_insert_with(|| terms.of_namespace(&profile.namespace, world));
-            let is = |id: &&TermId| match terms.peers.get(*id) {
-                Some(Peer::Pods(pods)) => pods.pods.selects(&profile.labels),
-                _ => false,
-            };
-            Key {
-                terms: candidates.iter().filter(is).copied().collect(),
-                ports: profile.ports.iter().filter(|port| terms.names.contains(port.name.as_str())).cloned().collect(),
-            }
-        })
-    }
-}
-
-impl Terms<'_> {
-    /// Terms that are about pods of a namespace, if their labels are right.
-    fn of_namespace(&self, namespace: &str, world: &World) -> Vec<TermId> {
-        let is = |peer: &Peer| match peer {
-            Peer::Pods(pods) => match &pods.namespaces {
-                Namespaces::Named(name) => name == namespace,
-                Namespaces::Labelled(selector) => selector.selects(world.labels_of(namespace)),
-            },
-            Peer::Nodes(_) | Peer::Block { .. } => false,
-        };
-        self.peers.iter().filter(|(_, peer)| is(peer)).map(|(id, _)| *id).collect()
-    }
+/// Whether a rule does something else than to allow to pods: to them it matters that an address may be such a pod's.
+pub(super) fn minds_unknown(rule: &Rule) -> bool {
+    rule.action != Action::Accept && rule.peers.iter().flatten().any(|peer| matches!(peer, Peer::Pods(_)))
 }
 
 fn last_of(family: Family) -> IpAddr {

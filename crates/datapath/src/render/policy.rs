@@ -210,7 +210,7 @@ pub fn of_set(plan: &PolicyPlan, set: PolicySet) -> BTreeSet<RawElement> {
     match set {
         PolicySet::Host(family) => {
             let of_family = plan.hosts.iter().filter(|(address, _)| Family::of(address) == family);
-            of_family.map(|(address, id)| host(*address, *id)).collect()
+            of_family.map(|(address, id)| host(address, id)).collect()
         }
         PolicySet::Span(family) => {
             let of_family = plan.spans.iter().filter(|((first, _), _)| Family::of(first) == family);
@@ -266,15 +266,17 @@ impl Difference {
     #[must_use]
     pub fn of(old: &PolicyPlan, new: &PolicyPlan) -> Self {
         let mut all = Self::default();
-        compare(&old.hosts, &new.hosts, |address, before, after| {
-            all.change(before.map(|id| host(*address, *id)), after.map(|id| host(*address, *id)));
-        });
-        compare(&old.spans, &new.spans, |span, before, after| {
-            all.change(
-                before.into_iter().flat_map(|id| range(*span, *id)),
-                after.into_iter().flat_map(|id| range(*span, *id)),
-            );
-        });
+        for (address, before, after) in old.hosts.differing(&new.hosts) {
+            all.change(before.map(|id| host(address, id)), after.map(|id| host(address, id)));
+        }
+        if !Arc::ptr_eq(&old.spans, &new.spans) {
+            compare(&old.spans, &new.spans, |span, before, after| {
+                all.change(
+                    before.into_iter().flat_map(|id| range(*span, *id)),
+                    after.into_iter().flat_map(|id| range(*span, *id)),
+                );
+            });
+        }
         let addresses: BTreeSet<IpAddr> = old.pods.keys().chain(new.pods.keys()).map(|(_, address)| *address).collect();
         for address in addresses {
             for direction in Direction::ALL {
