@@ -130,6 +130,12 @@ fn keep_up(seed: u64, steps: u64) {
         if step % 3 == 0 {
             generate::dress(dice, &mut cluster, generate::Size::default());
         }
+        // A policy keeps its name and says something else.
+        if let [one, other, ..] = &mut cluster.policies[..]
+            && step % 2 == 0
+        {
+            std::mem::swap(&mut one.spec, &mut other.spec);
+        }
         let mut some = cluster.clone();
         some.pods = cluster
             .pods
