@@ -10,6 +10,7 @@ mod lab;
 mod net;
 mod packets;
 mod peer;
+mod policed;
 mod policy;
 mod report;
 mod scale;
@@ -60,6 +61,18 @@ enum What {
         #[arg(long, default_value = "native")]
         routing: String,
     },
+    /// Packets between pods that policies select and between pods that none selects, with ever more policies
+    Policed {
+        /// NetworkPolicies, one count after the other
+        #[arg(long, value_delimiter = ',', default_value = "0,100,1000,10000")]
+        policies: Vec<usize>,
+        /// Turns of each load
+        #[arg(long, default_value_t = 15)]
+        pairs: usize,
+        /// Length of one run, milliseconds
+        #[arg(long, default_value_t = 500)]
+        millis: u64,
+    },
     /// Network policy in a large cluster: until it is in force, ADD, memory
     Policy {
         /// NetworkPolicies in the cluster
@@ -88,6 +101,9 @@ fn main() -> Result<()> {
         What::Packets { pairs, millis, only, routing } => {
             let plan = packets::Plan { pairs, time: Duration::from_millis(millis), only: &only, routing: &routing };
             packets::run(&args.bin, &args.out, &plan)
+        }
+        What::Policed { policies, pairs, millis } => {
+            policed::run(&args.bin, &args.out, &policies, pairs, Duration::from_millis(millis))
         }
         What::Policy { policies, pods } => policy::run(&args.bin, &args.out, policy::Size { policies, pods }),
         What::Scale { nodes, routing } => scale::run(&args.bin, &args.out, nodes, &routing),

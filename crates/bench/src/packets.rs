@@ -15,7 +15,7 @@ use crate::peer::{self, Bridged};
 use crate::report;
 use crate::stats::{Ratio, ratio, summary};
 
-const NODES: [&str; 2] = ["node-0", "node-1"];
+pub(crate) const NODES: [&str; 2] = ["node-0", "node-1"];
 
 /// What is in the nodes' kernels while packets are counted.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -102,20 +102,20 @@ struct Sides<'a> {
 
 /// Figures of one side, in turns with the others'.
 #[derive(Default)]
-struct Series {
-    figures: Vec<f64>,
-    cpu: Vec<f64>,
+pub(crate) struct Series {
+    pub(crate) figures: Vec<f64>,
+    pub(crate) cpu: Vec<f64>,
 }
 
 impl Series {
-    fn turn(&mut self, load: Load, ends: &Ends, plan: &Plan<'_>) -> Result<()> {
-        let sample = load.run(ends, plan.time)?;
+    pub(crate) fn turn(&mut self, load: Load, ends: &Ends, time: Duration) -> Result<()> {
+        let sample = load.run(ends, time)?;
         self.figures.push(sample.figure);
         self.cpu.push(sample.cpu);
         Ok(())
     }
 
-    fn row(&self, name: &str, load: Load, nodes: &Self) -> Result<(Vec<String>, Ratio)> {
+    pub(crate) fn row(&self, name: &str, load: Load, nodes: &Self) -> Result<(Vec<String>, Ratio)> {
         // A round trip is a time: the ratio is turned so that 1 means "as fast as the nodes" everywhere.
         let (a, b) = (&self.figures, &nodes.figures);
         let r = if load == Load::TcpRoundTrip { ratio(b, a) } else { ratio(a, b) }.context("no pairs")?;
@@ -145,10 +145,10 @@ fn measure(
         load.run(ends, plan.time / 4)?;
     }
     for _ in 0..plan.pairs {
-        pods.turn(load, sides.pods, plan)?;
-        nodes.turn(load, sides.nodes, plan)?;
+        pods.turn(load, sides.pods, plan.time)?;
+        nodes.turn(load, sides.nodes, plan.time)?;
         if let Some(ends) = sides.peer {
-            peer.turn(load, ends, plan)?;
+            peer.turn(load, ends, plan.time)?;
         }
     }
     let (row, r) = pods.row(&format!("{family} {}", load.name()), load, &nodes)?;
@@ -199,7 +199,7 @@ fn find<'a>(list: &'a Value, name: &str) -> Result<&'a Value> {
 }
 
 /// The namespace that a program in the pod finds itself in, by its inode.
-fn pod_ns(lab: &Lab, pod: &str) -> Result<String> {
+pub(crate) fn pod_ns(lab: &Lab, pod: &str) -> Result<String> {
     use std::os::unix::fs::MetadataExt;
     let inode = lab.overlane(&["exec", pod, "--", "stat", "-Lc", "%i", "/proc/self/ns/net"])?;
     let inode: u64 = inode.trim().parse().with_context(|| format!("inode of pod {pod}'s namespace: {inode}"))?;
@@ -222,10 +222,10 @@ fn pick(addresses: &Value, family: &str) -> Result<IpAddr> {
         .with_context(|| format!("no {family} address in {addresses}"))
 }
 
-fn pod_address(lab: &Lab, pod: &str, family: &str) -> Result<IpAddr> {
+pub(crate) fn pod_address(lab: &Lab, pod: &str, family: &str) -> Result<IpAddr> {
     pick(&find(&lab.json("pods")?, pod)?["ips"], family)
 }
 
-fn node_address(lab: &Lab, node: &str, family: &str) -> Result<IpAddr> {
+pub(crate) fn node_address(lab: &Lab, node: &str, family: &str) -> Result<IpAddr> {
     pick(&find(&lab.json("status")?["nodes"], node)?["addresses"], family)
 }

@@ -182,7 +182,7 @@ fn slice(node: usize, pods: usize) -> Value {
     })
 }
 
-async fn create<K>(api: Api<K>, objects: impl Iterator<Item = Value>) -> Result<()>
+pub(crate) async fn create<K>(api: Api<K>, objects: impl Iterator<Item = Value>) -> Result<()>
 where
     K: Resource + Clone + DeserializeOwned + Serialize + std::fmt::Debug,
 {

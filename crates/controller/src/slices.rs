@@ -79,6 +79,11 @@ impl Slices {
         std::mem::take(&mut self.touched)
     }
 
+    /// How many nodes there are.
+    pub fn nodes(&self) -> usize {
+        self.nodes.len()
+    }
+
     /// How many pods are told of.
     pub fn pods(&self) -> usize {
         self.pods.len()

@@ -26,6 +26,10 @@ const WORDS: usize = 512;
 const TICK: Duration = Duration::from_millis(200);
 /// How long slices stay when nobody enforces policies any more: agents have heard of that before they see slices go.
 const KEEP: Duration = Duration::from_secs(5);
+/// Nodes up to which a slice is written whenever it changes.
+const FEW_NODES: usize = 500;
+/// In larger clusters, how much of a pause each node brings between two writes of a slice: every agent reads every write.
+const PAUSE: Duration = Duration::from_micros(200);
 /// How long writes may take to end once they are to.
 const GRACE: Duration = Duration::from_secs(3);
 
@@ -41,6 +45,8 @@ pub struct Slicer {
     under_way: HashMap<Id, (String, Instant)>,
     /// UIDs of slices that went while a write was under way: its answer may be older than that.
     buried: BTreeSet<String>,
+    /// When slices were written last, while that matters.
+    written: BTreeMap<String, Instant>,
     /// Since when slices that are not written yet are due.
     due: BTreeMap<String, Instant>,
     /// The watch of Pods, while slices are to be.
@@ -73,6 +79,7 @@ impl Slicer {
             jobs: JoinSet::new(),
             under_way: HashMap::new(),
             buried: BTreeSet::new(),
+            written: BTreeMap::new(),
             due: BTreeMap::new(),
             pods: None,
             complete: BTreeSet::new(),
@@ -223,6 +230,12 @@ impl Slicer {
     }
 
     fn decide(&mut self, node: String, now: Instant) {
+        let next = self.written.get(&node).map(|at| *at + pause(self.slices.nodes()));
+        if let Some(left) = next.and_then(|next| next.checked_duration_since(now)).filter(|left| !left.is_zero()) {
+            let left = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
+            return self.queue.touch_at(&node, now_ms().saturating_add(left));
+        }
+        self.written.remove(&node);
         let due = self.due.remove(&node).unwrap_or(now);
         let Some(change) = self.slices.change(&node) else {
             self.queue.rest(&node);
@@ -256,6 +269,9 @@ impl Slicer {
             End::Refused(_) => Ending::Again,
             End::Failed(_) => Ending::Later,
         };
+        if !pause(self.slices.nodes()).is_zero() {
+            self.written.insert(node.clone(), Instant::now());
+        }
         let tries = self.queue.end(&node, ending, now_ms());
         match outcome.end {
             End::Done | End::Stopped => return self.metrics.slice_written(due.elapsed()),
@@ -265,4 +281,10 @@ impl Slicer {
         }
         self.due.insert(node, due);
     }
+}
+
+/// How long a slice rests between two writes. The first after a rest is made at once: that is when policies come to count for a
+/// pod.
+const fn pause(nodes: usize) -> Duration {
+    if nodes <= FEW_NODES { Duration::ZERO } else { PAUSE.saturating_mul(nodes as u32) }
 }

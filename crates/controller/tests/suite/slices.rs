@@ -310,3 +310,33 @@ async fn at_once_and_gathered() {
     assert!(metrics.contains("overlane_controller_slice_pods 1"), "{metrics}");
     controller.stop().await;
 }
+
+/// In a large cluster every agent reads every write: a slice rests between two, and the last word is told all the same.
+#[tokio::test]
+async fn many_nodes_make_few_writes() {
+    const NODES: u32 = 600;
+    let cluster = Cluster::new(FAMILIES[2]).await;
+    let shop: Namespace = serde_json::from_value(json!({ "metadata": { "name": "shop" } })).unwrap();
+    Api::all(cluster.client.clone()).create(&PostParams::default(), &shop).await.unwrap();
+    let nodes: Api<Node> = Api::all(cluster.client.clone());
+    for number in 0..NODES {
+        let node = json!({ "metadata": { "name": format!("n{number}") } });
+        nodes.create(&PostParams::default(), &serde_json::from_value(node).unwrap()).await.unwrap();
+    }
+    let controller = cluster.start(SETTINGS);
+    until("there is a slice of each", async || (all(&cluster).await.len() == NODES as usize).then_some(())).await;
+    start_pod(&cluster, "a", "n1", "web", &["10.244.0.9"]).await;
+    until_told(&cluster, "n1", &[("web", &["10.244.0.9"])]).await;
+    cluster.settle().await;
+    let (before, begun) = (cluster.server.stats().requests, Instant::now());
+    for number in 0..100 {
+        change_pod(&cluster, "a", json!({ "metadata": { "labels": { "app": format!("last{number}") } } })).await;
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    until_told(&cluster, "n1", &[("last99", &["10.244.0.9"])]).await;
+    let writes = of_slices(&cluster, &before)["patch"];
+    // 200 us a node.
+    let most = begun.elapsed().as_millis() as u64 / 120 + 2;
+    assert!(writes <= most.min(50), "{writes} writes in {:?}", begun.elapsed());
+    controller.stop().await;
+}

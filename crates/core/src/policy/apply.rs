@@ -43,6 +43,9 @@ pub struct Outcome {
     pub audited: Option<usize>,
 }
 
+/// What a rule, by the indexes of its policy and its own, does with a peer; nothing if it is not about it.
+type ActionOn<'f> = dyn Fn((usize, usize), &Rule) -> Option<Action> + 'f;
+
 impl<'a> Applied<'a> {
     /// Of all policies those that touch the pod.
     #[must_use]
@@ -85,7 +88,7 @@ impl<'a> Applied<'a> {
     /// The same, where it is known what each rule, by the indexes of its policy and its own, does with the peer if it is about it.
     pub(super) fn outcomes_of(
         &self,
-        action: &dyn Fn((usize, usize), &Rule) -> Option<Action>,
+        action: &ActionOn<'_>,
         destination: Option<&Profile>,
     ) -> BTreeMap<Outcome, PortSet> {
         let matching = self.matching_of(action, destination);
@@ -139,7 +142,7 @@ impl<'a> Applied<'a> {
 
     fn matching_of(
         &self,
-        action: &dyn Fn((usize, usize), &Rule) -> Option<Action>,
+        action: &ActionOn<'_>,
         destination: Option<&Profile>,
     ) -> Vec<(usize, usize, Action, PortSet)> {
         let mut matching = Vec::new();

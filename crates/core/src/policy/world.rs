@@ -154,10 +154,10 @@ impl World {
             Some(before) => self.release(before, address),
             None => {}
         }
-        if let Some(members) = self.members.get_mut(place) {
-            if let Err(at) = members.binary_search(&address) {
-                members.insert(at, address);
-            }
+        if let Some(members) = self.members.get_mut(place)
+            && let Err(at) = members.binary_search(&address)
+        {
+            members.insert(at, address);
         }
         self.note(address);
     }

@@ -1,0 +1,200 @@
+//! What a packet costs with ever more policies: between pods that policies select, between pods that none selects, and between the
+//! nodes, turn by turn.
+//!
+//! The server's node has 250 pods, each of an app of its own, so of a class of its own; the policies are dealt out to them.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+use kube::{Api, Client, Config};
+use serde_json::{Value, json};
+
+use crate::lab::Lab;
+use crate::net::{self, Ends, Load};
+use crate::packets::{NODES, Series, node_address, pod_address, pod_ns};
+use crate::policy::create;
+use crate::report;
+
+/// Pods on the server's node.
+const PODS: usize = 250;
+const NAMESPACE: &str = "default";
+const LOADS: [Load; 3] = [Load::TcpRoundTrip, Load::UdpPackets, Load::TcpConnects];
+const FAMILIES: [&str; 2] = ["IPv4", "IPv6"];
+
+/// Runs all and prints; JSON goes to `out`.
+pub fn run(bin: &Path, out: &Path, counts: &[usize], pairs: usize, time: Duration) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let lab = Lab::up(bin, "bench", NODES.len(), &["--ip-families", "ipv4,ipv6"])?;
+    people(&lab)?;
+    println!("machine: {}", report::machine());
+    println!(
+        "{PODS} pods on the server's node; {pairs} turns of {} ms a load; TCP by {}",
+        time.as_millis(),
+        net::CONGESTION
+    );
+    let mut there = 0;
+    let mut results = Vec::new();
+    for count in counts {
+        runtime.block_on(grow(&lab, there, *count))?;
+        there = *count;
+        wait(&lab, *count)?;
+        let before = if *count > 0 { passed(&lab)? } else { 0 };
+        let mut rows = Vec::new();
+        for family in FAMILIES {
+            for load in LOADS {
+                let (more, result) = measure(&lab, family, load, pairs, time)?;
+                rows.extend(more);
+                results.push(json!({ "policies": count, "result": result }));
+            }
+        }
+        // A path that nobody took says nothing of what it costs.
+        let after = if *count > 0 { passed(&lab)? } else { 0 };
+        if *count > 0 && after <= before {
+            bail!("no packet met the server's class with {count} policies: {before} before, {after} after");
+        }
+        let title = format!("{count} policies; {} flows met the server's class", after - before);
+        report::table(&title, &["load", "this", "that", "ratio", "95 % interval", "CPU this / that", ""], &rows);
+    }
+    report::json(out, "policed", &json!({ "machine": report::machine(), "pods": PODS, "results": results }))
+}
+
+/// The pods: two that policies are to select, two that none does, and others.
+fn people(lab: &Lab) -> Result<()> {
+    let [client, server] = NODES;
+    lab.overlane(&["run", "free-a", "--node", client])?;
+    lab.overlane(&["run", "free-b", "--node", server])?;
+    lab.overlane(&["run", "client", "--node", client, "--labels", "app=client"])?;
+    for number in 0..PODS - 1 {
+        let labels = format!("app={}", app(number));
+        let command = ["--", "sleep", "infinity"];
+        let run = ["run", &app(number), "--node", server, "--labels", &labels, "--no-wait"];
+        lab.overlane(&if number == 0 { run.to_vec() } else { [&run[..], &command].concat() })?;
+    }
+    let deadline = Instant::now() + Duration::from_secs(120);
+    loop {
+        let pods = lab.json("pods")?;
+        let pods = pods.as_array().or_else(|| pods["items"].as_array()).context("a list of pods was expected")?;
+        let with = pods.iter().filter(|pod| pod["ips"].as_array().is_some_and(|ips| ips.len() == 2)).count();
+        if with == PODS + 2 {
+            return Ok(());
+        }
+        if Instant::now() > deadline {
+            bail!("{with} of {} pods have addresses after two minutes", PODS + 2);
+        }
+        std::thread::sleep(Duration::from_millis(500));
+    }
+}
+
+fn app(number: usize) -> String {
+    format!("p-{number}")
+}
+
+/// A policy for one of the pods: others may reach it at some ports, and it may reach others.
+fn policy(number: usize) -> Value {
+    let of = |number: usize| json!({ "podSelector": { "matchLabels": { "app": app(number % (PODS - 1)) } } });
+    let block = format!("192.0.{}.{}/32", number / 256 % 256, number % 256);
+    let port = 9000 + number % 1000;
+    let mut from = vec![of(number + 1), of(number + 2), json!({ "ipBlock": { "cidr": block } })];
+    let mut ports =
+        json!([{ "port": port, "protocol": "TCP" }, { "port": port, "endPort": port + 9, "protocol": "UDP" }]);
+    if number == 0 {
+        from = vec![json!({ "podSelector": { "matchLabels": { "app": "client" } } })];
+        ports = json!([{ "port": 1, "endPort": 65535, "protocol": "TCP" }, { "port": 1, "endPort": 65535, "protocol": "UDP" }]);
+    }
+    let mut object = json!({
+        "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
+        "metadata": { "name": format!("p-{number}"), "namespace": NAMESPACE },
+        "spec": {
+            "podSelector": { "matchLabels": { "app": app(number % (PODS - 1)) } },
+            "policyTypes": ["Ingress", "Egress"],
+            "ingress": [{ "from": from, "ports": ports }],
+            "egress": [{ "to": [of(number + 3)] }],
+        }
+    });
+    if number == 1 {
+        // The client is isolated too.
+        object["spec"]["podSelector"] = json!({ "matchLabels": { "app": "client" } });
+        object["spec"]["egress"] = json!([{ "to": [of(0)] }]);
+    }
+    object
+}
+
+async fn grow(lab: &Lab, from: usize, to: usize) -> Result<()> {
+    let kubeconfig = kube::config::Kubeconfig::from_yaml(&lab.overlane(&["kubeconfig"])?)?;
+    let client = Client::try_from(Config::from_custom_kubeconfig(kubeconfig, &Default::default()).await?)?;
+    create(Api::<NetworkPolicy>::namespaced(client, NAMESPACE), (from..to).map(policy)).await
+}
+
+fn nft(lab: &Lab, node: &str, words: &[&str]) -> Result<String> {
+    lab.overlane(&[&["node", node, "--", "nft"], words].concat())
+}
+
+/// The class of a pod of the server's node, by its IPv4 address.
+fn class(lab: &Lab, pod: &str) -> Result<Option<String>> {
+    let address = pod_address(lab, pod, "IPv4")?.to_string();
+    let map = nft(lab, NODES[1], &["list", "map", "inet", "overlane", "policy_in4"])?;
+    let place = |entry: &str| {
+        let (of, to) = entry.rsplit_once(" : ")?;
+        of.ends_with(&address).then(|| to.trim().trim_end_matches(['}', ' ', '\n', '\t']).to_owned())
+    };
+    let found = map.split(',').filter_map(place).next();
+    Ok(found.and_then(|verdict| verdict.strip_prefix("goto ").map(|chain| chain.trim().to_owned())))
+}
+
+/// Waits until the last policy is in force.
+fn wait(lab: &Lab, count: usize) -> Result<()> {
+    let Some(last) = count.checked_sub(1) else { return Ok(()) };
+    let began = Instant::now();
+    while class(lab, &app(last % (PODS - 1)))?.is_none_or(|chain| !chain.starts_with("policy_in_")) {
+        if began.elapsed() > Duration::from_secs(60) {
+            bail!("{count} policies are not in force after a minute");
+        }
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    // What came last is in force; what came in between is too, once the agents rest.
+    std::thread::sleep(Duration::from_secs(5));
+    Ok(())
+}
+
+/// First packets of flows that the server's class was asked about.
+fn passed(lab: &Lab) -> Result<u64> {
+    let chain = class(lab, &app(0))?.context("no policy selects the server")?;
+    let listed = nft(lab, NODES[1], &["list", "map", "inet", "overlane", &format!("{chain}_ports")])?;
+    let counts = listed.split("packets ").skip(1).filter_map(|rest| rest.split(' ').next()?.parse::<u64>().ok());
+    Ok(counts.sum())
+}
+
+fn measure(lab: &Lab, family: &str, load: Load, pairs: usize, time: Duration) -> Result<(Vec<Vec<String>>, Value)> {
+    let pods = |from: &str, to: &str| {
+        anyhow::Ok(Ends {
+            client_ns: pod_ns(lab, from)?,
+            server_ns: pod_ns(lab, to)?,
+            server: pod_address(lab, to, family)?,
+        })
+    };
+    let [client, server] = NODES;
+    let nodes = Ends {
+        client_ns: lab.node_ns(client),
+        server_ns: lab.node_ns(server),
+        server: node_address(lab, server, family)?,
+    };
+    let sides = [pods("client", &app(0))?, pods("free-a", "free-b")?, nodes];
+    let mut series = [Series::default(), Series::default(), Series::default()];
+    for ends in &sides {
+        load.run(ends, time / 4)?;
+    }
+    for _ in 0..pairs {
+        for (series, ends) in series.iter_mut().zip(&sides) {
+            series.turn(load, ends, time)?;
+        }
+    }
+    let [policed, free, nodes] = &series;
+    let name = |what: &str| format!("{family} {}: {what}", load.name());
+    let (one, against_free) = policed.row(&name("policed against free pods"), load, free)?;
+    let (two, against_nodes) = free.row(&name("free pods against nodes"), load, nodes)?;
+    let result = json!({ "family": family, "load": load.name(), "policed": policed.figures, "free": free.figures,
+                         "nodes": nodes.figures, "policed_against_free": against_free, "free_against_nodes": against_nodes });
+    Ok((vec![one, two], result))
+}
