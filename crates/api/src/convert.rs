@@ -10,6 +10,7 @@ use overlane_core::cluster::{
 };
 use overlane_core::egress::{Gateway, GatewaySpec, Slot};
 use overlane_core::family::Family;
+use overlane_core::few::Few;
 use overlane_core::ipam::Block;
 use overlane_core::labels::{Requirement, Selector};
 use overlane_core::masq::MasqFragment;
@@ -204,7 +205,7 @@ pub fn selector(field: &str, selector: &LabelSelector) -> Result<Selector, Conve
         requirements.insert(Requirement::In(key.clone(), [value.clone()].into()));
     }
     for asked in selector.match_expressions.iter().flatten() {
-        let (key, values) = (asked.key.clone(), asked.values.iter().flatten().cloned().collect::<BTreeSet<_>>());
+        let (key, values) = (asked.key.clone(), asked.values.iter().flatten().cloned().collect::<Few<_>>());
         requirements.insert(match (asked.operator.as_str(), values.is_empty()) {
             ("In", false) => Requirement::In(key, values),
             ("NotIn", false) => Requirement::NotIn(key, values),
@@ -218,7 +219,7 @@ pub fn selector(field: &str, selector: &LabelSelector) -> Result<Selector, Conve
             }
         });
     }
-    Ok(Selector { requirements })
+    Ok(Selector { requirements: requirements.into() })
 }
 
 /// `core`'s word for who enforces network policy in that of the custom resource.

@@ -3,10 +3,8 @@
 //! The objects reach the agent over HTTP, as in a cluster: policies, namespaces, this node's pods, and what the controller writes
 //! of all others (PodSlices). This node's pods are real ADDs.
 
-use std::io::{BufRead as _, BufReader};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{Receiver, channel};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -135,9 +133,7 @@ async fn wait(what: &str, limit: Duration, is: impl Fn() -> bool) -> Result<()> 
 
 /// Pods of this node that are in a class, by what the kernel has.
 fn in_classes() -> usize {
-    let nft = ["netns", "exec", NS, "nft", "list", "map", "inet", "overlane", "policy_in4"];
-    let output = Command::new("ip").args(nft).output();
-    output.map_or(0, |output| String::from_utf8_lossy(&output.stdout).matches("goto policy_in_").count())
+    nft(&["list", "map", "inet", "overlane", "policy_in4"]).matches("goto policy_in_").count()
 }
 
 fn pod(number: usize) -> String {
@@ -200,6 +196,18 @@ where
         .await
 }
 
+/// Gives a node its blocks, as the controller does.
+async fn give(client: &Client, node: &str, blocks: [&str; 2], ips: [&str; 2]) -> Result<()> {
+    let configs: Api<NodeNetworkConfig> = Api::namespaced(client.clone(), NAMESPACE);
+    let block = |cidr: &str, space: &str, ip: &str| json!({ "primaryIP": cidr, "subnetAddressSpace": space, "nodeIP": ip, "type": "overlay", "assignmentMode": "static" });
+    let [v4, v6] = blocks;
+    let containers = [block(v4, "10.32.0.0/11", ips[0]), block(v6, "fd12:3456:789a::/64", ips[1])];
+    let status = json!({ "status": { "nodeIPs": ips, "networkContainers": containers } });
+    configs.create(&PostParams::default(), &NodeNetworkConfig::new(node, Default::default())).await?;
+    configs.patch_status(node, &PatchParams::default(), &Patch::Merge(&status)).await?;
+    Ok(())
+}
+
 async fn fill(client: &Client, size: Size) -> Result<()> {
     let network = ClusterNetworkSpec {
         ip_families: vec!["IPv4".into(), "IPv6".into()],
@@ -210,19 +218,24 @@ async fn fill(client: &Client, size: Size) -> Result<()> {
     Api::all(client.clone()).create(&PostParams::default(), &ClusterNetwork::new("default", network)).await?;
     let node = json!({ "apiVersion": "v1", "kind": "Node", "metadata": { "name": "node-0" } });
     create(Api::<Node>::all(client.clone()), [node].into_iter()).await?;
-    let configs: Api<NodeNetworkConfig> = Api::namespaced(client.clone(), NAMESPACE);
-    let block = |cidr: &str, space: &str, ip: &str| json!({ "primaryIP": cidr, "subnetAddressSpace": space, "nodeIP": ip, "type": "overlay", "assignmentMode": "static" });
-    let status = json!({ "status": { "nodeIPs": ["10.224.0.4", "fd10:224::4"], "networkContainers": [
-        block("10.32.0.0/24", "10.32.0.0/11", "10.224.0.4"), block("fd12:3456:789a::/80", "fd12:3456:789a::/64", "fd10:224::4")] } });
-    let config = NodeNetworkConfig::new("node-0", Default::default());
-    configs.create(&PostParams::default(), &config).await?;
-    configs.patch_status("node-0", &PatchParams::default(), &Patch::Merge(&status)).await?;
+    give(client, "node-0", ["10.32.0.0/24", "fd12:3456:789a::/80"], ["10.224.0.4", "fd10:224::4"]).await?;
+    let nodes = size.pods.div_ceil(A_NODE);
+    stream::iter(1..=nodes)
+        .map(async |node| {
+            let [high, low] = [node / 256, node % 256];
+            let blocks = [format!("10.{}.{low}.0/24", 33 + high), format!("fd12:3456:789a:0:{node:x}::/80")];
+            let ips = [format!("10.225.{high}.{low}"), format!("fd10:224::1:{node:x}")];
+            let [blocks, ips] = [blocks.each_ref().map(String::as_str), ips.each_ref().map(String::as_str)];
+            give(client, &format!("node-{node}"), blocks, ips).await
+        })
+        .buffer_unordered(32)
+        .try_collect::<()>()
+        .await?;
 
     let namespace = |name: String, role: &str| json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": name, "labels": { "role": role } } });
     let others = (0..1000).map(|n| namespace(format!("ns-{n}"), if n % 100 == 0 { "front" } else { "back" }));
     let namespaces = Api::<Namespace>::all(client.clone());
     create(namespaces, others.chain([namespace(OWN.to_owned(), "own")])).await?;
-    let nodes = size.pods.div_ceil(A_NODE);
     create(Api::<PodSlice>::all(client.clone()), (1..=nodes).map(|node| slice(node, A_NODE))).await?;
     let own = (0..A_NODE).map(|number| {
         json!({ "apiVersion": "v1", "kind": "Pod",
@@ -241,68 +254,36 @@ async fn fill(client: &Client, size: Size) -> Result<()> {
     Ok(())
 }
 
-/// Lines of `nft monitor elements`, with when they came.
-struct Monitor {
-    child: Child,
-    lines: Receiver<(Instant, String)>,
+/// What `nft` prints of the table.
+fn nft(words: &[&str]) -> String {
+    let output = Command::new("ip").args(["netns", "exec", NS, "nft"]).args(words).output();
+    output.map_or_else(|_| String::new(), |output| String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-impl Monitor {
-    fn start() -> Result<Self> {
-        let mut command = Command::new("ip");
-        command
-            .args(["netns", "exec", NS, "nft", "monitor", "new", "elements"])
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped());
-        let mut child = command.spawn().context("run nft monitor")?;
-        let out = child.stdout.take().context("no output of nft monitor")?;
-        let (to, lines) = channel();
-        std::thread::spawn(move || {
-            for line in BufReader::new(out).lines().map_while(Result::ok) {
-                if to.send((Instant::now(), line)).is_err() {
-                    return;
-                }
-            }
-        });
-        // It says nothing when it listens.
-        std::thread::sleep(Duration::from_millis(500));
-        Ok(Self { child, lines })
-    }
-
-    /// Milliseconds from `began` to the first line that holds all of these.
-    fn until(&self, began: Instant, words: &[&str]) -> Result<f64> {
-        let deadline = began + Duration::from_secs(10);
-        loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            let (at, line) = self.lines.recv_timeout(left).with_context(|| format!("no element {words:?}"))?;
-            if words.iter().all(|word| line.contains(word)) {
-                return Ok(at.duration_since(began).as_secs_f64() * 1000.0);
-            }
+/// Milliseconds from `began` until the kernel holds it; a look takes some itself. (`nft monitor` does not bear ranges that change:
+/// it ends for want of memory.)
+fn until(began: Instant, what: &str, holds: impl Fn() -> bool) -> Result<f64> {
+    while !holds() {
+        if began.elapsed() > Duration::from_secs(10) {
+            bail!("{what} is not in the kernel after ten seconds");
         }
     }
+    Ok(began.elapsed().as_secs_f64() * 1000.0)
 }
 
-impl Drop for Monitor {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// Has policies allow all ports; of each the time from the API's answer until the kernel has it. (What nft 1.0.6 prints of ranges
-/// that change is not to be read.)
+/// Has policies allow all ports; of each the time from the API's answer until pods are led to what says so.
 async fn policies(client: &Client) -> Result<Vec<f64>> {
     let api: Api<NetworkPolicy> = Api::namespaced(client.clone(), OWN);
-    let monitor = Monitor::start()?;
+    let pods = || nft(&["list", "map", "inet", "overlane", "policy_in4"]);
     let mut took = Vec::new();
     for round in 0..ROUNDS {
         let mut changed = policy(OWN, round, 8080);
         if let Some(rule) = changed["spec"]["ingress"][0].as_object_mut() {
             rule.remove("ports");
         }
-        monitor.lines.try_iter().count();
+        let before = pods();
         api.patch(&format!("p-{round}"), &PatchParams::default(), &Patch::Merge(&changed)).await?;
-        took.push(monitor.until(Instant::now(), &["policy_in_", "_rest", "ffff:1"])?);
+        took.push(until(Instant::now(), &format!("policy p-{round}"), || pods() != before)?);
         tokio::time::sleep(Duration::from_millis(300)).await;
         // Others of its app come later: what it allowed they would not allow anew.
         let back = Patch::Merge(policy(OWN, round, 8080));
@@ -315,7 +296,6 @@ async fn policies(client: &Client) -> Result<Vec<f64>> {
 /// Gives pods of other nodes the labels of those who may come in; the same of the slice that says it.
 async fn peers(client: &Client) -> Result<Vec<f64>> {
     let api: Api<PodSlice> = Api::all(client.clone());
-    let monitor = Monitor::start()?;
     let mut took = Vec::new();
     for round in 0..ROUNDS {
         let node = 1 + round;
@@ -326,8 +306,10 @@ async fn peers(client: &Client) -> Result<Vec<f64>> {
         profiles.push(json!({ "namespace": OWN, "labels": { "app": app(round) } }));
         changed["spec"]["pods"][17]["profile"] = json!(index);
         let address = changed["spec"]["pods"][17]["ips"][0].as_str().unwrap_or_default().to_owned();
+        let element = format!("{{ {address} }}");
         api.patch(&format!("node-{node}"), &PatchParams::default(), &Patch::Merge(&changed)).await?;
-        took.push(monitor.until(Instant::now(), &["policy_host4", &format!("{address} :")])?);
+        let get = ["get", "element", "inet", "overlane", "policy_host4", &element];
+        took.push(until(Instant::now(), &address, || nft(&get).contains(&format!("{address} :")))?);
         tokio::time::sleep(Duration::from_millis(300)).await;
     }
     Ok(took)

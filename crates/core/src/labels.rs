@@ -1,6 +1,8 @@
 //! Labels and selectors, as the Kubernetes API defines them (`meta/v1` LabelSelector).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+
+use crate::few::Few;
 
 /// Labels by key.
 pub type Labels = BTreeMap<String, String>;
@@ -9,9 +11,9 @@ pub type Labels = BTreeMap<String, String>;
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Requirement {
     /// It is there, with one of these values.
-    In(String, BTreeSet<String>),
+    In(String, Few<String>),
     /// It is not there, or has none of these values.
-    NotIn(String, BTreeSet<String>),
+    NotIn(String, Few<String>),
     /// It is there.
     Exists(String),
     /// It is not there.
@@ -22,7 +24,7 @@ pub enum Requirement {
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Selector {
     /// The requirements.
-    pub requirements: BTreeSet<Requirement>,
+    pub requirements: Few<Requirement>,
 }
 
 impl Selector {
@@ -30,8 +32,8 @@ impl Selector {
     #[must_use]
     pub fn selects(&self, labels: &Labels) -> bool {
         self.requirements.iter().all(|requirement| match requirement {
-            Requirement::In(key, values) => labels.get(key).is_some_and(|value| values.contains(value)),
-            Requirement::NotIn(key, values) => labels.get(key).is_none_or(|value| !values.contains(value)),
+            Requirement::In(key, values) => labels.get(key).is_some_and(|value| values.has(value)),
+            Requirement::NotIn(key, values) => labels.get(key).is_none_or(|value| !values.has(value)),
             Requirement::Exists(key) => labels.contains_key(key),
             Requirement::DoesNotExist(key) => !labels.contains_key(key),
         })
@@ -47,7 +49,7 @@ mod tests {
     #[test]
     fn every_operator() {
         let text = |text: &str| text.to_owned();
-        let values = |all: &[&str]| all.iter().map(|value| text(value)).collect::<BTreeSet<_>>();
+        let values = |all: &[&str]| all.iter().map(|value| text(value)).collect::<Few<_>>();
         let labels = Labels::from([(text("app"), text("web")), (text("tier"), String::new())]);
         let table = [
             (Requirement::In(text("app"), values(&["db", "web"])), true),

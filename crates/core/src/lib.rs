@@ -10,6 +10,7 @@ pub mod cidr;
 pub mod cluster;
 pub mod egress;
 pub mod family;
+pub mod few;
 pub mod ipam;
 pub mod labels;
 pub mod masq;

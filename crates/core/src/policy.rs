@@ -37,6 +37,7 @@ use std::fmt;
 use std::net::IpAddr;
 
 use crate::cidr::Cidr;
+use crate::few::Few;
 use crate::labels::{Labels, Selector};
 use crate::ports::Protocol;
 
@@ -130,9 +131,9 @@ pub struct Rule {
     /// What it does.
     pub action: Action,
     /// Who the other side has to be; anybody without.
-    pub peers: Option<BTreeSet<Peer>>,
+    pub peers: Option<Few<Peer>>,
     /// What it is about; everything without.
-    pub ports: Option<BTreeSet<PortMatch>>,
+    pub ports: Option<Few<PortMatch>>,
 }
 
 /// Pods by their labels and those of their namespaces. Pods of the host's network are never meant.
@@ -165,7 +166,7 @@ pub enum Peer {
         /// These,
         cidr: Cidr,
         /// but for those.
-        except: BTreeSet<Cidr>,
+        except: Few<Cidr>,
     },
 }
 

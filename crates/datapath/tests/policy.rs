@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use common::*;
+use overlane_core::few::Few;
 use overlane_core::labels::{Labels, Requirement, Selector};
 use overlane_core::plan::NodePlan;
 use overlane_core::policy::{
@@ -34,7 +35,7 @@ fn pods(app: &str) -> PodSelector {
 /// Lets others reach pods, at a port.
 fn policy(app: &str, from: &[&str], port: u16) -> Policy {
     let peers = from.iter().map(|from| match from.parse() {
-        Ok(cidr) => Peer::Block { cidr, except: BTreeSet::new() },
+        Ok(cidr) => Peer::Block { cidr, except: Few::default() },
         Err(_) => Peer::Pods(pods(from)),
     });
     let rule = Rule {

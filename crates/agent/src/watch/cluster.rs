@@ -27,6 +27,8 @@ use crate::metrics::Metrics;
 pub const WATCHES: usize = NAMES.len() + 1;
 /// Objects a page: 5,000 NodeNetworkConfigs come in ten pages, none of which is big.
 const PAGE: u32 = 500;
+/// The same of PodSlices, which speak of 250 pods each.
+const SLICES: u32 = 25;
 /// How long until an API server that knows no EgressGateways is asked again, at most three halves of this.
 const UNKNOWN: Duration = Duration::from_secs(20);
 /// The same of one that does not answer.
@@ -162,7 +164,7 @@ pub async fn slices(client: Client, shelves: Shelves, to: Sender<Word<Item>>, mu
             Some(Item::slice(change))
         };
         let mut watches = JoinSet::new();
-        let config = watcher::Config::default().page_size(PAGE);
+        let config = watcher::Config::default().page_size(SLICES);
         watches.spawn(follow(WHAT, Api::<PodSlice>::all(client.clone()), config, to.clone(), fold));
         if asked.wait_for(|asked| !*asked).await.is_err() {
             return;

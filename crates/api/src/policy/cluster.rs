@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use overlane_core::few::Few;
 use overlane_core::labels::Selector;
 use overlane_core::policy::{
     Action, Direction, Namespaces, Peer, PodSelector, Policy, PolicyName, PortMatch, Rule, Tier,
@@ -95,13 +96,13 @@ fn rule(direction: Direction, index: usize, given: &CnpRule) -> Result<Rule, Con
     let about = (!given.protocols.is_empty()).then_some(&given.protocols).map(|list| {
         list.iter().enumerate().map(|(index, one)| protocol(&format!("{field}.protocols[{index}]"), one)).collect()
     });
-    let ports: Option<BTreeSet<PortMatch>> = about.transpose()?;
+    let ports: Option<Few<PortMatch>> = about.transpose()?;
     let action = match given.action {
         CnpAction::Accept => Action::Accept,
         CnpAction::Deny => Action::Deny,
         CnpAction::Pass => Action::Pass,
     };
-    Ok(Rule { name: name(direction, index, given), action, peers: Some(peers), ports })
+    Ok(Rule { name: name(direction, index, given), action, peers: Some(peers.into()), ports })
 }
 
 fn peer(direction: Direction, field: &str, given: &CnpPeer) -> Result<BTreeSet<Peer>, ConvertError> {
@@ -119,7 +120,7 @@ fn peer(direction: Direction, field: &str, given: &CnpPeer) -> Result<BTreeSet<P
         (None, None, None, Some(networks)) => {
             let block = |(index, text): (usize, &String)| {
                 let cidr = cidr(&format!("{field}.networks[{index}]"), text)?;
-                Ok(Peer::Block { cidr, except: BTreeSet::new() })
+                Ok(Peer::Block { cidr, except: Few::default() })
             };
             networks.iter().enumerate().map(block).collect()
         }

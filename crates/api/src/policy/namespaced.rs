@@ -110,5 +110,5 @@ fn block(field: &str, given: &IPBlock) -> Result<Peer, ConvertError> {
         }
         except.insert(inner);
     }
-    Ok(Peer::Block { cidr: around, except })
+    Ok(Peer::Block { cidr: around, except: except.into() })
 }

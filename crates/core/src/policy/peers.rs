@@ -12,6 +12,7 @@ use super::subjects::{Selected, named};
 use super::{Action, Direction, NamedPort, Namespaces, Peer, PolicyNode, Profile, Rule, World};
 use crate::cidr::{Cidr, outermost};
 use crate::family::Family;
+use crate::few::Few;
 
 /// The number of a term, which it keeps from plan to plan.
 pub(super) type TermId = u32;
@@ -132,7 +133,7 @@ impl Terms {
     }
 
     fn spans_of(&self, family: Family) -> Spans {
-        let none = BTreeSet::new();
+        let none = Few::default();
         let unknown = self.unknown.iter().map(|cidr| (UNKNOWN, cidr, &none));
         let blocks = self.peers.iter().filter_map(|(id, peer)| match peer.as_ref() {
             Peer::Block { cidr, except } => Some((*id, cidr, except)),

@@ -129,32 +129,35 @@ impl PeerTable {
     /// Makes it what is so now. `asked` tells whether rules ask the same as before.
     pub(super) fn update(&mut self, world: &World, terms: &Terms, asked: bool) {
         let began = self.numbers.generation;
-        let mut stale = BTreeSet::new();
-        match world.moved_since(self.moved).filter(|_| self.moved != Moment::default()) {
-            Some(moved) => stale.extend(moved),
+        let moved = world.moved_since(self.moved).filter(|_| self.moved != Moment::default());
+        let anew = moved.is_none();
+        let mut stale: Vec<IpAddr> = match moved {
+            Some(moved) => moved.into_iter().collect(),
             None => {
-                stale.extend(self.hosts.iter().map(|(address, _)| address));
                 self.of_profile.clear();
+                self.hosts.iter().map(|(address, _)| address).collect()
             }
-        }
+        };
         let spans = if asked { None } else { Some(terms.spans()).filter(|spans| *spans != self.terms_of_spans) };
         let other_spans = spans.is_some();
-        // Who is known is not unknown: what that is about it is about all.
+        // Who is known is not unknown: what that is about is about all.
         let unknown = |spans: &Spans| spans.iter().any(|(_, terms)| terms.contains(&UNKNOWN));
-        let minds = other_spans && (unknown(&self.terms_of_spans) || spans.as_ref().is_some_and(unknown));
+        let look = other_spans || anew;
+        let minds = look && (unknown(&self.terms_of_spans) || spans.as_ref().is_some_and(unknown));
         let before = Arc::clone(&self.spans);
         if let Some(spans) = spans {
             self.terms_of_spans = spans;
         }
-        if !asked || self.namespaces != world.namespaces_changed() || self.of_profile.is_empty() {
+        if !asked || anew || self.namespaces != world.namespaces_changed() {
             self.of_namespace.clear();
             let kept = std::mem::take(&mut self.of_profile);
             for place in 0..world.places() {
                 self.learn(place, world, terms);
-                let (now, was) = (self.of_profile.get(place), kept.get(place));
-                let named =
-                    now.iter().chain(&was).any(|one| one.as_ref().is_some_and(|(_, key)| *key != Key::default()));
-                if now != was || other_spans && (named || minds) {
+                let key =
+                    |all: &[Option<(_, Key)>]| all.get(place).and_then(Option::as_ref).map(|(_, key)| key.clone());
+                let (now, was) = (key(&self.of_profile).unwrap_or_default(), key(&kept).unwrap_or_default());
+                let named = now != Key::default() || was != Key::default();
+                if now != was || look && (named || minds) {
                     stale.extend(world.members(place));
                 }
             }
@@ -167,6 +170,8 @@ impl PeerTable {
         } else if stale.iter().any(|address| self.of_node.contains_key(address)) {
             stale.extend(self.aliases.keys());
         }
+        stale.sort_unstable();
+        stale.dedup();
         (self.moved, self.namespaces, self.nodes) = (world.moved(), world.namespaces_changed(), world.nodes_changed());
         self.number(world, terms, &stale, other_spans);
         if other_spans {
@@ -177,9 +182,14 @@ impl PeerTable {
     }
 
     /// Numbers addresses, and spans where they are others.
-    fn number(&mut self, world: &World, terms: &Terms, stale: &BTreeSet<IpAddr>, other_spans: bool) {
-        let keys: Vec<(IpAddr, Option<Key>)> =
-            stale.iter().map(|address| (*address, self.key(*address, world, terms))).collect();
+    fn number(&mut self, world: &World, terms: &Terms, stale: &[IpAddr], other_spans: bool) {
+        let mut keys: Vec<(IpAddr, Option<Key>)> = Vec::new();
+        for address in stale {
+            let key = self.key(*address, world, terms);
+            if key.is_some() || self.hosts.get(address).is_some() {
+                keys.push((*address, key));
+            }
+        }
         let of_span = |terms: &Vec<TermId>| Key { terms: terms.clone(), ports: BTreeSet::new() };
         let used = std::mem::take(&mut self.used);
         if !used.is_empty() {
