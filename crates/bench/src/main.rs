@@ -72,6 +72,9 @@ enum What {
         /// Length of one run, milliseconds
         #[arg(long, default_value_t = 500)]
         millis: u64,
+        /// Program of kube-router: in a second lab it enforces the same policies, and takes its turns
+        #[arg(long)]
+        kube_router: Option<PathBuf>,
     },
     /// Network policy in a large cluster: until it is in force, ADD, memory
     Policy {
@@ -102,8 +105,9 @@ fn main() -> Result<()> {
             let plan = packets::Plan { pairs, time: Duration::from_millis(millis), only: &only, routing: &routing };
             packets::run(&args.bin, &args.out, &plan)
         }
-        What::Policed { policies, pairs, millis } => {
-            policed::run(&args.bin, &args.out, &policies, pairs, Duration::from_millis(millis))
+        What::Policed { policies, pairs, millis, kube_router } => {
+            let plan = policed::Plan { pairs, time: Duration::from_millis(millis), kube_router };
+            policed::run(&args.bin, &args.out, &policies, &plan)
         }
         What::Policy { policies, pods } => policy::run(&args.bin, &args.out, policy::Size { policies, pods }),
         What::Scale { nodes, routing } => scale::run(&args.bin, &args.out, nodes, &routing),

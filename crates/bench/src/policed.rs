@@ -3,7 +3,8 @@
 //!
 //! The server's node has 250 pods, each of an app of its own, so of a class of its own; the policies are dealt out to them.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -20,31 +21,48 @@ use crate::report;
 /// Pods on the server's node.
 const PODS: usize = 250;
 const NAMESPACE: &str = "default";
+/// Where a lab's nodes reach the API.
+const API: &str = "http://10.224.254.4:6443";
 const LOADS: [Load; 3] = [Load::TcpRoundTrip, Load::UdpPackets, Load::TcpConnects];
 const FAMILIES: [&str; 2] = ["IPv4", "IPv6"];
 
+/// How much to measure.
+pub struct Plan {
+    /// Turns of each load.
+    pub pairs: usize,
+    /// Length of one run.
+    pub time: Duration,
+    /// The peer's program.
+    pub kube_router: Option<PathBuf>,
+}
+
 /// Runs all and prints; JSON goes to `out`.
-pub fn run(bin: &Path, out: &Path, counts: &[usize], pairs: usize, time: Duration) -> Result<()> {
+pub fn run(bin: &Path, out: &Path, counts: &[usize], plan: &Plan) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let lab = Lab::up(bin, "bench", NODES.len(), &["--ip-families", "ipv4,ipv6"])?;
     people(&lab)?;
+    let peer = plan.kube_router.as_deref().map(|program| KubeRouter::up(bin, program)).transpose()?;
+    let (pairs, millis) = (plan.pairs, plan.time.as_millis());
     println!("machine: {}", report::machine());
-    println!(
-        "{PODS} pods on the server's node; {pairs} turns of {} ms a load; TCP by {}",
-        time.as_millis(),
-        net::CONGESTION
-    );
+    println!("{PODS} pods on the server's node; {pairs} turns of {millis} ms a load; TCP by {}", net::CONGESTION);
+    if let Some(peer) = &peer {
+        println!("kube-router: {}", peer.settings);
+    }
     let mut there = 0;
     let mut results = Vec::new();
     for count in counts {
         runtime.block_on(grow(&lab, there, *count))?;
-        there = *count;
         wait(&lab, *count)?;
+        if let Some(peer) = &peer {
+            runtime.block_on(grow(&peer.lab, there, *count))?;
+            peer.wait(*count)?;
+        }
+        there = *count;
         let before = if *count > 0 { passed(&lab)? } else { 0 };
         let mut rows = Vec::new();
         for family in FAMILIES {
             for load in LOADS {
-                let (more, result) = measure(&lab, family, load, pairs, time)?;
+                let (more, result) = measure(&lab, peer.as_ref(), family, load, plan)?;
                 rows.extend(more);
                 results.push(json!({ "policies": count, "result": result }));
             }
@@ -58,6 +76,70 @@ pub fn run(bin: &Path, out: &Path, counts: &[usize], pairs: usize, time: Duratio
         report::table(&title, &["load", "this", "that", "ratio", "95 % interval", "CPU this / that", ""], &rows);
     }
     report::json(out, "policed", &json!({ "machine": report::machine(), "pods": PODS, "results": results }))
+}
+
+/// kube-router's policy engine on the nodes of a lab of its own, which enforces none.
+struct KubeRouter {
+    lab: Lab,
+    programs: Vec<Child>,
+    settings: String,
+    _kubeconfig: tempfile::TempDir,
+}
+
+impl KubeRouter {
+    fn up(bin: &Path, program: &Path) -> Result<Self> {
+        let lab = Lab::up(bin, "bench-peer", NODES.len(), &["--ip-families", "ipv4,ipv6", "--network-policy", "none"])?;
+        people(&lab)?;
+        let dir = tempfile::tempdir().context("make a directory for kube-router's kubeconfig")?;
+        let kubeconfig = dir.path().join("kubeconfig");
+        let text = json!({
+            "apiVersion": "v1", "kind": "Config", "current-context": "lab",
+            "clusters": [{ "name": "lab", "cluster": { "server": API } }],
+            "contexts": [{ "name": "lab", "context": { "cluster": "lab", "user": "lab" } }],
+            "users": [{ "name": "lab", "user": {} }],
+        });
+        std::fs::write(&kubeconfig, text.to_string()).context("write kube-router's kubeconfig")?;
+        let flags = "--run-firewall=true --run-router=false --run-service-proxy=false --run-loadbalancer=false \
+                     --enable-ipv4=true --enable-ipv6=true --health-port=0 --metrics-port=0 \
+                     --service-cluster-ip-range=10.0.0.0/16,fd12:3456:789a:ffff::/112";
+        let mut programs = Vec::new();
+        for node in NODES {
+            let mut command = Command::new("ip");
+            command.args(["netns", "exec", &format!("ovl-bench-peer-{node}")]).arg(program).args(flags.split(' '));
+            command.arg(format!("--kubeconfig={}", kubeconfig.display())).arg(format!("--hostname-override={node}"));
+            command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+            programs.push(command.spawn().with_context(|| format!("run {}", program.display()))?);
+        }
+        Ok(Self { lab, programs, settings: flags.to_owned(), _kubeconfig: dir })
+    }
+
+    /// Waits until its rules do not change any more, and are there.
+    fn wait(&self, count: usize) -> Result<()> {
+        let began = Instant::now();
+        let mut last = (String::new(), Instant::now());
+        loop {
+            let rules = self.lab.overlane(&["node", NODES[1], "--", "iptables-save", "-t", "filter"])?;
+            let rules: String = rules.lines().filter(|line| line.starts_with("-A")).collect();
+            if rules != last.0 {
+                last = (rules, Instant::now());
+            } else if last.1.elapsed() > Duration::from_secs(15) && (count == 0 || last.0.contains("KUBE-NWPLCY-")) {
+                return Ok(());
+            }
+            if began.elapsed() > Duration::from_secs(600) {
+                bail!("kube-router's rules for {count} policies do not settle in ten minutes");
+            }
+            std::thread::sleep(Duration::from_secs(1));
+        }
+    }
+}
+
+impl Drop for KubeRouter {
+    fn drop(&mut self) {
+        for program in &mut self.programs {
+            let _ = program.kill();
+            let _ = program.wait();
+        }
+    }
 }
 
 /// The pods: two that policies are to select, two that none does, and others.
@@ -166,7 +248,8 @@ fn passed(lab: &Lab) -> Result<u64> {
     Ok(counts.sum())
 }
 
-fn measure(lab: &Lab, family: &str, load: Load, pairs: usize, time: Duration) -> Result<(Vec<Vec<String>>, Value)> {
+/// What takes turns in a lab: the policed pair, the free one, the nodes.
+fn sides(lab: &Lab, family: &str) -> Result<[Ends; 3]> {
     let pods = |from: &str, to: &str| {
         anyhow::Ok(Ends {
             client_ns: pod_ns(lab, from)?,
@@ -180,21 +263,43 @@ fn measure(lab: &Lab, family: &str, load: Load, pairs: usize, time: Duration) ->
         server_ns: lab.node_ns(server),
         server: node_address(lab, server, family)?,
     };
-    let sides = [pods("client", &app(0))?, pods("free-a", "free-b")?, nodes];
-    let mut series = [Series::default(), Series::default(), Series::default()];
-    for ends in &sides {
-        load.run(ends, time / 4)?;
+    Ok([pods("client", &app(0))?, pods("free-a", "free-b")?, nodes])
+}
+
+fn measure(
+    lab: &Lab,
+    peer: Option<&KubeRouter>,
+    family: &str,
+    load: Load,
+    plan: &Plan,
+) -> Result<(Vec<Vec<String>>, Value)> {
+    let mut all = sides(lab, family)?.to_vec();
+    if let Some(peer) = peer {
+        let [policed, free, _] = sides(&peer.lab, family)?;
+        all.extend([policed, free]);
     }
-    for _ in 0..pairs {
-        for (series, ends) in series.iter_mut().zip(&sides) {
-            series.turn(load, ends, time)?;
+    let mut series: Vec<Series> = all.iter().map(|_| Series::default()).collect();
+    for ends in &all {
+        load.run(ends, plan.time / 4)?;
+    }
+    for _ in 0..plan.pairs {
+        for (series, ends) in series.iter_mut().zip(&all) {
+            series.turn(load, ends, plan.time)?;
         }
     }
-    let [policed, free, nodes] = &series;
+    let [policed, free, nodes, theirs @ ..] = &series[..] else { bail!("a lab has three sides") };
     let name = |what: &str| format!("{family} {}: {what}", load.name());
     let (one, against_free) = policed.row(&name("policed against free pods"), load, free)?;
     let (two, against_nodes) = free.row(&name("free pods against nodes"), load, nodes)?;
-    let result = json!({ "family": family, "load": load.name(), "policed": policed.figures, "free": free.figures,
-                         "nodes": nodes.figures, "policed_against_free": against_free, "free_against_nodes": against_nodes });
-    Ok((vec![one, two], result))
+    let mut rows = vec![one, two];
+    let mut result = json!({ "family": family, "load": load.name(), "policed": policed.figures, "free": free.figures,
+                             "nodes": nodes.figures, "policed_against_free": against_free, "free_against_nodes": against_nodes });
+    if let [their_policed, their_free] = theirs {
+        let (three, policed_ratio) = policed.row("   policed against kube-router's", load, their_policed)?;
+        let (four, free_ratio) = free.row("   free against kube-router's", load, their_free)?;
+        rows.extend([three, four]);
+        result["kube_router"] = json!({ "policed": their_policed.figures, "free": their_free.figures,
+                                        "policed_against_it": policed_ratio, "free_against_it": free_ratio });
+    }
+    Ok((rows, result))
 }
