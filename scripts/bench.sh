@@ -8,6 +8,7 @@ out=target/bench
 mkdir -p "$out"
 peer=()
 if [ "${KUBE_ROUTER:-}" = 1 ]; then
+  command -v ipset >/dev/null || scripts/apt-install.sh ipset iptables
   (cd tests/kube-router && go build -trimpath -o ../../target/kube-router github.com/cloudnativelabs/kube-router/v2/cmd/kube-router)
   peer=(--kube-router target/kube-router)
 fi
