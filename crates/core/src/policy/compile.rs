@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use super::hosts::HostMap;
 use super::ids::{ClassIds, Used};
-use super::peers::{Key, Span, TermId, Terms, UNKNOWN, minds_unknown};
+use super::peers::{Key, Span, TermId, Terms, UNKNOWN};
 use super::portset::PortSet;
 use super::subjects::{Members, Selected, Subjects, named};
 use super::table::{Numbers, PeerTable};
@@ -288,13 +288,8 @@ type Place = (usize, usize);
 fn rules_by_term(selected: &Selected, terms: &Terms) -> HashMap<TermId, BTreeSet<Place>> {
     let mut by_term: HashMap<TermId, BTreeSet<Place>> = HashMap::new();
     for (policy, of) in selected.policies.iter().enumerate() {
-        for (index, rule) in of.rules.get(&selected.key.direction).into_iter().flatten().enumerate() {
-            for id in rule.peers.iter().flatten().filter_map(|peer| terms.id(peer)) {
-                by_term.entry(id).or_default().insert((policy, index));
-            }
-            if minds_unknown(rule) {
-                by_term.entry(UNKNOWN).or_default().insert((policy, index));
-            }
+        for (index, ids) in terms.of_rules(selected.key.direction, &of.name).iter().enumerate() {
+            ids.iter().for_each(|id| _ = by_term.entry(*id).or_default().insert((policy, index)));
         }
     }
     by_term

@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::subjects::{Selected, named};
-use super::{Action, Direction, NamedPort, Namespaces, Peer, PolicyNode, Profile, Rule, World};
+use super::{Action, Direction, NamedPort, Namespaces, Peer, PolicyName, PolicyNode, Profile, Rule, World};
 use crate::cidr::{Cidr, outermost};
 use crate::family::Family;
 use crate::few::Few;
@@ -35,8 +35,10 @@ pub(super) type Spans = Vec<(Span, Vec<TermId>)>;
 /// Terms of rules, and the names of ports that rules ask the other side's pod for.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Terms {
+    /// Blocks may share a number.
     ids: BTreeMap<Arc<Peer>, TermId>,
     next: TermId,
+    /// What is no block.
     peers: BTreeMap<TermId, Arc<Peer>>,
     names: BTreeSet<String>,
     /// Where it matters that an address may be a pod's which is not known: the pods' space.
@@ -44,35 +46,66 @@ pub(super) struct Terms {
     /// Terms about pods of one namespace by its name, and about those of namespaces with labels.
     of_namespace: HashMap<String, Vec<TermId>>,
     of_labels: Vec<TermId>,
+    of_rules: BTreeMap<(Direction, PolicyName), Vec<BTreeSet<TermId>>>,
 }
 
 impl Terms {
     /// Those that these classes ask; whether they are others than before.
     pub(super) fn update(&mut self, world: &World, classes: &BTreeMap<u64, Arc<Selected>>) -> bool {
-        let rules = || classes.values().flat_map(|class| class.rules().map(|rule| (class.key.direction, rule)));
+        let asked = asked(classes);
+        let rules =
+            || asked.iter().flat_map(|((direction, _), rules)| rules.iter().map(move |rule| (*direction, rule)));
         let peers: BTreeSet<&Peer> = rules().flat_map(|(_, rule)| rule.peers.iter().flatten()).collect();
         let sends = rules().filter(|(direction, _)| *direction == Direction::Egress);
         let names: BTreeSet<String> = sends.flat_map(|(_, rule)| named(rule)).map(str::to_owned).collect();
         let minded = rules().map(|(_, rule)| rule).any(minds_unknown);
         let unknown = if minded { world.pod_space().clone() } else { BTreeSet::new() };
-        let same = self.ids.len() == peers.len() && self.ids.keys().zip(&peers).all(|(a, b)| a.as_ref() == *b);
-        if same && self.names == names && self.unknown == unknown {
-            return false;
+        let ids = self.number(peers, &uses_of_blocks(&asked));
+        let same = self.ids == ids && self.names == names && self.unknown == unknown;
+        if !same {
+            (self.ids, self.names, self.unknown) = (ids, names, unknown);
+            self.index();
         }
-        (self.names, self.unknown) = (names, unknown);
-        self.ids.retain(|peer, _| peers.contains(peer.as_ref()));
+        let of_rule = |rule: &Rule| {
+            let known = rule.peers.iter().flatten().filter_map(|peer| self.ids.get(peer).copied());
+            known.chain(minds_unknown(rule).then_some(UNKNOWN)).collect()
+        };
+        let of_rules = |((direction, policy), rules): (&(Direction, &PolicyName), &&[Rule])| {
+            ((*direction, (*policy).clone()), rules.iter().map(of_rule).collect())
+        };
+        self.of_rules = asked.iter().map(of_rules).collect();
+        !same
+    }
+
+    /// The terms of a policy's rules.
+    pub(super) fn of_rules(&self, direction: Direction, policy: &PolicyName) -> &[BTreeSet<TermId>] {
+        self.of_rules.get(&(direction, policy.clone())).map(Vec::as_slice).unwrap_or_default()
+    }
+
+    /// Numbers terms; those that were there keep theirs. Blocks that the same rules have are one: a list has tens of thousands.
+    fn number(&mut self, peers: BTreeSet<&Peer>, uses: &BTreeMap<&Peer, Vec<Use<'_>>>) -> BTreeMap<Arc<Peer>, TermId> {
+        let (mut ids, mut taken, mut of_uses) = (BTreeMap::new(), BTreeSet::new(), BTreeMap::new());
         for peer in peers {
-            if !self.ids.contains_key(peer) {
+            let before = self.ids.get_key_value(peer);
+            let alike = uses.get(peer).and_then(|uses| of_uses.get(uses).copied());
+            let kept = before.map(|(_, id)| *id).filter(|id| !taken.contains(id));
+            let id = alike.or(kept).unwrap_or_else(|| {
                 self.next += 1;
-                self.ids.insert(Arc::new(peer.clone()), self.next);
+                self.next
+            });
+            taken.insert(id);
+            if let Some(uses) = uses.get(peer) {
+                of_uses.insert(uses, id);
             }
+            ids.insert(before.map_or_else(|| Arc::new(peer.clone()), |(peer, _)| Arc::clone(peer)), id);
         }
-        self.index();
-        true
+        ids
     }
 
     fn index(&mut self) {
-        self.peers = self.ids.iter().map(|(peer, id)| (*id, Arc::clone(peer))).collect();
+        let blocks = |peer: &Arc<Peer>| matches!(peer.as_ref(), Peer::Block { .. });
+        let others = self.ids.iter().filter(|(peer, _)| !blocks(peer));
+        self.peers = others.map(|(peer, id)| (*id, Arc::clone(peer))).collect();
         self.of_namespace.clear();
         self.of_labels.clear();
         for (id, peer) in &self.peers {
@@ -84,11 +117,6 @@ impl Terms {
                 Peer::Nodes(_) | Peer::Block { .. } => {}
             }
         }
-    }
-
-    /// The number of a term.
-    pub(super) fn id(&self, peer: &Peer) -> Option<TermId> {
-        self.ids.get(peer).copied()
     }
 
     /// What a term asks.
@@ -135,7 +163,7 @@ impl Terms {
     fn spans_of(&self, family: Family) -> Spans {
         let none = Few::default();
         let unknown = self.unknown.iter().map(|cidr| (UNKNOWN, cidr, &none));
-        let blocks = self.peers.iter().filter_map(|(id, peer)| match peer.as_ref() {
+        let blocks = self.ids.iter().filter_map(|(peer, id)| match peer.as_ref() {
             Peer::Block { cidr, except } => Some((*id, cidr, except)),
             Peer::Pods(_) | Peer::Nodes(_) => None,
         });
@@ -175,6 +203,34 @@ impl Terms {
         }
         spans
     }
+}
+
+/// The rules of policies, each once however many classes have them.
+type Asked<'a> = BTreeMap<(Direction, &'a PolicyName), &'a [Rule]>;
+/// Where a rule is: its direction and policy, and its place there.
+type Use<'a> = (Direction, &'a PolicyName, usize);
+
+fn asked(classes: &BTreeMap<u64, Arc<Selected>>) -> Asked<'_> {
+    let mut asked = Asked::new();
+    for class in classes.values() {
+        for policy in &class.policies {
+            let rules = policy.rules.get(&class.key.direction).map(Vec::as_slice);
+            asked.insert((class.key.direction, &policy.name), rules.unwrap_or_default());
+        }
+    }
+    asked
+}
+
+/// The rules that have each block.
+fn uses_of_blocks<'a>(asked: &Asked<'a>) -> BTreeMap<&'a Peer, Vec<Use<'a>>> {
+    let mut uses: BTreeMap<&Peer, Vec<Use<'_>>> = BTreeMap::new();
+    for ((direction, policy), rules) in asked {
+        for (place, rule) in rules.iter().enumerate() {
+            let blocks = rule.peers.iter().flatten().filter(|peer| matches!(peer, Peer::Block { .. }));
+            blocks.for_each(|block| uses.entry(block).or_default().push((*direction, policy, place)));
+        }
+    }
+    uses
 }
 
 /// Whether a rule does something else than to allow to pods: to them it matters that an address may be such a pod's.
