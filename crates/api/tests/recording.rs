@@ -107,6 +107,14 @@ proptest! {
     }
 }
 
+#[test]
+fn the_documented_one_is_read() {
+    let docs = include_str!("../../../docs/policy.md");
+    let lines: Vec<&str> = docs.lines().filter(|line| line.starts_with('{')).collect();
+    let recording = Recording::read(lines.join("\n").as_bytes()).unwrap();
+    assert_eq!(written(&recording).lines().collect::<Vec<_>>(), lines);
+}
+
 /// A flow of a pod with somebody else.
 const FLOW: &str = r#"{"from":{"address":"10.244.1.2","pod":{"namespace":"shop","name":"web-0","labels":{"app":"web"}}},"to":{"address":"10.244.0.5"},"protocol":"tcp","port":5432,"count":1,"first":"2026-01-01T00:00:00Z","last":"2026-01-01T00:00:00Z"}"#;
 
