@@ -8,6 +8,7 @@ mod cluster_types;
 mod namespaced;
 mod objects;
 mod ports;
+pub mod recording;
 mod slice;
 
 pub use cluster::cluster_policy;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use overlane_api::policy::{Objects, Understood};
 use overlane_core::policy::portset::PortSet;
 use overlane_core::policy::{
-    self, Direction, OwnPod, PeerId, Planner, PolicyPlan, SideExplanation, Why, World, compile, explain,
+    self, Direction, Judge, OwnPod, PeerId, Planner, PolicyPlan, SideExplanation, Why, World, compile, explain,
 };
 use overlane_core::ports::Protocol;
 use overlane_policy_reference::{self as reference, Cluster, Packet, generate};
@@ -66,10 +66,12 @@ fn passes(plan: &PolicyPlan, direction: Direction, packet: &Packet) -> bool {
 fn agree(cluster: &Cluster, seed: u64, planner: &mut Planner) {
     let understood = objects(cluster).understand();
     let plan = planner.plan(&understood.world, &own(&understood), &understood.policies);
+    let judge = Judge::new(&understood.world, &understood.endpoints, &understood.policies);
     for packet in generate::packets(cluster, seed, 100) {
         let judged = reference::judge(cluster, &packet);
         let asked = policy::Packet { from: packet.from, to: packet.to, about: about(&packet) };
         let told = explain(&understood.world, &understood.endpoints, &understood.policies, &asked);
+        assert_eq!(judge.explain(&asked), told, "seed {seed}: {packet:?}");
         let allowed = |direction| told.sides.get(&direction).is_none_or(|side| side.allowed);
         let both = (allowed(Direction::Egress), allowed(Direction::Ingress));
         assert_eq!(both, (judged.egress, judged.ingress), "seed {seed}: {packet:?} {told:?}");

@@ -16,7 +16,9 @@ pub use cluster::{
     StatusArgs, SysdumpArgs, UninstallArgs,
 };
 pub use faults::{ApiArgs, ApiCommand, NodesArgs, NodesCommand, ProgramArgs};
-pub use policy::{About, ExplainArgs, PolicyArgs, PolicyCheckArgs, PolicyCommand, PolicyDiffArgs, SourceArgs, Who};
+pub use policy::{
+    About, ExplainArgs, PolicyArgs, PolicyCheckArgs, PolicyCommand, PolicyDiffArgs, RecordArgs, SourceArgs, Who,
+};
 
 /// Pod networking from a private pod CIDR, for Kubernetes on any cloud, any metal, and one laptop.
 #[derive(Debug, Parser)]

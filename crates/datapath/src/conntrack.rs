@@ -1,8 +1,10 @@
 //! Flows that the kernel remembers, forgotten when their address goes: nothing that belonged to a pod that ended may
 //! reach the next owner of its address.
 
+mod began;
 mod flows;
 
+pub use began::{Began, Heard, ListenError, Listener};
 pub use flows::{Doomed, Flow, flows_that};
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};

@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 
 use common::*;
 use overlane_core::plan::{EgressPlan, NodePlan, Outside};
-use overlane_datapath::conntrack;
+use overlane_datapath::conntrack::{self, Began, Heard, ListenError, Listener};
+use overlane_datapath::echo::EchoSocket;
 use overlane_datapath::events::{Event, Watcher};
 use overlane_datapath::netlink::{NetlinkError, Socket};
 use overlane_datapath::node::Surplus;
@@ -59,6 +60,80 @@ fn flows_of_an_address_are_forgotten() {
         assert_eq!(net.a.ns.run(|| conntrack::forget(&addresses).unwrap()), 0);
     }
     assert_eq!(net.a.ns.run(|| conntrack::forget(&[]).unwrap()), 0);
+}
+
+/// Every kind of flow is told as it begins, by whom it is for and by who answers; what is lost is counted.
+#[test]
+fn flows_are_told_as_they_begin() {
+    let mut net = Net::new(&[V4, V6]);
+    let (pod, other) = (net.a.pod(1), net.a.pod(2));
+    let _echo = other.ns.echo(7);
+    // As kube-proxy leads a Service's packets to a pod.
+    net.a.ns.sh("nft 'table inet svc { chain in { type nat hook prerouting priority -100;
+            ip daddr 10.0.0.10 udp dport 53 dnat ip to 10.244.4.2:7
+            ip6 daddr fd98::10 udp dport 53 dnat ip6 to [fd12:3456:789a:0:4::2]:7; }; }'");
+    let mut listener = net.a.ns.run(|| Listener::open().unwrap());
+    assert_eq!(listener.wait(Duration::ZERO).unwrap(), Heard::default(), "nothing of before");
+    let services = [(V4, ip("10.0.0.10")), (V6, ip("fd98::10"))];
+    for (family, service) in services {
+        let to = other.address(family);
+        assert!(pod.ns.ask(None, SocketAddr::new(to, 7)).is_some());
+        assert!(pod.ns.ask(None, SocketAddr::new(service, 53)).is_some());
+        pod.ns.run(|| {
+            let socket = EchoSocket::open(pod.address(family), 7).unwrap();
+            socket.ask(to, 1, 1, 64).unwrap();
+            assert!(socket.answer(Instant::now() + Duration::from_secs(5)).unwrap().is_some());
+        });
+        // Refused, but begun all the same.
+        let refused =
+            pod.ns.run(|| std::net::TcpStream::connect_timeout(&SocketAddr::new(to, 9), Duration::from_secs(5)));
+        assert_eq!(refused.unwrap_err().kind(), std::io::ErrorKind::ConnectionRefused);
+    }
+    let heard = listener.wait(Duration::from_secs(5)).unwrap();
+    assert_eq!(heard.lost, 0);
+    for (family, service) in services {
+        let (from, to, icmp) = (pod.address(family), other.address(family), if family == V4 { 1 } else { 58 });
+        for (protocol, port, asked) in [
+            (17, 7, SocketAddr::new(to, 7)),
+            (17, 7, SocketAddr::new(service, 53)),
+            (6, 9, SocketAddr::new(to, 9)),
+            (icmp, 0, SocketAddr::new(to, 0)),
+        ] {
+            let is = |began: &&Began| {
+                let flow = began.flow;
+                (flow.from, flow.to, flow.protocol, flow.to_port, began.asked) == (from, to, protocol, port, asked)
+            };
+            assert_eq!(heard.began.iter().filter(is).count(), 1, "{protocol} to {asked}: {:?}", heard.began);
+        }
+    }
+    net.a.ns.sh("echo 0 > /proc/sys/net/netfilter/nf_conntrack_events");
+    let error = net.a.ns.run(|| Listener::open().unwrap_err());
+    assert!(matches!(error, ListenError::Silent), "{error}");
+}
+
+/// More flows than there is room for: what was not lost is told, and how many were.
+#[test]
+fn flows_that_are_lost_are_counted() {
+    let ns = Ns::new();
+    ns.sh("nft 'table inet t { chain c { type filter hook output priority 0; ct state new accept; }; }'");
+    let mut listener = ns.run(|| Listener::open_with(4096).unwrap());
+    let (count, receiver) = (2000_usize, ns.run(|| std::net::UdpSocket::bind("127.0.0.1:0").unwrap()));
+    let to = receiver.local_addr().unwrap();
+    ns.run(|| {
+        for _ in 0..count {
+            std::net::UdpSocket::bind("127.0.0.1:0").unwrap().send_to(b"x", to).unwrap();
+        }
+    });
+    let (mut told, mut lost) = (0, 0);
+    for _ in 0..3 {
+        let heard = listener.wait(Duration::from_millis(200)).unwrap();
+        told += heard.began.len();
+        lost += usize::try_from(heard.lost).unwrap();
+    }
+    assert!(told > 0 && lost > 0, "{told} told, {lost} lost");
+    // A source port may come twice: then it is the same flow.
+    let all = ns.sh("conntrack -L -p udp 2>/dev/null | wc -l").trim().parse::<usize>().unwrap();
+    assert_eq!(told + lost, all);
 }
 
 /// A port that begins to lead to a pod takes its old senders from the node, and from nobody else.

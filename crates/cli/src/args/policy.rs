@@ -3,8 +3,10 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Duration;
 
 use clap::{Args, Subcommand};
+use overlane_api::policy::recording::MOST_FLOWS;
 use overlane_core::ports::Protocol;
 
 use super::{KubeArgs, OutputArg};
@@ -26,6 +28,8 @@ pub enum PolicyCommand {
     Check(PolicyCheckArgs),
     /// Say between which pods another set of policies changes something; exit code 1 if anything
     Diff(PolicyDiffArgs),
+    /// Record on this node which flows begin, with the pods' names, for `diff --flows`; exit code 1 if some were lost
+    Record(RecordArgs),
 }
 
 /// `overlane policy explain`.
@@ -77,9 +81,58 @@ pub struct PolicyDiffArgs {
     /// other's
     #[arg(short, long = "filename", value_name = "PATH", required = true)]
     pub files: Vec<PathBuf>,
+    /// Say it of flows that `overlane policy record` recorded, not of every pair of pods
+    #[arg(long, value_name = "FILE")]
+    pub flows: Option<PathBuf>,
     /// How to print.
     #[command(flatten)]
     pub output: OutputArg,
+}
+
+/// `overlane policy record`.
+#[derive(Debug, Args)]
+pub struct RecordArgs {
+    /// How long, as `60s`, `5m` or `1h`; without, until Ctrl-C. Each connection costs the node more meanwhile
+    #[arg(long = "for", value_name = "TIME", value_parser = duration)]
+    pub duration: Option<Duration>,
+    /// Keep so many different flows; of others only their number
+    #[arg(long, default_value_t = 100_000, value_name = "N", value_parser = most_flows)]
+    pub max: usize,
+    /// The file to write [default: standard output]
+    #[arg(long, value_name = "FILE")]
+    pub file: Option<PathBuf>,
+    /// Record on a node of a lab, not on this machine
+    #[arg(long, value_name = "NAME", requires = "node", conflicts_with_all = ["kubeconfig", "context"])]
+    pub lab: Option<String>,
+    /// The lab's node
+    #[arg(long, value_name = "NODE", requires = "lab")]
+    pub node: Option<String>,
+    /// The cluster whose pods they are.
+    #[command(flatten)]
+    pub kube: KubeArgs,
+}
+
+fn most_flows(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(most @ 1..=MOST_FLOWS) => Ok(most),
+        _ => Err(format!("give a number from 1 to {MOST_FLOWS}")),
+    }
+}
+
+/// A time of up to a day.
+fn duration(text: &str) -> Result<Duration, String> {
+    let (digits, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
+    let factor = match unit {
+        "" | "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        _ => 0,
+    };
+    let seconds = digits.parse::<u64>().ok().and_then(|number| number.checked_mul(factor));
+    match seconds {
+        Some(seconds @ 1..=86_400) => Ok(Duration::from_secs(seconds)),
+        _ => Err("give a time from 1s to 24h, as `60s`, `5m` or `1h`".to_owned()),
+    }
 }
 
 /// One end of a connection.
@@ -142,6 +195,18 @@ mod tests {
     //! Must catch: a port of another protocol than the one that was given.
 
     use super::*;
+
+    #[test]
+    fn times_and_numbers() {
+        for (text, seconds) in [("60", 60), ("60s", 60), ("5m", 300), ("24h", 86_400)] {
+            assert_eq!(duration(text), Ok(Duration::from_secs(seconds)), "{text}");
+        }
+        for bad in ["", "0", "s", "5d", "-1", "1.5m", "25h", "99999999999999999999h", "6\u{e9}"] {
+            assert!(duration(bad).is_err(), "{bad}");
+        }
+        assert_eq!(most_flows("7"), Ok(7));
+        assert!(most_flows("0").is_err() && most_flows("1000001").is_err());
+    }
 
     #[test]
     fn ends_and_ports() {

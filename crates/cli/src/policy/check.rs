@@ -83,14 +83,21 @@ fn print(found: &[Found], policies: usize) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    //! Must catch: a rule said to be shadowed that decides for somebody.
+    //! Must catch: a rule said to be shadowed that decides for somebody, or work that grows with the square of a list's length.
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use std::time::Duration;
 
     use super::*;
     use crate::policy::manifests;
     use crate::policy::manifests::tests::{PODS, parsed};
 
     fn kinds(policies: &str) -> Vec<(String, &'static str)> {
-        let mut objects = parsed(&format!("{PODS}{policies}"));
+        kinds_among(PODS, policies)
+    }
+
+    fn kinds_among(pods: &str, policies: &str) -> Vec<(String, &'static str)> {
+        let mut objects = parsed(&format!("{pods}{policies}"));
         manifests::complete(&mut objects);
         find(&objects).into_iter().map(|one| (one.policy, one.kind)).collect()
     }
@@ -105,6 +112,49 @@ mod tests {
         format!(
             "kind: ClusterNetworkPolicy\napiVersion: policy.networking.k8s.io/v1alpha2\nmetadata: {{name: {name}}}\nspec:\n  tier: Admin\n  priority: {priority}\n  subject: {{namespaces: {{}}}}\n  ingress: [{{action: {action}, from: [{from}]}}]\n---\n"
         )
+    }
+
+    /// Processor time that this thread has had: a busy machine does not make it longer.
+    fn processor() -> Duration {
+        let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
+        Duration::from_nanos(text.split(' ').next().unwrap().parse().unwrap())
+    }
+
+    /// Tens of thousands of ports, blocks and exceptions are sound, and looked through in seconds; so is one that is not sound
+    /// among them, which is told with its place.
+    #[test]
+    fn what_is_big_does_not_stall() {
+        let pod = |n: u32| {
+            format!(
+                "kind: Pod\napiVersion: v1\nmetadata: {{name: p{n}, namespace: shop, labels: {{app: db, n: '{n}'}}}}\nspec: {{containers: []}}\n---\n"
+            )
+        };
+        let pods: String = (0..100).map(pod).collect();
+        let list = |count: u32, one: &dyn Fn(u32) -> String| (0..count).map(one).collect::<Vec<_>>().join(", ");
+        let ports = list(10_000, &|n| format!("{{port: {}}}", 1 + 6 * n % 65_535));
+        let net = |n: u32| format!("{}.{}.{}", 11 + (n >> 16), n >> 8 & 255, n & 255);
+        let blocks = list(50_000, &|n| format!("{{ipBlock: {{cidr: {0}.0/24, except: [{0}.7/32]}}}}", net(n)));
+        let excepts = list(50_000, &|n| format!("{}.7/32", net(n)));
+        let values = list(19, &|n| format!("{{key: k{n}, operator: In, values: [a, b]}}"));
+        let fault = vec![("NetworkPolicy shop/big".to_owned(), "fault")];
+        let nobody = vec![("NetworkPolicy shop/big".to_owned(), "means-nobody")];
+        for (rule, expected) in [
+            (format!("{{ports: [{ports}]}}"), vec![]),
+            (format!("{{from: [{blocks}]}}"), vec![]),
+            (format!("{{from: [{blocks}], ports: [{ports}]}}"), vec![]),
+            (format!("{{from: [{{ipBlock: {{cidr: 0.0.0.0/0, except: [{excepts}]}}}}]}}"), vec![]),
+            (format!("{{from: [{{podSelector: {{matchExpressions: [{values}]}}}}]}}"), nobody),
+            (format!("{{ports: [{ports}, {{port: Not_A_Name}}]}}"), fault.clone()),
+            (format!("{{from: [{blocks}, {{ipBlock: {{cidr: 10.0.0.0/33}}}}]}}"), fault),
+        ] {
+            let began = processor();
+            let found = kinds_among(&pods, &namespaced("big", "db", &format!("[{rule}]")));
+            let took = processor() - began;
+            let start: String = rule.chars().take(40).collect();
+            println!("{start}: {took:.1?}");
+            assert_eq!(found, expected, "{start}");
+            assert!(took < Duration::from_secs(20), "{start}: {took:?}");
+        }
     }
 
     #[test]

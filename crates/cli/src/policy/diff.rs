@@ -5,12 +5,12 @@ use std::net::IpAddr;
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
-use overlane_api::policy::{Objects, Understood};
+use overlane_api::policy::Objects;
 use overlane_core::policy::portset::PortSet;
-use overlane_core::policy::{Endpoint, OwnPod, PolicyPlan, compile, diff};
+use overlane_core::policy::{Endpoint, Judge, diff};
 use serde::Serialize;
 
-use super::manifests;
+use super::{flows, manifests};
 use crate::args::PolicyDiffArgs;
 use crate::out::{self, Format, Style, Table, cell};
 
@@ -35,6 +35,9 @@ struct Change {
 pub fn run(args: &PolicyDiffArgs) -> Result<ExitCode> {
     let [old, new] = &args.files[..] else { bail!("give two: -f OLD -f NEW") };
     let (old, new) = (manifests::parse(std::slice::from_ref(old))?, manifests::parse(std::slice::from_ref(new))?);
+    if let Some(path) = &args.flows {
+        return flows::run(old, new, path, args.output.output);
+    }
     let changes = changes(old, new);
     match args.output.output {
         Format::Json => out::json(&serde_json::json!({ "changes": changes }))?,
@@ -65,7 +68,8 @@ fn changes(mut old: Objects, mut new: Objects) -> Vec<Change> {
     let addresses: Vec<Vec<IpAddr>> = pods.into_values().collect();
     let word =
         |address: &IpAddr| names.get(address).map_or_else(String::new, |pod| format!("{}/{}", pod.namespace, pod.name));
-    let flips = diff(&plan(&before), &plan(&after), &addresses);
+    let [old, new] = [&before, &after].map(|of| Judge::new(&of.world, &of.endpoints, &of.policies));
+    let flips = diff(old.plan(), new.plan(), &addresses);
     let change = |flip: overlane_core::policy::Flip| Change {
         from: word(&flip.from),
         to: word(&flip.to),
@@ -78,18 +82,10 @@ fn changes(mut old: Objects, mut new: Objects) -> Vec<Change> {
 }
 
 /// Who has no pods has the other's.
-fn lend(to: &mut Objects, from: &Objects) {
+pub(super) fn lend(to: &mut Objects, from: &Objects) {
     if to.pods.is_empty() {
         (to.pods, to.namespaces, to.nodes) = (from.pods.clone(), from.namespaces.clone(), from.nodes.clone());
     }
-}
-
-/// What policies decide for every pod.
-fn plan(understood: &Understood) -> PolicyPlan {
-    let world = &understood.world;
-    let pods = world.pods().filter(|(_, addresses)| !addresses.is_empty());
-    let own = pods.map(|(profile, addresses)| OwnPod { profile: profile.clone(), addresses: addresses.to_vec() });
-    compile(world, &own.collect::<Vec<_>>(), &understood.policies)
 }
 
 fn ports(set: &PortSet) -> Vec<String> {

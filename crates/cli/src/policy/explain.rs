@@ -43,12 +43,13 @@ struct End {
     pod: Option<String>,
 }
 
+/// What one end's policies say.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Side {
-    direction: String,
+pub(super) struct Side {
+    pub(super) direction: String,
     pod: String,
-    allowed: bool,
+    pub(super) allowed: bool,
     /// `rule`, `isolated`, `not-selected`, `undecided`, `itself` or `own-node`.
     reason: &'static str,
     /// What decided, or isolates.
@@ -142,8 +143,8 @@ fn about(about: About) -> String {
     about.0.map_or_else(|| "icmp".to_owned(), |(protocol, port)| format!("{port}/{protocol}"))
 }
 
-fn sides(told: &Explanation) -> Vec<Side> {
-    // As the packet meets them.
+/// What each end says, as the packet meets them.
+pub(super) fn sides(told: &Explanation) -> Vec<Side> {
     let order = [Direction::Egress, Direction::Ingress];
     order.into_iter().filter_map(|direction| told.sides.get(&direction).map(|told| side(direction, told))).collect()
 }
@@ -169,7 +170,7 @@ fn side(direction: Direction, told: &SideExplanation) -> Side {
 }
 
 /// What decided, for people.
-fn sentence(side: &Side) -> String {
+pub(super) fn sentence(side: &Side) -> String {
     let mut text = match side.reason {
         "itself" => "a pod always reaches itself".to_owned(),
         "own-node" => "a pod and its own node always reach each other".to_owned(),

@@ -3,8 +3,10 @@
 mod check;
 mod diff;
 mod explain;
+mod flows;
 mod manifests;
 mod read;
+mod record;
 
 use std::process::ExitCode;
 
@@ -18,5 +20,6 @@ pub fn run(args: &PolicyArgs) -> Result<ExitCode> {
         PolicyCommand::Explain(args) => explain::run(args),
         PolicyCommand::Check(args) => check::run(args),
         PolicyCommand::Diff(args) => diff::run(args),
+        PolicyCommand::Record(args) => record::run(args),
     }
 }

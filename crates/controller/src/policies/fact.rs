@@ -132,6 +132,38 @@ mod tests {
         assert!(message.starts_with("spec.ingress[0].ports[0]: `0` means nothing here"), "{message}");
     }
 
+    /// What is big is sound; what means nothing in it is told by its place.
+    #[test]
+    fn one_fault_among_many_is_told() {
+        let ports = |last| (1..10_000).map(|port| json!({ "port": port })).chain([last]).collect::<Vec<_>>();
+        let block = |n: u32| format!("{}.{}.{}.0/24", 11 + (n >> 16), n >> 8 & 255, n & 255);
+        let blocks = |last: &str| {
+            let all = (0..50_000).map(block).chain([last.to_owned()]);
+            all.map(|cidr| json!({ "ipBlock": { "cidr": cidr } })).collect::<Vec<_>>()
+        };
+        let message = |rule| {
+            let object = json!({ "metadata": { "name": "p", "namespace": "shop", "uid": "u" },
+                "spec": { "podSelector": {}, "ingress": [rule] } });
+            PolicyFact::namespaced(&serde_json::from_value(object).unwrap()).message
+        };
+        assert_eq!(message(json!({ "ports": ports(json!({ "port": "http" })) })), None);
+        assert_eq!(message(json!({ "from": blocks("10.0.0.0/8") })), None);
+        let told = message(json!({ "ports": ports(json!({ "port": "Not_A_Name" })) })).unwrap();
+        assert!(told.starts_with("spec.ingress[0].ports[9999].port: `Not_A_Name` means nothing here"), "{told}");
+        let told = message(json!({ "from": blocks("10.0.0.0/33") })).unwrap();
+        assert!(told.starts_with("spec.ingress[0].peers[50000].ipBlock.cidr: "), "{told}");
+        let values: Vec<_> =
+            (0..19).map(|n| json!({ "key": format!("k{n}"), "operator": "In", "values": ["a", "b"] })).collect();
+        let meant = |values| json!({ "from": [{ "podSelector": { "matchExpressions": values } }] });
+        assert_eq!(message(meant(values.clone())), None);
+        let empty =
+            values.into_iter().chain([json!({ "key": "k", "operator": "In", "values": [] })]).collect::<Vec<_>>();
+        assert!(
+            message(meant(empty)).unwrap().starts_with("spec.ingress[0].peers[0].podSelector"),
+            "an expression without values"
+        );
+    }
+
     #[test]
     fn an_events_name_is_one() {
         let name = "p.".repeat(126) + "p";

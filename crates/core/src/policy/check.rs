@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::apply::Match;
-use super::{Applied, Direction, Peer, Policy, PolicyName, Profile, World};
+use super::{Applied, Direction, NamedPort, Peer, Policy, PolicyName, PortMatch, Profile, Rule, World};
 
 /// Something that is probably not meant.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -60,6 +60,7 @@ struct Seen {
 /// Looks at all policies together.
 #[must_use]
 pub fn check(world: &World, policies: &[Arc<Policy>]) -> Vec<Finding> {
+    let policies = &few_blocks(policies);
     let mut findings = Vec::new();
     for policy in policies {
         if !world.profiles().any(|profile| policy.subject.selects(profile, world)) {
@@ -93,6 +94,41 @@ pub fn check(world: &World, policies: &[Arc<Policy>]) -> Vec<Finding> {
     findings
 }
 
+/// The same policies with one block for all that the same rules have: of each it is asked what becomes of who is in it alone,
+/// which is the same. A list of blocks may have tens of thousands.
+fn few_blocks(policies: &[Arc<Policy>]) -> Vec<Arc<Policy>> {
+    let mut places: BTreeMap<&Peer, Vec<(usize, Direction, usize)>> = BTreeMap::new();
+    for (policy, of) in policies.iter().enumerate() {
+        for (direction, rules) in &of.rules {
+            for (rule, of) in rules.iter().enumerate() {
+                let blocks = of.peers.iter().flatten().filter(|peer| matches!(peer, Peer::Block { .. }));
+                blocks.for_each(|block| places.entry(block).or_default().push((policy, *direction, rule)));
+            }
+        }
+    }
+    let mut alike: BTreeMap<&[(usize, Direction, usize)], &Peer> = BTreeMap::new();
+    for (block, places) in &places {
+        alike.entry(places).or_insert(block);
+    }
+    let kept: BTreeSet<&Peer> = alike.into_values().collect();
+    let keep = |peer: &&Peer| !matches!(peer, Peer::Block { .. }) || kept.contains(peer);
+    let rule = |rule: &Rule| Rule {
+        peers: rule.peers.as_ref().map(|peers| peers.iter().filter(keep).cloned().collect()),
+        name: rule.name.clone(),
+        action: rule.action,
+        ports: rule.ports.clone(),
+    };
+    let rules = |of: &Policy| of.rules.iter().map(|(to, rules)| (*to, rules.iter().map(rule).collect())).collect();
+    let policy = |of: &Arc<Policy>| Policy {
+        rules: rules(of),
+        name: of.name.clone(),
+        priority: of.priority,
+        subject: of.subject.clone(),
+        audit: of.audit,
+    };
+    policies.iter().map(policy).map(Arc::new).collect()
+}
+
 /// Whether there is anybody whom a term means. Of blocks nobody can tell: who is outside is not known.
 fn is_anybody(peer: &Peer, world: &World) -> bool {
     match peer {
@@ -100,6 +136,16 @@ fn is_anybody(peer: &Peer, world: &World) -> bool {
         Peer::Nodes(selector) => world.nodes().values().any(|node| selector.selects(&node.labels)),
         Peer::Block { .. } => true,
     }
+}
+
+/// Names of ports that rules ask for.
+fn names_asked<'a>(applied: &Applied<'a>) -> BTreeSet<&'a str> {
+    let asked = applied.rules().flat_map(|rule| rule.ports.iter().flatten());
+    let named = asked.filter_map(|port| match port {
+        PortMatch::Named(_, name) => Some(name.as_str()),
+        PortMatch::Range(..) => None,
+    });
+    named.collect()
 }
 
 fn look(world: &World, policies: &[Arc<Policy>], direction: Direction) -> Seen {
@@ -113,20 +159,25 @@ fn look(world: &World, policies: &[Arc<Policy>], direction: Direction) -> Seen {
             continue;
         }
         let terms: BTreeSet<&Peer> = applied.rules().flat_map(|rule| rule.peers.iter().flatten()).collect();
-        // What the other side can be: somebody who is there, or an address of a block alone.
+        let asked = if direction == Direction::Egress { names_asked(&applied) } else { BTreeSet::new() };
+        let ports = |of: &Profile| of.ports.iter().filter(|port| asked.contains(port.name.as_str())).cloned().collect();
+        // What the other side can be: somebody who is there, or an address of a block alone. Those of whom the rules ask nothing
+        // else are one.
         let peers = world.profiles().map(|other| {
             let is = |peer: &Peer| matches!(peer, Peer::Pods(pods) if pods.selects(other, world));
-            (terms.iter().copied().filter(|peer| is(peer)).collect::<BTreeSet<_>>(), Some(other))
+            (terms.iter().copied().filter(|peer| is(peer)).collect::<BTreeSet<_>>(), ports(other))
         });
         let nodes = world.nodes().values().map(|node| {
             let is = |peer: &Peer| matches!(peer, Peer::Nodes(selector) if selector.selects(&node.labels));
-            (terms.iter().copied().filter(|peer| is(peer)).collect(), None)
+            (terms.iter().copied().filter(|peer| is(peer)).collect(), BTreeSet::new())
         });
-        let blocks = terms.iter().filter(|peer| matches!(peer, Peer::Block { .. })).map(|peer| ([*peer].into(), None));
-        let sides: BTreeSet<(BTreeSet<&Peer>, Option<&Profile>)> =
-            peers.chain(nodes).chain(blocks).chain([(BTreeSet::new(), None)]).collect();
-        for (is, other) in sides {
-            let destination = if direction == Direction::Ingress { Some(profile) } else { other };
+        let blocks = terms.iter().filter(|peer| matches!(peer, Peer::Block { .. }));
+        let blocks = blocks.map(|peer| ([*peer].into(), BTreeSet::new()));
+        let sides: BTreeSet<(BTreeSet<&Peer>, BTreeSet<NamedPort>)> =
+            peers.chain(nodes).chain(blocks).chain([(BTreeSet::new(), BTreeSet::new())]).collect();
+        for (is, ports) in sides {
+            let other = Profile { ports, ..Profile::default() };
+            let destination = if direction == Direction::Ingress { profile } else { &other };
             seen.note(&applied, &|peer| is.contains(peer).into(), destination);
         }
     }
@@ -134,10 +185,10 @@ fn look(world: &World, policies: &[Arc<Policy>], direction: Direction) -> Seen {
 }
 
 impl Seen {
-    fn note(&mut self, applied: &Applied<'_>, is: &dyn Fn(&Peer) -> Match, destination: Option<&Profile>) {
+    fn note(&mut self, applied: &Applied<'_>, is: &dyn Fn(&Peer) -> Match, destination: &Profile) {
         let name = |index: usize| applied.policies().get(index).map(|policy| policy.name.clone());
-        let outcomes = applied.outcomes(is, destination);
-        let matching = applied.matching(is, destination);
+        let outcomes = applied.outcomes(is, Some(destination));
+        let matching = applied.matching(is, Some(destination));
         for (policy, rule, action, ports) in &matching {
             let Some(place) = name(*policy).map(|name| (name, *rule)) else { continue };
             // What passes decides by letting others decide.

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::portset::PortSet;
-use super::{Applied, Direction, Policy, PolicyName, Tier, World};
+use super::compile::{OwnPod, PolicyPlan, compile};
+use super::{Applied, Direction, Outcome, Policy, PolicyName, Tier, World};
 use crate::ports::Protocol;
 
 /// Which pod has an address, and where it runs.
@@ -85,57 +85,114 @@ pub fn explain(
     policies: &[Arc<Policy>],
     packet: &Packet,
 ) -> Explanation {
+    sides(world, endpoints, packet, |direction| judge(world, policies, direction, packet))
+}
+
+/// Judges many packets: policies are compiled once, for every pod that there is.
+pub struct Judge<'a> {
+    world: &'a World,
+    endpoints: &'a BTreeMap<IpAddr, Endpoint>,
+    policies: BTreeMap<&'a PolicyName, &'a Policy>,
+    plan: PolicyPlan,
+}
+
+impl<'a> Judge<'a> {
+    /// Makes one; `endpoints` as [`explain`] has them.
+    #[must_use]
+    pub fn new(world: &'a World, endpoints: &'a BTreeMap<IpAddr, Endpoint>, policies: &'a [Arc<Policy>]) -> Self {
+        let pods = world.pods().filter(|(_, addresses)| !addresses.is_empty());
+        let own = pods.map(|(profile, addresses)| OwnPod { profile: profile.clone(), addresses: addresses.to_vec() });
+        let plan = compile(world, &own.collect::<Vec<_>>(), policies);
+        Self {
+            world,
+            endpoints,
+            policies: policies.iter().map(|policy| (&policy.name, policy.as_ref())).collect(),
+            plan,
+        }
+    }
+
+    /// What the policies come to.
+    #[must_use]
+    pub const fn plan(&self) -> &PolicyPlan {
+        &self.plan
+    }
+
+    /// Judges a packet.
+    #[must_use]
+    pub fn explain(&self, packet: &Packet) -> Explanation {
+        sides(self.world, self.endpoints, packet, |direction| {
+            let (own, other) = ends(direction, packet);
+            match self.plan.judged(direction, own, other, packet.about) {
+                Some((class, outcome)) => {
+                    let policies = class.policies.iter().filter_map(|name| self.policies.get(name).copied());
+                    words(direction, &policies.collect::<Vec<_>>(), outcome)
+                }
+                None => (true, Why::NotSelected, None),
+            }
+        })
+    }
+}
+
+/// Whether a packet goes on by one side's policies, what decided, and the policy in audit mode that would have dropped it.
+type Judged = (bool, Why, Option<PolicyName>);
+
+/// The address of the side's pod, and the other.
+const fn ends(direction: Direction, packet: &Packet) -> (IpAddr, IpAddr) {
+    match direction {
+        Direction::Egress => (packet.from, packet.to),
+        Direction::Ingress => (packet.to, packet.from),
+    }
+}
+
+fn sides(
+    world: &World,
+    endpoints: &BTreeMap<IpAddr, Endpoint>,
+    packet: &Packet,
+    judged: impl Fn(Direction) -> Judged,
+) -> Explanation {
     let mut sides = BTreeMap::new();
-    for (direction, own, other) in
-        [(Direction::Egress, packet.from, packet.to), (Direction::Ingress, packet.to, packet.from)]
-    {
+    for direction in [Direction::Egress, Direction::Ingress] {
+        let (own, other) = ends(direction, packet);
         let Some(pod) = endpoints.get(&own) else { continue };
-        let side = |allowed, why, audited| SideExplanation { pod: pod.clone(), allowed, why, audited };
         let itself =
             endpoints.get(&other).is_some_and(|other| (&other.namespace, &other.name) == (&pod.namespace, &pod.name));
         let own_node = world.nodes().get(&pod.node).is_some_and(|node| node.addresses.contains(&other));
-        let told = if itself {
-            side(true, Why::Itself, None)
+        let (allowed, why, audited) = if itself {
+            (true, Why::Itself, None)
         } else if own_node {
-            side(true, Why::OwnNode, None)
+            (true, Why::OwnNode, None)
         } else {
-            let (allowed, why, audited) = judge(world, policies, direction, packet);
-            side(allowed, why, audited)
+            judged(direction)
         };
-        sides.insert(direction, told);
+        sides.insert(direction, SideExplanation { pod: pod.clone(), allowed, why, audited });
     }
     Explanation { allowed: sides.values().all(|side| side.allowed), sides }
 }
 
-fn judge(
-    world: &World,
-    policies: &[Arc<Policy>],
-    direction: Direction,
-    packet: &Packet,
-) -> (bool, Why, Option<PolicyName>) {
-    let (own, other) = match direction {
-        Direction::Egress => (packet.from, packet.to),
-        Direction::Ingress => (packet.to, packet.from),
-    };
+fn judge(world: &World, policies: &[Arc<Policy>], direction: Direction, packet: &Packet) -> Judged {
+    let (own, other) = ends(direction, packet);
     let Some(profile) = world.profile(own) else { return (true, Why::NotSelected, None) };
     let applied = Applied::to(profile, direction, policies.iter().map(Arc::as_ref), world);
     if applied.policies().is_empty() {
         return (true, Why::NotSelected, None);
     }
-    let point = PortSet::point(packet.about);
     let outcomes = applied.outcomes(&|peer| peer.is(other, world).into(), world.profile(packet.to));
-    let outcome = outcomes.iter().find(|(_, ports)| !ports.and(&point).is_empty()).map(|(outcome, _)| *outcome);
-    let Some(outcome) = outcome else { return (true, Why::Undecided, None) };
-    let name = |index: usize| applied.policies().get(index).map(|policy| policy.name.clone());
+    let outcome = outcomes.iter().find(|(_, ports)| ports.contains(packet.about)).map(|(outcome, _)| *outcome);
+    outcome.map_or((true, Why::Undecided, None), |outcome| words(direction, applied.policies(), &outcome))
+}
+
+/// An outcome in words of the policies that select the pod.
+fn words(direction: Direction, policies: &[&Policy], outcome: &Outcome) -> Judged {
     let rule = outcome.policy.zip(outcome.rule).and_then(|(policy, rule)| {
-        let policy = applied.policies().get(policy)?;
+        let policy = policies.get(policy)?;
         let rule = policy.rules.get(&direction)?.get(rule)?;
         Some(Why::Rule { policy: policy.name.clone(), rule: rule.name.clone() })
     });
     let isolating = || {
-        let tier = applied.policies().iter().filter(|policy| policy.name.tier == Tier::Namespace && !policy.audit);
+        let tier = policies.iter().filter(|policy| policy.name.tier == Tier::Namespace && !policy.audit);
         tier.map(|policy| policy.name.clone()).collect()
     };
     let why = rule.unwrap_or_else(|| if outcome.allowed { Why::Undecided } else { Why::Isolated { by: isolating() } });
-    (outcome.allowed, why, outcome.audited.and_then(name))
+    let audited = outcome.audited.and_then(|index| policies.get(index)).map(|policy| policy.name.clone());
+    (outcome.allowed, why, audited)
 }

@@ -75,7 +75,8 @@ pub fn flows_that(mut doomed: impl FnMut(&Flow) -> bool) -> Result<Doomed, Netli
     Ok(Doomed { flows, deletions })
 }
 
-fn flow(attributes: &[u8]) -> Option<Flow> {
+/// Reads an entry's attributes.
+pub(super) fn flow(attributes: &[u8]) -> Option<Flow> {
     let (asks, answers) = (find(attributes, CTA_TUPLE_ORIG)?, find(attributes, CTA_TUPLE_REPLY)?);
     let from = |tuple| {
         let ip = find(tuple, CTA_TUPLE_IP)?;

@@ -115,6 +115,12 @@ impl Request {
         u16::from_ne_bytes([self.bytes[4], self.bytes[5]])
     }
 
+    /// What follows the netlink header.
+    #[cfg(all(test, feature = "node"))]
+    pub(crate) fn payload(&self) -> &[u8] {
+        &self.bytes[HEADER..]
+    }
+
     fn pad(&mut self) {
         let len = self.bytes.len().next_multiple_of(ALIGN);
         self.bytes.resize(len, 0);

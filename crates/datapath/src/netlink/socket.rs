@@ -27,6 +27,10 @@ const DUMP_TRIES: u32 = 16;
 /// Room for the largest datagram that the kernel makes of a dump (32 KiB), and for one message beyond that.
 const BUFFER: usize = 128 * 1024;
 
+/// Counts of `SO_MEMINFO`, as far as that of dropped messages (`SK_MEMINFO_DROPS` of linux/sock_diag.h), which is the last.
+#[cfg(feature = "node")]
+const MEMINFO: usize = 9;
+
 const NFNL_MSG_BATCH_BEGIN: u16 = 0x10;
 const NFNL_MSG_BATCH_END: u16 = 0x11;
 
@@ -199,16 +203,39 @@ impl Socket {
     /// # Errors
     /// The socket failed.
     pub fn notifications(&mut self) -> Result<Option<Vec<Message>>, NetlinkError> {
+        let (list, lost) = self.notifications_left()?;
+        Ok((!lost).then_some(list))
+    }
+
+    /// As [`Self::notifications`], for whom those count that were not lost: they, and whether others were.
+    pub(crate) fn notifications_left(&mut self) -> Result<(Vec<Message>, bool), NetlinkError> {
         let what = "read notifications";
-        let mut list = Vec::new();
+        let (mut list, mut lost) = (Vec::new(), false);
         for _ in 0..NOTIFICATIONS {
             match self.receive(what, libc::MSG_DONTWAIT)? {
                 Received::TimedOut => break,
-                Received::Overrun => return Ok(None),
+                Received::Overrun => lost = true,
                 Received::Some => self.each_message(what, |message, _| list.push(message.to_owned()))?,
             }
         }
-        Ok(Some(list))
+        Ok((list, lost))
+    }
+
+    /// How many messages the kernel has dropped because the buffer was full, since the socket was opened; it begins again after
+    /// 4 billion.
+    #[cfg(feature = "node")]
+    pub(crate) fn dropped(&self) -> Option<u32> {
+        use std::os::fd::AsRawFd as _;
+        let mut counts = [0_u32; MEMINFO];
+        let mut length = libc::socklen_t::try_from(size_of_val(&counts)).ok()?;
+        let (level, option) = (libc::SOL_SOCKET, libc::SO_MEMINFO);
+        #[expect(unsafe_code, reason = "no safe wrapper exists")]
+        // SAFETY: the descriptor is open, and the kernel writes no more than `length` bytes, which is the array's size.
+        let done = unsafe {
+            libc::getsockopt(self.inner.as_raw_fd(), level, option, counts.as_mut_ptr().cast(), &raw mut length)
+        };
+        let written = usize::try_from(length).is_ok_and(|length| length == size_of_val(&counts));
+        if done == 0 && written { counts.last().copied() } else { None }
     }
 
     /// Whether a notification tells what this process did, through a socket that is still open.

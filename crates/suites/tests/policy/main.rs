@@ -14,6 +14,7 @@ mod nodes;
 mod objects;
 mod off;
 mod probes;
+mod record;
 mod round;
 mod scene;
 mod stage;
