@@ -138,29 +138,15 @@ impl PeerTable {
                 self.hosts.iter().map(|(address, _)| address).collect()
             }
         };
-        let spans = if asked { None } else { Some(terms.spans()).filter(|spans| *spans != self.terms_of_spans) };
-        let other_spans = spans.is_some();
         // Who is known is not unknown: what that is about is about all.
         let unknown = |spans: &Spans| spans.iter().any(|(_, terms)| terms.contains(&UNKNOWN));
-        let look = other_spans || anew;
-        let minds = look && (unknown(&self.terms_of_spans) || spans.as_ref().is_some_and(unknown));
-        let before = Arc::clone(&self.spans);
-        if let Some(spans) = spans {
-            self.terms_of_spans = spans;
-        }
+        let (before, minded) = (Arc::clone(&self.spans), unknown(&self.terms_of_spans));
+        let spans = if asked { None } else { Some(terms.spans()).filter(|spans| *spans != self.terms_of_spans) };
+        let other_spans = spans.is_some();
+        self.terms_of_spans = spans.unwrap_or_else(|| std::mem::take(&mut self.terms_of_spans));
         if !asked || anew || self.namespaces != world.namespaces_changed() {
-            self.of_namespace.clear();
-            let kept = std::mem::take(&mut self.of_profile);
-            for place in 0..world.places() {
-                self.learn(place, world, terms);
-                let key =
-                    |all: &[Option<(_, Key)>]| all.get(place).and_then(Option::as_ref).map(|(_, key)| key.clone());
-                let (now, was) = (key(&self.of_profile).unwrap_or_default(), key(&kept).unwrap_or_default());
-                let named = now != Key::default() || was != Key::default();
-                if now != was || look && (named || minds) {
-                    stale.extend(world.members(place));
-                }
-            }
+            let all = other_spans || anew;
+            self.learn_all(world, terms, all, all && (minded || unknown(&self.terms_of_spans)), &mut stale);
         }
         if !asked || self.nodes != world.nodes_changed() {
             stale.extend(self.of_node.keys().chain(self.aliases.keys()));
@@ -179,6 +165,22 @@ impl PeerTable {
         }
         self.hosts.settle();
         self.numbers.settle(began);
+    }
+
+    /// Learns what rules can tell of each profile. Addresses of those of which that is something else are stale; of `all` of which it is
+    /// anything, where ranges are others; and with `everybody` even those.
+    fn learn_all(&mut self, world: &World, terms: &Terms, all: bool, everybody: bool, stale: &mut Vec<IpAddr>) {
+        self.of_namespace.clear();
+        let kept = std::mem::take(&mut self.of_profile);
+        let nothing = Key::default();
+        for place in 0..world.places() {
+            self.learn(place, world, terms);
+            let [now, was] = [&self.of_profile, &kept]
+                .map(|all| all.get(place).and_then(Option::as_ref).map_or(&nothing, |(_, key)| key));
+            if now != was || everybody || all && (*now != nothing || *was != nothing) {
+                stale.extend(world.members(place));
+            }
+        }
     }
 
     /// Numbers addresses, and spans where they are others.
