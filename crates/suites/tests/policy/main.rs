@@ -4,6 +4,7 @@
 //! Must catch: a pod that gets or sends a packet before its policies are in the kernel, or after they forbid it.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
+mod axes;
 mod canary;
 mod churn;
 mod conformance;
