@@ -39,8 +39,10 @@ fn about(packet: &Packet) -> Option<(Protocol, u16)> {
 
 /// All pods, as if they were of one node: it is told of each class.
 fn own(understood: &Understood) -> Vec<OwnPod> {
-    let pod =
-        |profile: &policy::Profile, address: &IpAddr| OwnPod { profile: profile.clone(), addresses: vec![*address] };
+    let pod = |profile: &Arc<policy::Profile>, address: &IpAddr| OwnPod {
+        profile: Arc::clone(profile),
+        addresses: vec![*address],
+    };
     let pods = understood.world.pods();
     pods.flat_map(|(profile, addresses)| addresses.iter().map(move |address| pod(profile, address))).collect()
 }
@@ -198,7 +200,7 @@ fn follow(world: &mut World, there: &mut BTreeMap<IpAddr, Arc<policy::Profile>>,
     names.iter().for_each(|name| world.set_node(name, now.nodes().get(name).cloned()));
     let pods: BTreeMap<IpAddr, Arc<policy::Profile>> = now
         .pods()
-        .flat_map(|(profile, addresses)| addresses.iter().map(|address| (*address, Arc::new(profile.clone()))))
+        .flat_map(|(profile, addresses)| addresses.iter().map(|address| (*address, Arc::clone(profile))))
         .collect();
     for (address, profile) in std::mem::take(there) {
         if pods.get(&address) != Some(&profile) {

@@ -122,7 +122,7 @@ impl KubeRouter {
             let rules: String = rules.lines().filter(|line| line.starts_with("-A")).collect();
             if rules != last.0 {
                 last = (rules, Instant::now());
-            } else if last.1.elapsed() > Duration::from_secs(15) && (count == 0 || last.0.contains("KUBE-NWPLCY-")) {
+            } else if last.1.elapsed() > Duration::from_secs(15) && (count == 0 || has_policies(&last.0)) {
                 return Ok(());
             }
             if began.elapsed() > Duration::from_secs(600) {
@@ -131,6 +131,11 @@ impl KubeRouter {
             std::thread::sleep(Duration::from_secs(1));
         }
     }
+}
+
+/// Whether there are rules of a policy, and not only those for pods without one.
+fn has_policies(rules: &str) -> bool {
+    rules.split("-A KUBE-NWPLCY-").skip(1).any(|rule| !rule.starts_with("DEFAULT"))
 }
 
 impl Drop for KubeRouter {

@@ -28,7 +28,7 @@ pub use check::{Doubt, Finding, check};
 pub use compile::{Changed, Class, ClassId, OwnPod, PeerId, Planner, PolicyPlan, compile};
 pub use diff::{Flip, diff};
 pub use explain::{Endpoint, Explanation, Judge, Packet, SideExplanation, Why, explain};
-pub use hosts::HostMap;
+pub use hosts::{HostMap, differing};
 pub use ids::Used;
 pub use world::World;
 

@@ -59,7 +59,7 @@ fn world(count: u8) -> (World, Vec<OwnPod>) {
     let mut own = Vec::new();
     for n in 0..count {
         let addresses = vec![ip(&format!("10.244.0.{}", n + 1)), ip(&format!("fd12::{:x}", n + 1))];
-        own.push(OwnPod { profile: profile(&n.to_string()), addresses });
+        own.push(OwnPod { profile: Arc::new(profile(&n.to_string())), addresses });
     }
     let client = Arc::new(profile("client"));
     for n in 0..300 {

@@ -61,7 +61,7 @@ pub struct Ground {
 /// Who a pod of this node is.
 enum Who {
     /// A pod that policies may select.
-    Pod(Profile, Ended),
+    Pod(Arc<Profile>, Ended),
     /// Nobody whom policies are for.
     Nobody,
     /// Not known yet.
@@ -229,7 +229,7 @@ impl Inner {
             match self.who(lease) {
                 Who::Pod(profile, ended) => {
                     if !ended {
-                        peers.push((Arc::new(profile.clone()), lease.addresses.clone()));
+                        peers.push((Arc::clone(&profile), lease.addresses.clone()));
                     }
                     own.push(OwnPod { profile, addresses: lease.addresses.clone() });
                 }
@@ -274,6 +274,6 @@ impl View {
             labels: facts.labels.clone(),
             ports: facts.ports.iter().filter_map(port).collect(),
         };
-        Who::Pod(profile, facts.ended)
+        Who::Pod(Arc::new(profile), facts.ended)
     }
 }

@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::apply::Match;
-use super::{Applied, Direction, NamedPort, Peer, Policy, PolicyName, PortMatch, Profile, Rule, World};
+use super::peers::uses_of_blocks;
+use super::subjects::named;
+use super::{Applied, Direction, NamedPort, Peer, Policy, PolicyName, Profile, Rule, World};
 
 /// Something that is probably not meant.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -97,18 +99,13 @@ pub fn check(world: &World, policies: &[Arc<Policy>]) -> Vec<Finding> {
 /// The same policies with one block for all that the same rules have: of each it is asked what becomes of who is in it alone,
 /// which is the same. A list of blocks may have tens of thousands.
 fn few_blocks(policies: &[Arc<Policy>]) -> Vec<Arc<Policy>> {
-    let mut places: BTreeMap<&Peer, Vec<(usize, Direction, usize)>> = BTreeMap::new();
-    for (policy, of) in policies.iter().enumerate() {
-        for (direction, rules) in &of.rules {
-            for (rule, of) in rules.iter().enumerate() {
-                let blocks = of.peers.iter().flatten().filter(|peer| matches!(peer, Peer::Block { .. }));
-                blocks.for_each(|block| places.entry(block).or_default().push((policy, *direction, rule)));
-            }
-        }
-    }
-    let mut alike: BTreeMap<&[(usize, Direction, usize)], &Peer> = BTreeMap::new();
+    let rules = policies.iter().enumerate().flat_map(|(policy, of)| {
+        of.rules.iter().map(move |(direction, rules)| ((policy, *direction), rules.as_slice()))
+    });
+    let places = uses_of_blocks(rules);
+    let mut alike = BTreeMap::new();
     for (block, places) in &places {
-        alike.entry(places).or_insert(block);
+        alike.entry(places).or_insert(*block);
     }
     let kept: BTreeSet<&Peer> = alike.into_values().collect();
     let keep = |peer: &&Peer| !matches!(peer, Peer::Block { .. }) || kept.contains(peer);
@@ -138,16 +135,6 @@ fn is_anybody(peer: &Peer, world: &World) -> bool {
     }
 }
 
-/// Names of ports that rules ask for.
-fn names_asked<'a>(applied: &Applied<'a>) -> BTreeSet<&'a str> {
-    let asked = applied.rules().flat_map(|rule| rule.ports.iter().flatten());
-    let named = asked.filter_map(|port| match port {
-        PortMatch::Named(_, name) => Some(name.as_str()),
-        PortMatch::Range(..) => None,
-    });
-    named.collect()
-}
-
 fn look(world: &World, policies: &[Arc<Policy>], direction: Direction) -> Seen {
     let mut seen = Seen::default();
     // Pods that the same policies select are alike but for names of ports.
@@ -159,7 +146,8 @@ fn look(world: &World, policies: &[Arc<Policy>], direction: Direction) -> Seen {
             continue;
         }
         let terms: BTreeSet<&Peer> = applied.rules().flat_map(|rule| rule.peers.iter().flatten()).collect();
-        let asked = if direction == Direction::Egress { names_asked(&applied) } else { BTreeSet::new() };
+        let names = applied.rules().filter(|_| direction == Direction::Egress).flat_map(named);
+        let asked: BTreeSet<&str> = names.collect();
         let ports = |of: &Profile| of.ports.iter().filter(|port| asked.contains(port.name.as_str())).cloned().collect();
         // What the other side can be: somebody who is there, or an address of a block alone. Those of whom the rules ask nothing
         // else are one.

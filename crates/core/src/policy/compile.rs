@@ -15,7 +15,6 @@ use super::peers::{Key, Span, TermId, Terms, UNKNOWN};
 use super::portset::PortSet;
 use super::subjects::{Members, Selected, Subjects, named};
 use super::table::{Numbers, PeerTable};
-use super::world::Moment;
 use super::{Action, Direction, NamedPort, Outcome, Policy, PolicyName, Profile, Rule, World};
 use crate::cidr::Cidr;
 use crate::family::Family;
@@ -44,7 +43,7 @@ pub struct ClassId {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OwnPod {
     /// What policies can tell of it.
-    pub profile: Profile,
+    pub profile: Arc<Profile>,
     /// Its addresses.
     pub addresses: Vec<IpAddr>,
 }
@@ -172,7 +171,6 @@ pub struct Planner {
     asked: BTreeMap<u64, Arc<Selected>>,
     terms: Terms,
     peers: PeerTable,
-    nodes: Moment,
     /// Classes by what makes them, of which generation of numbers.
     made: BTreeMap<u64, (ClassId, Arc<Class>)>,
     generation: u64,
@@ -213,10 +211,9 @@ impl Planner {
     fn ask(&mut self, world: &World, members: &Members) -> bool {
         let all = members.selected.keys().all(|serial| self.asked.contains_key(serial));
         let few = self.asked.len() <= 2 * members.selected.len();
-        if all && few && self.nodes == world.nodes_changed() {
+        if all && few && self.peers.nodes == world.nodes_changed() {
             return true;
         }
-        self.nodes = world.nodes_changed();
         self.asked = members.selected.iter().map(|(serial, (selected, _))| (*serial, Arc::clone(selected))).collect();
         !self.terms.update(world, &self.asked)
     }

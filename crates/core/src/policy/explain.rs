@@ -101,7 +101,8 @@ impl<'a> Judge<'a> {
     #[must_use]
     pub fn new(world: &'a World, endpoints: &'a BTreeMap<IpAddr, Endpoint>, policies: &'a [Arc<Policy>]) -> Self {
         let pods = world.pods().filter(|(_, addresses)| !addresses.is_empty());
-        let own = pods.map(|(profile, addresses)| OwnPod { profile: profile.clone(), addresses: addresses.to_vec() });
+        let own =
+            pods.map(|(profile, addresses)| OwnPod { profile: Arc::clone(profile), addresses: addresses.to_vec() });
         let plan = compile(world, &own.collect::<Vec<_>>(), policies);
         Self {
             world,

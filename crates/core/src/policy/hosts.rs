@@ -80,7 +80,7 @@ impl HostMap {
     #[must_use]
     pub fn differing(&self, other: &Self) -> Vec<(IpAddr, Option<PeerId>, Option<PeerId>)> {
         if !Arc::ptr_eq(&self.shared, &other.shared) {
-            return walk(self.iter(), other.iter());
+            return differing(self.iter(), other.iter());
         }
         let addresses: BTreeSet<&IpAddr> = self.changed.keys().chain(other.changed.keys()).collect();
         let both = addresses.into_iter().map(|address| (*address, self.get(address), other.get(address)));
@@ -88,8 +88,8 @@ impl HostMap {
     }
 }
 
-/// Two lists in order, side by side: what differs.
-fn walk<K: Ord + Copy, V: PartialEq + Copy>(
+/// Two lists in the order of their keys, side by side: what differs, with the one's value and the other's.
+pub fn differing<K: Ord + Copy, V: PartialEq + Copy>(
     ours: impl Iterator<Item = (K, V)>,
     theirs: impl Iterator<Item = (K, V)>,
 ) -> Vec<(K, Option<V>, Option<V>)> {

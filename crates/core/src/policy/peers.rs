@@ -60,7 +60,7 @@ impl Terms {
         let names: BTreeSet<String> = sends.flat_map(|(_, rule)| named(rule)).map(str::to_owned).collect();
         let minded = rules().map(|(_, rule)| rule).any(minds_unknown);
         let unknown = if minded { world.pod_space().clone() } else { BTreeSet::new() };
-        let ids = self.number(peers, &uses_of_blocks(&asked));
+        let ids = self.number(peers, &uses_of_blocks(asked.iter().map(|(of, rules)| (*of, *rules))));
         let same = self.ids == ids && self.names == names && self.unknown == unknown;
         if !same {
             (self.ids, self.names, self.unknown) = (ids, names, unknown);
@@ -208,7 +208,7 @@ impl Terms {
 /// The rules of policies, each once however many classes have them.
 type Asked<'a> = BTreeMap<(Direction, &'a PolicyName), &'a [Rule]>;
 /// Where a rule is: its direction and policy, and its place there.
-type Use<'a> = (Direction, &'a PolicyName, usize);
+type Use<'a> = ((Direction, &'a PolicyName), usize);
 
 fn asked(classes: &BTreeMap<u64, Arc<Selected>>) -> Asked<'_> {
     let mut asked = Asked::new();
@@ -221,13 +221,15 @@ fn asked(classes: &BTreeMap<u64, Arc<Selected>>) -> Asked<'_> {
     asked
 }
 
-/// The rules that have each block.
-fn uses_of_blocks<'a>(asked: &Asked<'a>) -> BTreeMap<&'a Peer, Vec<Use<'a>>> {
-    let mut uses: BTreeMap<&Peer, Vec<Use<'_>>> = BTreeMap::new();
-    for ((direction, policy), rules) in asked {
+/// The rules that have each block, by where their list is and their place in it.
+pub(super) fn uses_of_blocks<'a, L: Copy>(
+    lists: impl Iterator<Item = (L, &'a [Rule])>,
+) -> BTreeMap<&'a Peer, Vec<(L, usize)>> {
+    let mut uses: BTreeMap<&Peer, Vec<(L, usize)>> = BTreeMap::new();
+    for (list, rules) in lists {
         for (place, rule) in rules.iter().enumerate() {
             let blocks = rule.peers.iter().flatten().filter(|peer| matches!(peer, Peer::Block { .. }));
-            blocks.for_each(|block| uses.entry(block).or_default().push((*direction, policy, place)));
+            blocks.for_each(|block| uses.entry(block).or_default().push((list, place)));
         }
     }
     uses

@@ -56,7 +56,7 @@ pub(super) struct Subjects {
     named: HashMap<String, BTreeSet<PolicyName>>,
     labelled: BTreeSet<PolicyName>,
     namespaces: Moment,
-    known: HashMap<Profile, [Option<Arc<Selected>>; 2]>,
+    known: HashMap<Arc<Profile>, [Option<Arc<Selected>>; 2]>,
     selected: HashMap<ClassKey, Arc<Selected>>,
     serial: u64,
 }
@@ -122,7 +122,7 @@ impl Subjects {
         for pod in own {
             if !self.known.contains_key(&pod.profile) {
                 let found = Direction::ALL.map(|direction| self.find(world, &pod.profile, direction));
-                self.known.insert(pod.profile.clone(), found);
+                self.known.insert(Arc::clone(&pod.profile), found);
             }
             let known = self.known.get(&pod.profile).into_iter().flatten();
             for (direction, selected) in Direction::ALL.into_iter().zip(known) {
@@ -136,7 +136,7 @@ impl Subjects {
             }
         }
         if self.known.len() > 2 * own.len() {
-            let here: HashSet<&Profile> = own.iter().map(|pod| &pod.profile).collect();
+            let here: HashSet<&Arc<Profile>> = own.iter().map(|pod| &pod.profile).collect();
             self.known.retain(|profile, _| here.contains(profile));
             self.selected.retain(|_, selected| Arc::strong_count(selected) > 1);
         }

@@ -42,7 +42,8 @@ pub(super) struct PeerTable {
     aliases: BTreeMap<IpAddr, IpAddr>,
     moved: Moment,
     namespaces: Moment,
-    nodes: Moment,
+    /// The last change of nodes that is in it.
+    pub(super) nodes: Moment,
     /// Numbers that a kernel uses.
     used: BTreeMap<IpAddr, PeerId>,
 }

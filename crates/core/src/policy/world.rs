@@ -65,9 +65,9 @@ impl World {
     }
 
     /// Addresses of pods that have a network of their own and have not ended, by what the pods are like.
-    pub fn pods(&self) -> impl Iterator<Item = (&Profile, &[IpAddr])> {
+    pub fn pods(&self) -> impl Iterator<Item = (&Arc<Profile>, &[IpAddr])> {
         let members = |place: usize| self.members.get(place).map(Vec::as_slice).unwrap_or_default();
-        self.places.iter().map(move |(profile, place)| (profile.as_ref(), members(*place)))
+        self.places.iter().map(move |(profile, place)| (profile, members(*place)))
     }
 
     /// Labels of the namespaces.

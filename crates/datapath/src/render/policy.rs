@@ -5,13 +5,13 @@
 //! number, protocol and port, then the number alone; then the same for nobody's number, 0. What is found is a verdict, as a
 //! number too: maps to verdicts would be walked through by the kernel with every change.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use overlane_core::family::Family;
-use overlane_core::policy::{Class, ClassId, Direction, Outcome, PeerId, PolicyPlan};
+use overlane_core::policy::{Class, ClassId, Direction, Outcome, PeerId, PolicyPlan, differing};
 
 use super::element::{Data, Key, RawElement, Set, after, digit};
 use crate::conntrack::Flow;
@@ -270,12 +270,10 @@ impl Difference {
             all.change(before.map(|id| host(address, id)), after.map(|id| host(address, id)));
         }
         if !Arc::ptr_eq(&old.spans, &new.spans) {
-            compare(&old.spans, &new.spans, |span, before, after| {
-                all.change(
-                    before.into_iter().flat_map(|id| range(*span, *id)),
-                    after.into_iter().flat_map(|id| range(*span, *id)),
-                );
-            });
+            for (span, before, after) in differing(old.spans.iter(), new.spans.iter()) {
+                let of = |id: Option<&PeerId>| id.into_iter().flat_map(|id| range(*span, *id)).collect::<Vec<_>>();
+                all.change(of(before), of(after));
+            }
         }
         let addresses: BTreeSet<IpAddr> = old.pods.keys().chain(new.pods.keys()).map(|(_, address)| *address).collect();
         for address in addresses {
@@ -291,9 +289,9 @@ impl Difference {
                 all.change(before, after);
             }
         }
-        compare(&old.classes, &new.classes, |id, before, after| {
+        for (id, before, after) in differing(old.classes.iter(), new.classes.iter()) {
             all.change_class(*id, before.map(Arc::as_ref), after.map(Arc::as_ref));
-        });
+        }
         all
     }
 
@@ -324,29 +322,6 @@ impl Difference {
         };
         let (before, after) = (raw(before), raw(after));
         self.change(before.difference(&after).copied(), after.difference(&before).copied());
-    }
-}
-
-/// Calls with each key whose values differ.
-fn compare<K: Ord, V: PartialEq>(
-    old: &BTreeMap<K, V>,
-    new: &BTreeMap<K, V>,
-    mut differs: impl FnMut(&K, Option<&V>, Option<&V>),
-) {
-    let (mut before, mut after) = (old.iter().peekable(), new.iter().peekable());
-    loop {
-        let order = match (before.peek(), after.peek()) {
-            (None, None) => return,
-            (Some(_), None) => std::cmp::Ordering::Less,
-            (None, Some(_)) => std::cmp::Ordering::Greater,
-            (Some((a, _)), Some((b, _))) => a.cmp(b),
-        };
-        let was = if order.is_le() { before.next() } else { None };
-        let is = if order.is_ge() { after.next() } else { None };
-        let values = (was.map(|(_, value)| value), is.map(|(_, value)| value));
-        if let Some((key, _)) = was.or(is).filter(|_| values.0 != values.1) {
-            differs(key, values.0, values.1);
-        }
     }
 }
 

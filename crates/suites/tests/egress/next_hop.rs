@@ -227,6 +227,11 @@ fn nothing_goes_past_the_next_hop() {
             ensure(seen.is_some() && counted(&vm, "nodes") > before, || format!("{seen:?}"))
         });
     }
+    // Until then the agent ends what may have left by the way before; the next one would, if this one is stopped at it.
+    eventually(secs(10), "flows by the way before are ended", || {
+        let last = std::fs::read_to_string(node.run_dir.join("egress-way")).unwrap_or_default();
+        ensure(last.contains("NextHops"), || last.clone())
+    });
     let mut open: Vec<_> = pod
         .ips
         .iter()

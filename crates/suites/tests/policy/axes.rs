@@ -5,10 +5,11 @@
 use std::time::Duration;
 
 use overlane_policy_reference::{Cluster, Packet, Protocol, judge, why};
-use overlane_suites::volley::{Carries, Shot};
+use overlane_suites::volley::Shot;
 use serde_json::{Value, json};
 
 use crate::canary;
+use crate::ground::{carries, cluster};
 use crate::objects::{self, Definition};
 use crate::stage::{IDLE, Range, Stage};
 
@@ -139,20 +140,6 @@ fn cases(range: &Range) -> Vec<Value> {
     cases
 }
 
-/// What the API has of all that policy depends on.
-fn cluster(range: &Range) -> Cluster {
-    let ours =
-        |object: &Value, field: &str| NAMESPACES.contains(&object["metadata"][field].as_str().unwrap_or_default());
-    let list = |path: &str, field: &str| -> Vec<Value> {
-        range.api().list(path).into_iter().filter(|object| ours(object, field)).collect()
-    };
-    let cluster = json!({
-        "namespaces": list("/api/v1/namespaces", "name"), "pods": list("/api/v1/pods", "namespace"),
-        "nodes": range.api().list("/api/v1/nodes"), "policies": list(objects::POLICIES, "namespace"), "clusterPolicies": [],
-    });
-    serde_json::from_value(cluster).unwrap_or_else(|e| panic!("read what the API has: {e}"))
-}
-
 /// Every packet of the table, with what the reference makes of it.
 fn table(range: &Range, cluster: &Cluster) -> Vec<(Shot, Packet, bool)> {
     let names: Vec<String> =
@@ -162,14 +149,10 @@ fn table(range: &Range, cluster: &Cluster) -> Vec<(Shot, Packet, bool)> {
         names.iter().flat_map(|from| names.iter().map(move |to| (from, to))).filter(|(from, to)| from != to)
     {
         for (port, (_, protocol)) in PORTS.iter().flat_map(|port| PROTOCOLS.map(|protocol| (*port, protocol))) {
-            let carries = match protocol {
-                Protocol::Tcp => Carries::Tcp(port),
-                Protocol::Udp => Carries::Udp(port),
-                _ => Carries::Sctp(port),
-            };
-            for shot in range.shots(from, to, carries) {
-                let packet = Packet { from: shot.source, to: shot.to, protocol, port };
-                table.push((shot, packet, judge(cluster, &packet).allowed()));
+            for (source, target) in range.pairs(from, to) {
+                let packet = Packet { from: source, to: target, protocol, port };
+                let shot = range.shot(source, target, carries(&packet));
+                table.extend(shot.map(|shot| (shot, packet, judge(cluster, &packet).allowed())));
             }
         }
     }
@@ -184,7 +167,7 @@ fn the_whole_table_is_as_the_reference_has_it() {
     for (number, spec) in cases(&range).iter().enumerate() {
         objects::put(range.api(), &objects::policy("x", "case", spec));
         canary::settle(&range);
-        let cluster = cluster(&range);
+        let cluster = cluster(range.api(), |namespace| NAMESPACES.contains(&namespace));
         let table = table(&range, &cluster);
         let (open, shut): (Vec<_>, Vec<_>) = table.into_iter().partition(|(_, _, allowed)| *allowed);
         (allowed, denied) = (allowed + open.len(), denied + shut.len());

@@ -92,27 +92,7 @@ impl Ground {
 
     /// What the API has of all that policy depends on, the canaries left out.
     pub fn cluster(&self) -> Cluster {
-        let api = self.range.api();
-        let foreign = |object: &Value| !object["metadata"]["name"].as_str().unwrap_or_default().starts_with("ns-");
-        let mut namespaces = api.list("/api/v1/namespaces");
-        namespaces.retain(|namespace| !foreign(namespace));
-        let mut pods = api.list("/api/v1/pods");
-        pods.retain(|pod| pod["metadata"]["namespace"].as_str().unwrap_or_default().starts_with("ns-"));
-        let mut policies = objects::all(api);
-        policies.retain(|policy| !canary::owns(policy));
-        let (namespaced, of_cluster): (Vec<Value>, Vec<Value>) =
-            policies.into_iter().partition(|policy| policy["kind"] == "NetworkPolicy");
-        let cluster = json!({
-            "namespaces": namespaces, "pods": pods, "nodes": api.list("/api/v1/nodes"),
-            "policies": namespaced, "clusterPolicies": of_cluster,
-        });
-        let mut cluster: Cluster =
-            serde_json::from_value(cluster).unwrap_or_else(|e| panic!("read what the API has: {e}"));
-        // The lab's API leaves an empty list behind where the last label was taken away.
-        for pod in &mut cluster.pods {
-            pod.metadata.labels = pod.metadata.labels.take().filter(|labels| !labels.is_empty());
-        }
-        cluster
+        cluster(self.range.api(), |namespace| namespace.starts_with("ns-"))
     }
 
     /// The packet as it can be fired here; nothing if it cannot, or if no policy can have a say in it.
@@ -198,7 +178,31 @@ pub const WAYS: [&str; 9] = [
     "way-in-by-a-port-of-the-node",
 ];
 
-fn carries(packet: &Packet) -> Carries {
+/// What the API has of all that policy depends on, with the namespaces that are `ours`; the canaries left out.
+pub fn cluster(api: &Api, ours: impl Fn(&str) -> bool) -> Cluster {
+    let is_ours = |object: &Value, field: &str| ours(object["metadata"][field].as_str().unwrap_or_default());
+    let mut namespaces = api.list("/api/v1/namespaces");
+    namespaces.retain(|namespace| is_ours(namespace, "name"));
+    let mut pods = api.list("/api/v1/pods");
+    pods.retain(|pod| is_ours(pod, "namespace"));
+    let mut policies = objects::all(api);
+    policies.retain(|policy| !canary::owns(policy));
+    let (namespaced, of_cluster): (Vec<Value>, Vec<Value>) =
+        policies.into_iter().partition(|policy| policy["kind"] == "NetworkPolicy");
+    let cluster = json!({
+        "namespaces": namespaces, "pods": pods, "nodes": api.list("/api/v1/nodes"),
+        "policies": namespaced, "clusterPolicies": of_cluster,
+    });
+    let mut cluster: Cluster = serde_json::from_value(cluster).unwrap_or_else(|e| panic!("read what the API has: {e}"));
+    // The lab's API leaves an empty list behind where the last label was taken away.
+    for pod in &mut cluster.pods {
+        pod.metadata.labels = pod.metadata.labels.take().filter(|labels| !labels.is_empty());
+    }
+    cluster
+}
+
+/// What a packet carries.
+pub fn carries(packet: &Packet) -> Carries {
     match packet.protocol {
         Protocol::Tcp => Carries::Tcp(packet.port),
         Protocol::Udp => Carries::Udp(packet.port),
