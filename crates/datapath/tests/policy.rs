@@ -32,8 +32,12 @@ fn pods(app: &str) -> PodSelector {
     PodSelector { namespaces: Namespaces::Named("ns".to_owned()), pods }
 }
 
-/// Lets others reach pods, at a port.
+/// Lets others reach pods, at three ports from one on.
 fn policy(app: &str, from: &[&str], port: u16) -> Policy {
+    policy_for(app, from, [PortMatch::Range(Protocol::Tcp, port, port + 2)])
+}
+
+fn policy_for(app: &str, from: &[&str], ports: impl IntoIterator<Item = PortMatch>) -> Policy {
     let peers = from.iter().map(|from| match from.parse() {
         Ok(cidr) => Peer::Block { cidr, except: Few::default() },
         Err(_) => Peer::Pods(pods(from)),
@@ -42,7 +46,7 @@ fn policy(app: &str, from: &[&str], port: u16) -> Policy {
         name: "ingress[0]".to_owned(),
         action: Action::Accept,
         peers: Some(peers.collect()),
-        ports: Some([PortMatch::Range(Protocol::Tcp, port, port + 2)].into()),
+        ports: Some(ports.into_iter().collect()),
     };
     Policy {
         name: PolicyName { tier: Tier::Namespace, namespace: "ns".to_owned(), name: app.to_owned() },
@@ -117,6 +121,32 @@ fn a_plan_takes_anothers_place() {
         fresh.sh("nft flush ruleset");
     }
     assert!(!ns.sh("nft list table inet overlane").contains("goto policy_in_0\n"));
+}
+
+#[test]
+fn single_ports_become_ranges_and_back() {
+    let (ns, fresh) = (Ns::new(), Ns::new());
+    let (held, mut planner) = (table(&ns), Planner::default());
+    let every = |step: usize| (1..=60_000).step_by(step).map(|port| PortMatch::Range(Protocol::Tcp, port, port));
+    let single = policy_for("0", &["client"], every(6));
+    let range = policy_for("0", &["client"], [PortMatch::Range(Protocol::Tcp, 1, 60_000)]);
+    let both = policy_for("0", &["client"], every(30_000).chain([PortMatch::Range(Protocol::Udp, 7, 8)]));
+    for (round, (policy, ports, ranges)) in
+        [(&single, 10_000, 0), (&range, 0, 1), (&both, 2, 1), (&single, 10_000, 0)].into_iter().enumerate()
+    {
+        let plan = plan(1, std::slice::from_ref(policy), &mut planner);
+        let began = std::time::Instant::now();
+        ns.run(|| held.police(Arc::clone(&plan), &[]).unwrap());
+        eprintln!("round {round}: in force after {:?}", began.elapsed());
+        let there = words(&ns);
+        let count = |name: &str| there.iter().filter(|word| word.split(' ').next().unwrap().ends_with(name)).count();
+        assert_eq!((count("_port\""), count("_ports\"")), (ports, ranges), "round {round}");
+        ns.run(|| assert_eq!(held.audit().unwrap(), Audit::default(), "round {round}"));
+        let anew = table(&fresh);
+        fresh.run(|| anew.police(plan, &[]).unwrap());
+        assert_eq!(there, words(&fresh), "round {round}");
+        fresh.sh("nft flush ruleset");
+    }
 }
 
 #[test]

@@ -156,7 +156,7 @@ impl State {
     /// How many first packets each verdict of a class was for.
     pub(super) fn verdicts_of(&mut self, id: ClassId, class: &Class) -> Result<Vec<Verdict>, NftError> {
         let mut counted = BTreeMap::new();
-        for set in [PolicySet::Ports(id), PolicySet::Rest(id)] {
+        for set in PolicySet::of_class(id) {
             counted.extend(self.with_members(|members| members.counted(Set::Policy(set)))?);
         }
         let verdicts = policy::verdicts(id, class).filter_map(|(element, outcome)| {

@@ -3,7 +3,8 @@
 //! A packet's other side is looked up by address, first among ranges, then among hosts, and becomes a number in the packet's
 //! priority, which nobody reads before the packet leaves. The pod's address leads to the chain of its class, which looks up
 //! number, protocol and port, then the number alone; then the same for nobody's number, 0. What is found is a verdict, as a
-//! number too: maps to verdicts would be walked through by the kernel with every change.
+//! number too: maps to verdicts would be walked through by the kernel with every change. Single ports are not with the ranges:
+//! each element that comes to those costs the kernel time in proportion to what is there.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -41,6 +42,8 @@ pub enum PolicySet {
     /// Flows that were cut, as they were opened: what is still on its way must not open them again. They end by themselves.
     Cut(Family),
     /// Verdicts of a class by number, protocol and port.
+    Port(ClassId),
+    /// The same of ranges of ports.
     Ports(ClassId),
     /// Verdicts of a class by number, for all else.
     Rest(ClassId),
@@ -116,7 +119,7 @@ impl Pool {
             let of_family = [PolicySet::Host, PolicySet::Span, PolicySet::Own, PolicySet::Cut].map(|set| set(family));
             of_family.into_iter().chain(pods)
         };
-        let of_classes = self.classes().flat_map(|id| [PolicySet::Ports(id), PolicySet::Rest(id)]);
+        let of_classes = self.classes().flat_map(PolicySet::of_class);
         Family::ALL.into_iter().flat_map(of_family).chain(of_classes).map(Set::Policy)
     }
 }
@@ -172,6 +175,12 @@ impl Way {
 }
 
 impl PolicySet {
+    /// The sets of a class.
+    #[must_use]
+    pub const fn of_class(id: ClassId) -> [Self; 3] {
+        [Self::Port(id), Self::Ports(id), Self::Rest(id)]
+    }
+
     /// How nft declares it.
     pub(super) fn kind(self) -> String {
         let address = |family| if family == Family::V4 { "ipv4_addr" } else { "ipv6_addr" };
@@ -184,6 +193,7 @@ impl PolicySet {
                 "type {0} . inet_proto . inet_service . {0} . inet_service; flags dynamic,timeout; timeout {CUT_SECONDS}s",
                 address(f)
             ),
+            Self::Port(_) => "type classid . inet_proto . inet_service : classid; counter".to_owned(),
             Self::Ports(_) => "type classid . inet_proto . inet_service : classid; flags interval; counter".to_owned(),
             Self::Rest(_) => "type classid : classid; counter".to_owned(),
         }
@@ -198,6 +208,7 @@ impl fmt::Display for PolicySet {
             Self::Pod(direction, family) => write!(f, "policy_{}{}", word(direction), digit(family)),
             Self::Own(family) => write!(f, "policy_own{}", digit(family)),
             Self::Cut(family) => write!(f, "policy_cut{}", digit(family)),
+            Self::Port(id) => write!(f, "{}_port", class_chain(id)),
             Self::Ports(id) => write!(f, "{}_ports", class_chain(id)),
             Self::Rest(id) => write!(f, "{}_rest", class_chain(id)),
         }
@@ -226,17 +237,12 @@ pub fn of_set(plan: &PolicyPlan, set: PolicySet) -> BTreeSet<RawElement> {
         }
         // No plan's.
         PolicySet::Cut(_) => BTreeSet::new(),
-        PolicySet::Ports(id) => of_class(plan, id, |class| ports(id, class).into_iter().map(|(raw, _)| raw).collect()),
-        PolicySet::Rest(id) => of_class(plan, id, |class| rest(id, class).map(|(raw, _)| raw).collect()),
+        PolicySet::Port(id) | PolicySet::Ports(id) | PolicySet::Rest(id) => {
+            let class = plan.classes.get(&id).into_iter();
+            let elements = class.flat_map(|class| verdicts(id, class)).map(|(raw, _)| raw);
+            elements.filter(|raw| raw.set == Set::Policy(set)).collect()
+        }
     }
-}
-
-fn of_class(
-    plan: &PolicyPlan,
-    id: ClassId,
-    elements: impl FnOnce(&Class) -> BTreeSet<RawElement>,
-) -> BTreeSet<RawElement> {
-    plan.classes.get(&id).map(|class| elements(class)).unwrap_or_default()
 }
 
 /// What leads from one plan to another.
@@ -300,7 +306,10 @@ impl Difference {
     /// elements of ranges with several parts only once all others are there.
     #[must_use]
     pub fn stages(self) -> Stages {
-        let of_class = |raw: &RawElement| matches!(raw.set, Set::Policy(PolicySet::Ports(_) | PolicySet::Rest(_)));
+        let of_class = |raw: &RawElement| match raw.set {
+            Set::Policy(set) => matches!(set, PolicySet::Port(_) | PolicySet::Ports(_) | PolicySet::Rest(_)),
+            _ => false,
+        };
         let place = |raw: &RawElement| (raw.set, raw.key);
         let (going, coming): (BTreeSet<_>, BTreeSet<_>) =
             (self.remove.iter().map(place).collect(), self.add.iter().map(place).collect());
@@ -382,17 +391,24 @@ fn rest(id: ClassId, class: &Class) -> impl Iterator<Item = (RawElement, Outcome
 
 /// Verdicts for ports.
 fn ports(id: ClassId, class: &Class) -> Vec<(RawElement, Outcome)> {
-    let set = Set::Policy(PolicySet::Ports(id));
     let mut all = Vec::new();
     for (peer, outcomes) in &class.verdicts {
         for (outcome, ports) in outcomes.iter().filter(|(_, ports)| !ports.has_rest()) {
             all.extend(ports.ports().map(|range| {
-                // What has several parts is compared byte by byte.
-                let key = |port: u16| {
-                    let key = Key::EMPTY.part(&peer.0.to_be_bytes()).part(&[range.protocol.number()]);
-                    key.part(&port.to_be_bytes())
+                let key = |peer: [u8; 4], port: u16| {
+                    Key::EMPTY.part(&peer).part(&[range.protocol.number()]).part(&port.to_be_bytes())
                 };
-                let element = RawElement::new(set, key(range.first)).leading_to(number(code(outcome)));
+                let verdict = number(code(outcome));
+                if range.first == range.last {
+                    let set = Set::Policy(PolicySet::Port(id));
+                    return (
+                        RawElement::new(set, key(peer.0.to_ne_bytes(), range.first)).leading_to(verdict),
+                        *outcome,
+                    );
+                }
+                // Ranges of what has several parts are compared byte by byte.
+                let key = |port| key(peer.0.to_be_bytes(), port);
+                let element = RawElement::new(Set::Policy(PolicySet::Ports(id)), key(range.first)).leading_to(verdict);
                 (RawElement { end: key(range.last), ..element }, *outcome)
             }));
         }

@@ -110,21 +110,20 @@ fn verdict(logs_denied: bool) -> Chain {
 }
 
 /// The chain of a class.
-fn class(id: ClassId) -> [String; 8] {
+fn class(id: ClassId) -> Vec<String> {
     let who = if id.direction == Direction::Ingress { "policy_from" } else { "policy_to" };
-    let (ports, rest) = (named(PolicySet::Ports(id)), named(PolicySet::Rest(id)));
-    let by_port = format!("meta priority set meta priority . meta l4proto . th dport map @{ports}");
-    let by_rest = format!("meta priority set meta priority map @{rest}");
-    [
-        format!("jump {who}"),
-        by_port.clone(),
-        by_rest.clone(),
-        format!("meta priority >= {VERDICTS} goto policy_verdict"),
-        "meta priority set none".to_owned(),
-        by_port,
-        by_rest,
-        "goto policy_verdict".to_owned(),
-    ]
+    // What one has found is no key of the next.
+    let found = PolicySet::of_class(id).map(|set| match set {
+        PolicySet::Rest(_) => format!("meta priority set meta priority map @{}", named(set)),
+        _ => format!("meta priority set meta priority . meta l4proto . th dport map @{}", named(set)),
+    });
+    let mut rules = vec![format!("jump {who}")];
+    rules.extend(found.clone());
+    rules.push(format!("meta priority >= {VERDICTS} goto policy_verdict"));
+    rules.push("meta priority set none".to_owned());
+    rules.extend(found);
+    rules.push("goto policy_verdict".to_owned());
+    rules
 }
 
 /// The chains of classes, as text.
