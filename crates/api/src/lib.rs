@@ -11,4 +11,6 @@ pub mod convert;
 #[cfg(feature = "kube")]
 pub mod crd;
 #[cfg(feature = "kube")]
+pub mod planfile;
+#[cfg(feature = "kube")]
 pub mod policy;

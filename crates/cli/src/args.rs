@@ -2,6 +2,8 @@
 
 mod cluster;
 mod faults;
+mod network;
+mod plan;
 mod policy;
 
 use std::path::PathBuf;
@@ -12,10 +14,11 @@ use overlane_lab::kubernetes::ApiKind;
 use crate::out::Format;
 
 pub use cluster::{
-    ConnectivityArgs, Dataplane, InstallArgs, KubeArgs, NodeCidrsArg, OutboundType, PolicyEngine, Printed, ProbeArgs,
-    StatusArgs, SysdumpArgs, UninstallArgs,
+    ConnectivityArgs, InstallArgs, KubeArgs, Printed, ProbeArgs, StatusArgs, SysdumpArgs, UninstallArgs,
 };
 pub use faults::{ApiArgs, ApiCommand, NodesArgs, NodesCommand, ProgramArgs};
+pub use network::{AroundArgs, Dataplane, NetworkArgs, NodeCidrsArg, OutboundType, PolicyEngine};
+pub use plan::{PlanArgs, ValidateArgs};
 pub use policy::{
     About, ExplainArgs, PolicyArgs, PolicyCheckArgs, PolicyCommand, PolicyDiffArgs, RecordArgs, SourceArgs, Who,
 };
@@ -34,6 +37,10 @@ pub struct Cli {
 pub enum Command {
     /// A cluster of network namespaces on this machine
     Lab(LabArgs),
+    /// Plan a cluster's addresses: what fits, when it runs out, where it can grow
+    Plan(Box<PlanArgs>),
+    /// Check a cluster's addresses by every rule, before there is a cluster
+    Validate(Box<ValidateArgs>),
     /// Install Overlane into a cluster, or bring what is there to this version
     Install(Box<InstallArgs>),
     /// Show a cluster's network: nodes, blocks and their use, conditions, versions

@@ -7,13 +7,16 @@ mod demo;
 mod doctor;
 mod install;
 mod lab;
+mod network;
 mod out;
+mod plan;
 mod policy;
 mod progress;
 mod runtime;
 mod status;
 mod sysdump;
 mod uninstall;
+mod validate;
 
 use std::process::ExitCode;
 
@@ -35,6 +38,8 @@ fn main() -> ExitCode {
 fn run(command: Command) -> Result<ExitCode> {
     match command {
         Command::Lab(args) => lab::run(args),
+        Command::Plan(args) => plan::run(&args),
+        Command::Validate(args) => validate::run(&args),
         Command::Install(args) => install::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Connectivity(args) => connectivity::run(&args),

@@ -57,6 +57,19 @@ impl Style {
     }
 }
 
+/// A number for people: `64,000`.
+pub fn count(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
 /// Whether standard output shows colours: a terminal, and nobody said no (<https://no-color.org>).
 pub fn colours() -> bool {
     io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
@@ -124,6 +137,11 @@ mod tests {
     //! Must catch: columns that do not line up, or escape codes where nobody asked for them.
 
     use super::*;
+
+    #[test]
+    fn numbers_are_grouped() {
+        assert_eq!([0, 999, 1_000, 64_000, 1_048_576].map(count), ["0", "999", "1,000", "64,000", "1,048,576"]);
+    }
 
     #[test]
     fn columns_line_up() {

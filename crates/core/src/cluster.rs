@@ -4,13 +4,16 @@
 //! once. The rules live in `rules` and `ranges`, each with its number's
 //! source.
 
+mod around;
 mod change;
 mod egress;
 mod ranges;
 mod rules;
 
+pub use around::{MAX_NODES, Surroundings, usable_for_nodes};
 pub use change::{Carrier, RoutingState, Step};
 pub use egress::{Egress, EgressSpec};
+pub(crate) use ranges::reserved;
 pub(crate) use rules::{Findings, syntax};
 
 use crate::cidr::Cidr;
@@ -330,5 +333,13 @@ impl ClusterPlan {
 /// # Errors
 /// Every finding, ordered by field as the custom resource has them.
 pub fn validate(spec: &ClusterSpec) -> Result<ClusterPlan, Vec<Finding>> {
-    rules::judge(spec)
+    rules::judge(spec, &Surroundings::default())
+}
+
+/// Judges a spec by every rule there is.
+///
+/// # Errors
+/// Every finding: those of [`validate`], then those about the surroundings.
+pub fn validate_within(spec: &ClusterSpec, surroundings: &Surroundings) -> Result<ClusterPlan, Vec<Finding>> {
+    rules::judge(spec, surroundings)
 }

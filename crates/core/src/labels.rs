@@ -40,11 +40,34 @@ impl Selector {
     }
 }
 
+/// Longest value of a label.
+const VALUE_LONGEST: usize = 63;
+
+/// Whether a text can be the value of a label: at most 63 characters, letters, digits, `-`, `_` and `.`, a letter or digit
+/// first and last; or nothing (Kubernetes, "Labels and Selectors", syntax).
+#[must_use]
+pub fn is_label_value(text: &str) -> bool {
+    let inside = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'_' | b'.');
+    let ends = [text.bytes().next(), text.bytes().next_back()];
+    text.len() <= VALUE_LONGEST && text.bytes().all(inside) && ends.iter().flatten().all(u8::is_ascii_alphanumeric)
+}
+
 #[cfg(test)]
 mod tests {
-    //! Must catch: `NotIn` that asks for the label.
+    //! Must catch: `NotIn` that asks for the label, a value that the API refuses.
 
     use super::*;
+
+    #[test]
+    fn values_are_as_the_api_takes_them() {
+        let (long, longer) = ("a".repeat(63), "a".repeat(64));
+        for good in ["", "a", "7", "aks-vnet_1.west", long.as_str()] {
+            assert!(is_label_value(good), "{good}");
+        }
+        for bad in [longer.as_str(), "-a", "a-", "group_", "a b", "(dev)", "ä"] {
+            assert!(!is_label_value(bad), "{bad}");
+        }
+    }
 
     #[test]
     fn every_operator() {

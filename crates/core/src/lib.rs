@@ -18,3 +18,4 @@ pub mod plan;
 pub mod policy;
 pub mod ports;
 pub mod rate;
+pub mod sizing;

@@ -1,16 +1,14 @@
 //! From what was typed, and what the cluster is, to the values of an installation. Every rule that is broken is named.
 
-use std::net::IpAddr;
-
 use overlane_api::convert;
-use overlane_api::crd::{ClusterNetworkSpec, NetworkPolicy, NodeCidrs, OutboundType as Outbound};
+use overlane_api::crd::{ClusterNetworkSpec, NodeCidrs};
 use overlane_core::cidr::Cidr;
-use overlane_core::cluster::{self, ClusterPlan, Finding};
-use overlane_core::family::Family;
+use overlane_core::cluster::{ClusterPlan, Finding, Surroundings, validate_within};
 use overlane_install::values::Values;
 
-use crate::args::{Dataplane, InstallArgs, NodeCidrsArg, OutboundType, PolicyEngine};
+use crate::args::{InstallArgs, NodeCidrsArg};
 use crate::cluster::facts::Facts;
+use crate::network::{self, finding};
 
 /// What is to be installed.
 #[derive(Clone, Debug)]
@@ -33,7 +31,7 @@ pub fn resolve(args: &InstallArgs, values: Values, facts: Option<&Facts>) -> Res
     let mut wanted = values;
     let mut findings = Vec::new();
     let mut remarks = Vec::new();
-    let typed = is_typed(args);
+    let typed = network::is_typed(&args.network);
     if let Some(existing) = facts.and_then(|facts| facts.network.clone()) {
         if !typed {
             remarks.push("the ClusterNetwork that is there stays as it is".to_owned());
@@ -43,35 +41,8 @@ pub fn resolve(args: &InstallArgs, values: Values, facts: Option<&Facts>) -> Res
     } else if let Some(facts) = facts {
         defaults(args, &mut wanted.cluster_network.spec, facts, &mut remarks);
     }
-    let spec = &mut wanted.cluster_network.spec;
-    set(&mut spec.ip_families, &args.ip_families);
-    set(&mut spec.pod_cidrs, &args.pod_cidrs);
-    set(&mut spec.service_cidrs, &args.service_cidrs);
-    if let Some(max) = args.max_pods {
-        spec.max_pods = max;
-    }
-    if let Some(routing) = args.routing {
-        spec.routing = convert::routing(routing.into());
-    }
-    set(&mut spec.native_cidrs, &args.native_cidr);
-    if let Some(outbound) = args.outbound_type {
-        spec.outbound_type = outbound_type(outbound);
-    }
-    set(&mut spec.egress.next_hops, &args.egress_next_hop);
-    set(&mut spec.egress.internal_cidrs, &args.egress_internal_cidr);
-    spec.egress.keep_pod_address |= args.egress_keep_pod_address;
-    match args.network_policy {
-        Some(PolicyEngine::Overlane) => spec.network_policy = NetworkPolicy::Overlane,
-        Some(PolicyEngine::None) => spec.network_policy = NetworkPolicy::None,
-        // `unsupported` finds the others.
-        Some(PolicyEngine::Azure | PolicyEngine::Calico | PolicyEngine::Cilium) | None => {}
-    }
-    match args.node_cidrs {
-        NodeCidrsArg::Auto => {}
-        NodeCidrsArg::Allocate => spec.node_cidrs = NodeCidrs::Allocate,
-        NodeCidrsArg::Adopt => spec.node_cidrs = NodeCidrs::Adopt,
-    }
-    unsupported(args, &mut findings);
+    network::write_into(&args.network, &mut wanted.cluster_network.spec);
+    network::unsupported(&args.network, &mut findings);
     if let Some(image) = &args.image {
         split_image(image, &mut wanted, &mut findings);
     }
@@ -85,16 +56,14 @@ pub fn resolve(args: &InstallArgs, values: Values, facts: Option<&Facts>) -> Res
             ));
         }
     }
-    let plan = cluster::validate(&convert::cluster_spec(&wanted.cluster_network.spec));
-    match plan {
-        Ok(plan) => {
-            dns_service_ip(args, &plan, &mut findings);
-            if findings.is_empty() {
-                write_out(&mut wanted.cluster_network.spec, &plan);
-                return Ok(Wanted { values: wanted, plan, remarks });
-            }
+    let around = Surroundings { dns_service_ips: args.network.dns_service_ip.clone(), ..Surroundings::default() };
+    match validate_within(&convert::cluster_spec(&wanted.cluster_network.spec), &around) {
+        Ok(plan) if findings.is_empty() => {
+            write_out(&mut wanted.cluster_network.spec, &plan);
+            return Ok(Wanted { values: wanted, plan, remarks });
         }
-        Err(broken) => findings.extend(broken.into_iter().map(in_flags)),
+        Ok(_) => {}
+        Err(broken) => findings.extend(broken.into_iter().map(network::in_flags)),
     }
     Err(Findings(findings))
 }
@@ -106,41 +75,20 @@ fn write_out(spec: &mut ClusterNetworkSpec, plan: &ClusterPlan) {
     spec.service_cidrs = plan.services().iter().map(ToString::to_string).collect();
 }
 
-fn is_typed(args: &InstallArgs) -> bool {
-    !args.ip_families.is_empty()
-        || !args.pod_cidrs.is_empty()
-        || !args.service_cidrs.is_empty()
-        || args.max_pods.is_some()
-        || args.routing.is_some()
-        || !args.native_cidr.is_empty()
-        || args.outbound_type.is_some()
-        || !args.egress_next_hop.is_empty()
-        || !args.egress_internal_cidr.is_empty()
-        || args.egress_keep_pod_address
-        || args.network_policy.is_some()
-        || args.node_cidrs != NodeCidrsArg::Auto
-}
-
-fn set(field: &mut Vec<String>, typed: &[String]) {
-    if !typed.is_empty() {
-        *field = typed.to_vec();
-    }
-}
-
 /// What the cluster itself says where nobody said otherwise.
 fn defaults(args: &InstallArgs, spec: &mut ClusterNetworkSpec, facts: &Facts, remarks: &mut Vec<String>) {
-    if spec.service_cidrs.is_empty() && args.service_cidrs.is_empty() {
+    if spec.service_cidrs.is_empty() && args.network.service_cidrs.is_empty() {
         spec.service_cidrs.clone_from(&facts.service_cidrs);
     }
-    let silent = spec.ip_families.is_empty() && args.ip_families.is_empty();
-    if silent && spec.pod_cidrs.is_empty() && args.pod_cidrs.is_empty() {
+    let silent = spec.ip_families.is_empty() && args.network.ip_families.is_empty();
+    if silent && spec.pod_cidrs.is_empty() && args.network.pod_cidrs.is_empty() {
         let of_ranges: Vec<String> = facts.service_cidrs.iter().filter_map(|cidr| family(cidr)).collect();
         spec.ip_families = if of_ranges.is_empty() { facts.families.clone() } else { of_ranges };
         if !spec.ip_families.is_empty() {
             remarks.push(format!("families as the Services': {}", spec.ip_families.join(", ")));
         }
     }
-    if args.node_cidrs == NodeCidrsArg::Auto && facts.nodes > 0 && facts.with_pod_cidrs == facts.nodes {
+    if args.network.node_cidrs == NodeCidrsArg::Auto && facts.nodes > 0 && facts.with_pod_cidrs == facts.nodes {
         spec.node_cidrs = NodeCidrs::Adopt;
         remarks.push("every node has its spec.podCIDRs already: they are adopted".to_owned());
     }
@@ -148,33 +96,6 @@ fn defaults(args: &InstallArgs, spec: &mut ClusterNetworkSpec, facts: &Facts, re
 
 fn family(cidr: &str) -> Option<String> {
     cidr.parse::<Cidr>().ok().map(|cidr| cidr.family().to_string())
-}
-
-fn outbound_type(given: OutboundType) -> Outbound {
-    match given {
-        OutboundType::LoadBalancer => Outbound::LoadBalancer,
-        OutboundType::NatGateway | OutboundType::ManagedNatGateway | OutboundType::UserAssignedNatGateway => {
-            Outbound::NatGateway
-        }
-        OutboundType::UserDefinedRouting => Outbound::UserDefinedRouting,
-        OutboundType::None => Outbound::None,
-    }
-}
-
-fn finding(field: &str, rule: &'static str, reason: String, fix: &str) -> Finding {
-    Finding { field: field.to_owned(), rule, reason, fix: fix.to_owned() }
-}
-
-fn unsupported(args: &InstallArgs, findings: &mut Vec<Finding>) {
-    if matches!(args.network_dataplane, Some(Dataplane::Cilium | Dataplane::Ebpf)) {
-        let reason = "the eBPF data plane is not there yet in this version".to_owned();
-        findings.push(finding("--network-dataplane", "dataplane-supported", reason, "take nftables"));
-    }
-    if matches!(args.network_policy, Some(PolicyEngine::Azure | PolicyEngine::Calico | PolicyEngine::Cilium)) {
-        let reason = "that engine is not part of Overlane, which enforces network policies itself".to_owned();
-        let fix = "take overlane; or none, and install another program that enforces them";
-        findings.push(finding("--network-policy", "network-policy-supported", reason, fix));
-    }
 }
 
 /// Puts an image's name in its place.
@@ -232,54 +153,6 @@ fn against_cluster(spec: &ClusterNetworkSpec, facts: &Facts, findings: &mut Vec<
     }
 }
 
-/// Seed 003: "within the Kubernetes service address range", and not its first address, which is the API's.
-fn dns_service_ip(args: &InstallArgs, plan: &ClusterPlan, findings: &mut Vec<Finding>) {
-    let Some(given) = &args.dns_service_ip else { return };
-    let field = "--dns-service-ip";
-    let Ok(ip) = given.parse::<IpAddr>() else {
-        findings.push(finding(field, "dns-service-ip", format!("{given:?} is no address"), "write an address"));
-        return;
-    };
-    let Some(range) = plan.services().iter().find(|range| range.family() == Family::of(&ip)) else {
-        let reason = format!("{ip} is of a family that Services have not");
-        findings.push(finding(field, "dns-service-ip", reason, "take an address of a Service CIDR"));
-        return;
-    };
-    let (reason, fix) = match range.offset_of(ip) {
-        None => (format!("{ip} is not in the Service CIDR {range}"), "take an address of that range"),
-        Some(0) => (format!("{ip} is the network's own address"), "take a higher one, such as the tenth"),
-        Some(1) => (
-            format!("{ip} is the first address of {range}, which is the API server's"),
-            "take a higher one, such as the tenth",
-        ),
-        Some(_) => return,
-    };
-    findings.push(finding(field, "dns-service-ip", reason, fix));
-}
-
-/// A finding in the words of the flags.
-fn in_flags(mut finding: Finding) -> Finding {
-    for (field, flag) in [
-        ("ipFamilies", "--ip-families"),
-        ("podCIDRs", "--pod-cidrs"),
-        ("serviceCIDRs", "--service-cidrs"),
-        ("maxPods", "--max-pods"),
-        ("outboundType", "--outbound-type"),
-        ("routing", "--routing"),
-        ("nodeCIDRs", "--node-cidrs"),
-        ("networkPolicy", "--network-policy"),
-        ("nativeCIDRs", "--native-cidr"),
-        ("egress.nextHops", "--egress-next-hop"),
-        ("egress.internalCIDRs", "--egress-internal-cidr"),
-        ("egress.keepPodAddress", "--egress-keep-pod-address"),
-    ] {
-        if let Some(rest) = finding.field.strip_prefix(field) {
-            finding.field = format!("{flag}{rest}");
-        }
-    }
-    finding
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 mod tests {
@@ -287,6 +160,7 @@ mod tests {
     //! allocator or Service range is overlooked.
 
     use clap::Parser as _;
+    use overlane_api::crd::{NetworkPolicy, OutboundType as Outbound};
 
     use super::*;
     use crate::args::{Cli, Command};

@@ -49,10 +49,14 @@ pub(super) fn check_service_range(entry: &Entry, findings: &mut Findings) {
     }
 }
 
+/// Ranges that nobody can have and that a network has addresses of, each with why.
+pub(crate) fn reserved(cidr: &Cidr) -> impl Iterator<Item = (Cidr, &'static str)> + '_ {
+    let known = RESERVED.iter().filter_map(|(range, why)| Some((range.parse::<Cidr>().ok()?, *why)));
+    known.filter(|(range, _)| range.overlaps(cidr))
+}
+
 fn check_reserved(entry: &Entry, findings: &mut Findings) {
-    let known = RESERVED.iter().filter_map(|(range, why)| Some((range.parse::<Cidr>().ok()?, why)));
-    let hits: Vec<String> =
-        known.filter(|(range, _)| range.overlaps(&entry.cidr)).map(|(range, why)| format!("{range} ({why})")).collect();
+    let hits: Vec<String> = reserved(&entry.cidr).map(|(range, why)| format!("{range} ({why})")).collect();
     if !hits.is_empty() {
         findings.add(
             "reserved-range",
@@ -65,16 +69,16 @@ fn check_reserved(entry: &Entry, findings: &mut Findings) {
 
 /// Finds each pair with addresses in common once; `these` and `those` may be one list.
 pub(super) fn check_overlaps(these: &[Entry], those: &[Entry], findings: &mut Findings) {
+    check_meeting("overlap", these, those, "take ranges that have no address in common", findings);
+}
+
+/// The same by another rule.
+pub(super) fn check_meeting(rule: &'static str, these: &[Entry], those: &[Entry], fix: &str, findings: &mut Findings) {
     let same_list = std::ptr::eq(these, those);
     for (index, this) in these.iter().enumerate() {
         let earlier = if same_list { index } else { those.len() };
         for that in those.iter().take(earlier).filter(|that| that.cidr.overlaps(&this.cidr)) {
-            findings.add(
-                "overlap",
-                &this.field,
-                format!("{this} overlaps {that} of {}", that.field),
-                "take ranges that have no address in common",
-            );
+            findings.add(rule, &this.field, format!("{this} overlaps {that} of {}", that.field), fix);
         }
     }
 }

@@ -1,14 +1,13 @@
-//! The rules that a [`ClusterSpec`] has to keep, but for those that need knowledge of what is around the cluster
-//! (node subnets, VNet, peered and on-premises networks).
+//! The rules that a [`ClusterSpec`] has to keep. Those about what is around the cluster are in `around`.
 //!
 //! Nothing here stops at the first finding: every value is judged by every rule that can be asked of it.
 
-use super::egress;
 use super::ranges::{check_overlaps, check_pod_range, check_service_range};
 use super::{
-    ClusterPlan, ClusterSpec, Finding, MAX_MAX_PODS, MAX_VNI, MIN_MAX_PODS, NodeCidrs, Pool, Vxlan, default_pod_cidr,
-    default_service_cidr,
+    ClusterPlan, ClusterSpec, Finding, MAX_MAX_PODS, MAX_VNI, MIN_MAX_PODS, NodeCidrs, Pool, Surroundings, Vxlan,
+    default_pod_cidr, default_service_cidr,
 };
+use super::{around, egress};
 use crate::cidr::{Cidr, CidrError};
 use crate::family::Family;
 use crate::ipam::usable_in;
@@ -51,7 +50,7 @@ impl std::fmt::Display for Entry {
     }
 }
 
-pub(super) fn judge(spec: &ClusterSpec) -> Result<ClusterPlan, Vec<Finding>> {
+pub(super) fn judge(spec: &ClusterSpec, surroundings: &Surroundings) -> Result<ClusterPlan, Vec<Finding>> {
     let mut findings = Findings::default();
     let families = families(spec, &mut findings);
     let pods = list("podCIDRs", &spec.pod_cidrs, &families, default_pod_cidr, &mut findings);
@@ -71,11 +70,14 @@ pub(super) fn judge(spec: &ClusterSpec) -> Result<ClusterPlan, Vec<Finding>> {
     check_vxlan(spec, &mut findings);
     let ranges: Vec<&Entry> = pods.iter().chain(&services).collect();
     let egress = egress::judge(spec, &families, &ranges, &mut findings);
+    let pools: Vec<Pool> = pods.iter().map(|entry| pool(spec, entry.cidr)).collect();
+    let inside = around::Inside { families: &families, pods: &pods, services: &services, pools: &pools };
+    around::judge(surroundings, &inside, spec.node_cidrs, &mut findings);
     if !findings.0.is_empty() {
         return Err(findings.0);
     }
     Ok(ClusterPlan {
-        pools: pods.iter().map(|entry| pool(spec, entry.cidr)).collect(),
+        pools,
         services: services.iter().map(|entry| entry.cidr).collect(),
         families,
         max_pods: spec.max_pods,
