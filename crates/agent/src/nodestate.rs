@@ -87,6 +87,7 @@ async fn write(api: &Api<NodeState>, name: &str, present: bool, spec: NodeStateS
             "heldBlocks": spec.held_blocks,
             "underlayMAC": spec.underlay_mac,
             "routing": spec.routing,
+            "podCIDRs": spec.pod_cidrs,
             "agentVersion": spec.agent_version,
             "conditions": spec.conditions,
         }});
@@ -127,6 +128,7 @@ fn wanted(node: &Node) -> Option<NodeStateSpec> {
         held_blocks: held.into_iter().collect(),
         underlay_mac: status.underlay_mac.as_ref().map(mac_text).unwrap_or_default(),
         routing: status.routing.as_ref().map(routing_words),
+        pod_cidrs: status.pod_cidrs.iter().map(ToString::to_string).collect(),
         agent_version: env!("CARGO_PKG_VERSION").to_owned(),
         conditions: [ready, degraded].into_iter().chain(native).chain(gateway).collect(),
     })

@@ -386,6 +386,9 @@ pub struct NodeStateSpec {
     /// How pod packets cross nodes as far as this one is concerned.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub routing: Option<RoutingState>,
+    /// Pod CIDRs that the node's routes, masquerade and policy carry.
+    #[serde(rename = "podCIDRs", skip_serializing_if = "Vec::is_empty")]
+    pub pod_cidrs: Vec<String>,
     /// Version of the agent.
     pub agent_version: String,
     /// `Ready`: an ADD would be served. `Degraded`: it would, but something is wrong.

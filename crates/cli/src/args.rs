@@ -2,6 +2,7 @@
 
 mod cluster;
 mod faults;
+mod lifecycle;
 mod network;
 mod plan;
 mod policy;
@@ -17,6 +18,7 @@ pub use cluster::{
     ConnectivityArgs, InstallArgs, KubeArgs, Printed, ProbeArgs, StatusArgs, SysdumpArgs, UninstallArgs,
 };
 pub use faults::{ApiArgs, ApiCommand, NodesArgs, NodesCommand, ProgramArgs};
+pub use lifecycle::{ClusterArgs, ClusterCommand, ShowArgs, UpdateArgs, WhichArgs};
 pub use network::{AroundArgs, Dataplane, NetworkArgs, NodeCidrsArg, OutboundType, PolicyEngine};
 pub use plan::{PlanArgs, ValidateArgs};
 pub use policy::{
@@ -43,6 +45,8 @@ pub enum Command {
     Validate(Box<ValidateArgs>),
     /// Install Overlane into a cluster, or bring what is there to this version
     Install(Box<InstallArgs>),
+    /// Show a cluster's network, and let it grow
+    Cluster(ClusterArgs),
     /// Show a cluster's network: nodes, blocks and their use, conditions, versions
     Status(StatusArgs),
     /// Check that pods on every node reach what they must, with pods that this makes and takes away again

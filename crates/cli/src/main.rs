@@ -7,6 +7,7 @@ mod demo;
 mod doctor;
 mod install;
 mod lab;
+mod lifecycle;
 mod network;
 mod out;
 mod plan;
@@ -41,6 +42,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Plan(args) => plan::run(&args),
         Command::Validate(args) => validate::run(&args),
         Command::Install(args) => install::run(&args),
+        Command::Cluster(args) => lifecycle::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Connectivity(args) => connectivity::run(&args),
         Command::Policy(args) => policy::run(&args),

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use overlane_api::convert;
 use overlane_api::crd::{self, CLUSTER_NETWORK, ClusterNetwork, ClusterNetworkSpec};
-use overlane_core::blocks::{Allocator, StateView, admit};
+use overlane_core::blocks::{Allocator, NodeView, StateView, admit, admit_after};
 use overlane_core::cluster::{ClusterPlan, Finding, Routing, RoutingState, Step, validate};
 use overlane_core::family::Family;
 
@@ -21,6 +21,9 @@ pub enum Judgement {
     /// It is sound, but not over the blocks that nodes have.
     Refused(Vec<Finding>),
 }
+
+/// The Nodes by name.
+type Nodes = BTreeMap<String, Box<NodeView>>;
 
 /// Keeps the plan that is in force.
 #[derive(Debug, Default)]
@@ -94,9 +97,9 @@ impl Gate {
         self.in_force.as_ref().map(|(_, plan)| plan)
     }
 
-    /// Judges the spec over the claims, if it is new or was refused for claims that may be gone. Gives whether another
+    /// Judges the spec over the claims and the nodes, if it is new or was refused for claims that may be gone. Gives whether another
     /// plan came in force. Who does not lead goes by what the leader has put in force, where the spec is none.
-    pub fn judge(&mut self, alloc: &Allocator, leads: bool) -> bool {
+    pub fn judge(&mut self, alloc: &Allocator, nodes: &Nodes, leads: bool) -> bool {
         let Some(object) = &self.object else {
             if !std::mem::replace(&mut self.told, true) {
                 tracing::info!("there is no ClusterNetwork `{CLUSTER_NETWORK}`; waiting for one");
@@ -115,9 +118,11 @@ impl Gate {
         if let Some(told) = told.filter(|told| kept.is_some() || farther(told)) {
             self.routing = Some(told);
         }
-        let asked = judge(&object.spec, alloc).and_then(|plan| match self.no_way_back(&plan) {
-            Some(finding) => Err(Judgement::Refused(vec![finding])),
-            None => Ok(plan),
+        let before = self.plan().cloned().or_else(|| kept.and_then(|spec| validate(&convert::cluster_spec(spec)).ok()));
+        let asked = judge(&object.spec, alloc).and_then(|plan| {
+            let mut against = admit_after(before.as_ref(), &plan, alloc.claims(), nodes.values().map(|node| &**node));
+            against.extend(self.no_way_back(&plan));
+            if against.is_empty() { Ok(plan) } else { Err(Judgement::Refused(against)) }
         });
         let (judgement, plan) = match asked {
             Ok(plan) => {
@@ -251,18 +256,42 @@ mod tests {
         let alloc = Allocator::default();
         let mut gate = Gate::default();
         gate.upsert(object(&first, None));
-        assert!(gate.judge(&alloc, false));
+        assert!(gate.judge(&alloc, &Nodes::new(), false));
         // It never saw the larger one as a spec.
         gate.upsert(object(&bad, Some(&larger)));
-        assert!(gate.judge(&alloc, false));
+        assert!(gate.judge(&alloc, &Nodes::new(), false));
         assert_eq!(gate.applied(), Some(&larger));
         gate.look_again();
-        assert!(!gate.judge(&alloc, true), "nor does it change its mind when it takes over");
+        assert!(!gate.judge(&alloc, &Nodes::new(), true), "nor does it change its mind when it takes over");
         assert_eq!(gate.applied(), Some(&larger));
         // Who leads knows what it has put in force.
         gate.upsert(object(&bad, Some(&first)));
-        assert!(!gate.judge(&alloc, true));
+        assert!(!gate.judge(&alloc, &Nodes::new(), true));
         assert_eq!(gate.applied(), Some(&larger));
+    }
+
+    #[test]
+    fn nodes_are_in_no_pod_cidr() {
+        let node = NodeView {
+            name: "node-7".to_owned(),
+            addresses: vec!["10.244.200.7".parse().unwrap()],
+            ..NodeView::default()
+        };
+        let nodes = Nodes::from([(node.name.clone(), Box::new(node))]);
+        let (alloc, mut gate) = (Allocator::default(), Gate::default());
+        gate.upsert(object(&spec("10.244.0.0/16"), None));
+        assert!(!gate.judge(&alloc, &nodes, true), "from the first");
+        gate.upsert(object(&spec("10.244.0.0/18"), None));
+        assert!(gate.judge(&alloc, &nodes, true));
+        gate.upsert(object(&spec("10.244.0.0/16"), None));
+        assert!(!gate.judge(&alloc, &nodes, true), "nor by growth");
+        let Some(Judgement::Refused(findings)) = gate.judgement() else { panic!("{:?}", gate.judgement()) };
+        assert!(findings[0].rule == "overlap-node" && findings[0].reason.contains("node-7"), "{findings:?}");
+        // What is in force stays, whoever comes.
+        let mut gate = Gate::default();
+        gate.upsert(object(&spec("10.244.0.0/16"), Some(&spec("10.244.0.0/16"))));
+        assert!(gate.judge(&alloc, &nodes, true));
+        assert_eq!(gate.judgement(), Some(&Judgement::InForce));
     }
 
     #[test]
@@ -271,29 +300,29 @@ mod tests {
         let alloc = Allocator::default();
         let mut gate = Gate::default();
         gate.upsert(object(&asked(crd::Routing::Vxlan), None));
-        assert!(gate.judge(&alloc, true));
+        assert!(gate.judge(&alloc, &Nodes::new(), true));
         gate.hear_lacking([(Family::V4, "node-7".to_owned())].into());
         gate.upsert(object(&asked(crd::Routing::Native), None));
-        assert!(!gate.judge(&alloc, true));
+        assert!(!gate.judge(&alloc, &Nodes::new(), true));
         let Some(Judgement::Refused(findings)) = gate.judgement() else { panic!("{:?}", gate.judgement()) };
         assert!(findings[0].rule == "native-families" && findings[0].reason.contains("node-7"), "{findings:?}");
         // What is left as it was, and what does not ask for the family, is no matter.
         gate.upsert(object(&asked(crd::Routing::Auto), None));
-        gate.judge(&alloc, true);
+        gate.judge(&alloc, &Nodes::new(), true);
         assert_eq!(gate.judgement(), Some(&Judgement::InForce));
         gate.hear_lacking([(Family::V6, "node-7".to_owned())].into());
         gate.upsert(object(&asked(crd::Routing::Native), None));
-        gate.judge(&alloc, true);
+        gate.judge(&alloc, &Nodes::new(), true);
         assert_eq!(gate.judgement(), Some(&Judgement::InForce));
         // Refused once, it is looked at again.
         gate.upsert(object(&asked(crd::Routing::Vxlan), None));
-        gate.judge(&alloc, true);
+        gate.judge(&alloc, &Nodes::new(), true);
         gate.hear_lacking([(Family::V4, "node-7".to_owned())].into());
         gate.upsert(object(&asked(crd::Routing::Native), None));
-        gate.judge(&alloc, true);
+        gate.judge(&alloc, &Nodes::new(), true);
         assert!(matches!(gate.judgement(), Some(Judgement::Refused(_))));
         gate.hear_lacking(BTreeMap::new());
-        gate.judge(&alloc, true);
+        gate.judge(&alloc, &Nodes::new(), true);
         assert_eq!(gate.judgement(), Some(&Judgement::InForce));
     }
 }

@@ -275,7 +275,7 @@ impl Engine {
         if due {
             self.gate.hear_lacking(self.world.lacking());
         }
-        if (due || self.world.plan().is_none()) && self.gate.judge(self.world.alloc(), self.leads) {
+        if (due || self.world.plan().is_none()) && self.gate.judge(self.world.alloc(), self.world.nodes(), self.leads) {
             self.world.set_plan(self.gate.plan().cloned());
             self.gateways.look_again();
             // Agents wait for the status.

@@ -33,7 +33,7 @@ use std::net::IpAddr;
 
 pub use alloc::{Allocator, Choice, PoolUse};
 pub use conditions::{ConditionChange, ConditionKind, SERVED, Trouble};
-pub use gate::admit;
+pub use gate::{admit, admit_after};
 pub use view::{Claim, ConfigView, Container, MachineId, NodeConditions, NodeView, ObjectRef, StateView};
 pub use world::{Source, World};
 

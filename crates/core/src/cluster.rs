@@ -7,12 +7,14 @@
 mod around;
 mod change;
 mod egress;
+mod expand;
 mod ranges;
 mod rules;
 
 pub use around::{MAX_NODES, Surroundings, usable_for_nodes};
 pub use change::{Carrier, RoutingState, Step};
 pub use egress::{Egress, EgressSpec};
+pub use expand::{Way, expansion};
 pub(crate) use ranges::reserved;
 pub(crate) use rules::{Findings, syntax};
 

@@ -90,6 +90,8 @@ pub struct Reconciler {
     tunnel_held: Option<HeldTunnel>,
     /// How pod packets cross nodes, as the last pass that all went well of made it.
     routing: Option<RoutingState>,
+    /// The same of pod CIDRs.
+    pod_cidrs: Vec<Cidr>,
     /// Blocks that an earlier agent sent bare packets to, of which nothing else is known yet.
     sent_bare: Option<BTreeSet<Cidr>>,
     /// What leads into the tunnel, once that is known.
@@ -135,6 +137,7 @@ impl Reconciler {
             routes_held: None,
             tunnel_held: None,
             routing: None,
+            pod_cidrs: Vec::new(),
             sent_bare: None,
             tunnel_kind: None,
             scarce: BTreeSet::new(),

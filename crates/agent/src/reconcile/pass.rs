@@ -79,6 +79,7 @@ impl Reconciler {
             segment: self.segment,
             underlay_mac: self.mac(),
             routing: self.routing.clone(),
+            pod_cidrs: self.pod_cidrs.clone(),
             fabric: self.fabric.as_ref().map(|(fabric, _)| fabric.clone()),
             gateway: self.gateway.clone(),
             held,
@@ -173,6 +174,9 @@ impl Reconciler {
         };
         if !outcome.again && (cluster.routing() != Routing::Native || !plan.routes.iter().any(tunnelled)) {
             self.routing.clone_from(&view.routing);
+        }
+        if !outcome.again {
+            self.pod_cidrs = cluster.pod_cidrs().collect();
         }
         if audit && written {
             audit::run(&node, outcome_failed(outcome));

@@ -96,6 +96,8 @@ pub struct Status {
     pub underlay_mac: Option<Mac>,
     /// How pod packets cross nodes as the kernel has it; `None` while it never had it whole.
     pub routing: Option<RoutingState>,
+    /// Pod CIDRs as the kernel has them; empty while it never had them whole.
+    pub pod_cidrs: Vec<Cidr>,
     /// What the fabric does with bare packets of pods; `None` where it is not asked.
     pub fabric: Option<Fabric>,
     /// Whether it has egress addresses, and which; `None` where it is no gateway.

@@ -158,7 +158,7 @@ pub struct AroundArgs {
     #[arg(long, value_name = "N")]
     pub node_count: Option<u64>,
     /// The nodes' resource group: a value of a label of theirs
-    #[arg(long, value_name = "NAME")]
+    #[arg(short = 'g', long, value_name = "NAME")]
     pub resource_group: Option<String>,
     /// The nodes' network: a value of a label of theirs
     #[arg(long, value_name = "NAME")]

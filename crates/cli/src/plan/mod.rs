@@ -179,7 +179,7 @@ mod tests {
         let plan = make(&args(&format!("-f {}", file.display())));
         std::fs::remove_file(&file).unwrap();
         let plan = plan.unwrap();
-        assert_eq!((plan.sizing.findings, plan.wish.pools.len(), plan.wish.outbound_ips), (Vec::new(), 2, Some(2)));
+        assert_eq!((plan.sizing.findings, plan.wish.pools.len(), plan.wish.outbound_ips), (Vec::new(), 2, Some(4)));
     }
 
     #[test]

@@ -166,6 +166,7 @@ impl Cluster {
             routing: None,
             agent_version: "test".to_owned(),
             conditions: vec![ready],
+            ..NodeStateSpec::default()
         };
         let old = api.get_opt(name).await.unwrap();
         if old.is_some() {

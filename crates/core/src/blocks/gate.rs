@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::view::Claim;
+use super::view::{Claim, NodeView};
 use crate::cidr::Cidr;
 use crate::cluster::{ClusterPlan, Finding, NodeCidrs};
 
@@ -52,11 +52,77 @@ pub fn admit<'a>(plan: &ClusterPlan, claims: impl IntoIterator<Item = &'a Claim>
     shrunk.chain(resized).collect()
 }
 
+/// What is against a plan in the place of one that is in force, if one is: pod CIDRs that nodes' own addresses would be in, and
+/// those whose first address would be another while nodes have blocks of them.
+#[must_use]
+pub fn admit_after<'a>(
+    old: Option<&ClusterPlan>,
+    new: &ClusterPlan,
+    claims: impl IntoIterator<Item = &'a Claim>,
+    nodes: impl IntoIterator<Item = &'a NodeView>,
+) -> Vec<Finding> {
+    let mut findings = swallowed(old, new, nodes);
+    if let Some(old) = old.filter(|_| new.node_cidrs() == NodeCidrs::Allocate) {
+        findings.extend(moved(old, new, claims));
+    }
+    findings
+}
+
+/// Pod CIDRs with addresses of nodes in what is new of them: packets to these nodes would be taken for a pod's.
+fn swallowed<'a>(
+    old: Option<&ClusterPlan>,
+    new: &ClusterPlan,
+    nodes: impl IntoIterator<Item = &'a NodeView>,
+) -> Vec<Finding> {
+    let mut inside: BTreeMap<usize, Vec<String>> = BTreeMap::new();
+    for node in nodes {
+        for address in &node.addresses {
+            let place = new.pools().iter().position(|pool| pool.cidr.contains(*address));
+            let before = old.into_iter().flat_map(ClusterPlan::pools).any(|pool| pool.cidr.contains(*address));
+            if let Some(place) = place.filter(|_| !before) {
+                inside.entry(place).or_default().push(format!("{address} ({})", node.name));
+            }
+        }
+    }
+    let findings = inside.into_iter().map(|(place, nodes)| Finding {
+        field: format!("podCIDRs[{place}]"),
+        rule: "overlap-node",
+        reason: format!("addresses of nodes would lie in it: {}", some(nodes)),
+        fix: "take a range that is none of the nodes' network".to_owned(),
+    });
+    findings.collect()
+}
+
+/// Blocks are counted from the first address, and those that a node was given of both families together have one index.
+fn moved<'a>(old: &ClusterPlan, new: &ClusterPlan, claims: impl IntoIterator<Item = &'a Claim>) -> Vec<Finding> {
+    let mut claimed: BTreeMap<(usize, Cidr), Vec<&Claim>> = BTreeMap::new();
+    for claim in claims.into_iter().filter(|claim| claim.is_live()) {
+        let around = |plan: &ClusterPlan| plan.pools().iter().position(|pool| pool.cidr.contains_cidr(&claim.cidr));
+        let pool = |plan: &ClusterPlan, place: usize| plan.pools().get(place).map(|pool| pool.cidr);
+        let Some((place, was)) = around(new).zip(around(old).and_then(|place| pool(old, place))) else { continue };
+        if pool(new, place).is_some_and(|is| is.network() != was.network()) {
+            claimed.entry((place, was)).or_default().push(claim);
+        }
+    }
+    let moved = claimed.into_iter().map(|((place, was), claims)| Finding {
+        field: format!("podCIDRs[{place}]"),
+        rule: "pod-cidr-base",
+        reason: format!("nodes have blocks that are counted from {}: {}", was.network(), named(&claims)),
+        fix: format!("keep {}, with a shorter prefix where it is to grow", was.network()),
+    });
+    moved.collect()
+}
+
 fn named(claims: &[&Claim]) -> String {
-    let mut names: Vec<String> =
-        claims.iter().take(NAMED).map(|claim| format!("{} ({})", claim.cidr, claim.node)).collect();
-    if claims.len() > NAMED {
-        names.push(format!("and {} more", claims.len() - NAMED));
+    some(claims.iter().map(|claim| format!("{} ({})", claim.cidr, claim.node)).collect())
+}
+
+/// The first few, and how many more there are.
+fn some(mut names: Vec<String>) -> String {
+    let more = names.len().saturating_sub(NAMED);
+    names.truncate(NAMED);
+    if more > 0 {
+        names.push(format!("and {more} more"));
     }
     names.join(", ")
 }

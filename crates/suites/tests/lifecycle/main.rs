@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 mod daemons;
+mod expand;
 mod flows;
 mod network;
 mod nodes;

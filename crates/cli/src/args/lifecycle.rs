@@ -1,0 +1,77 @@
+//! `overlane cluster`: a cluster's network over its life, with the parameter names of AKS.
+
+use clap::{ArgGroup, Args, Subcommand};
+
+use super::{AroundArgs, KubeArgs, OutputArg, seconds};
+
+/// `overlane cluster`.
+#[derive(Clone, Debug, Args)]
+pub struct ClusterArgs {
+    /// What to do
+    #[command(subcommand)]
+    pub command: ClusterCommand,
+}
+
+/// The commands.
+#[derive(Clone, Debug, Subcommand)]
+pub enum ClusterCommand {
+    /// Show a cluster's network, how full it is and where it can grow
+    Show(ShowArgs),
+    /// Change a running cluster's network: give it a larger pod CIDR, or take that back
+    Update(UpdateArgs),
+}
+
+/// Which cluster.
+#[derive(Clone, Debug, Args)]
+pub struct WhichArgs {
+    /// A lab's name; without, the cluster of the kubeconfig
+    #[arg(short, long, value_name = "NAME")]
+    pub name: Option<String>,
+    /// How the cluster is reached
+    #[command(flatten)]
+    pub kube: KubeArgs,
+}
+
+/// `overlane cluster show`.
+#[derive(Clone, Debug, Args)]
+pub struct ShowArgs {
+    /// Which cluster
+    #[command(flatten)]
+    pub which: WhichArgs,
+    /// Taken for the sake of commands written for AKS
+    #[arg(short = 'g', long, value_name = "NAME", hide = true)]
+    pub resource_group: Option<String>,
+    /// How to print
+    #[command(flatten)]
+    pub output: OutputArg,
+}
+
+/// `overlane cluster update`.
+#[derive(Clone, Debug, Args)]
+#[command(group = ArgGroup::new("change").required(true).args(["pod_cidrs", "rollback"]))]
+pub struct UpdateArgs {
+    /// Which cluster
+    #[command(flatten)]
+    pub which: WhichArgs,
+    /// A larger pod CIDR around the present one, with the same first address; of dual stack, one a family or one alone
+    #[arg(long, visible_alias = "pod-cidr", value_name = "CIDR,...", value_delimiter = ',')]
+    pub pod_cidrs: Vec<String>,
+    /// Take the last expansion back, while no node has a block of the new space
+    #[arg(long)]
+    pub rollback: bool,
+    /// Say what would change, and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Do not wait for the nodes
+    #[arg(long)]
+    pub no_wait: bool,
+    /// Give up waiting after this many seconds; the nodes go on by themselves
+    #[arg(long, default_value_t = 300, value_name = "SECONDS", value_parser = seconds())]
+    pub timeout: u64,
+    /// What is around the cluster: a larger pod CIDR must not meet it
+    #[command(flatten)]
+    pub around: AroundArgs,
+    /// How to print
+    #[command(flatten)]
+    pub output: OutputArg,
+}
