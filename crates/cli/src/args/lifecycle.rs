@@ -17,8 +17,8 @@ pub struct ClusterArgs {
 pub enum ClusterCommand {
     /// Show a cluster's network, how full it is and where it can grow
     Show(ShowArgs),
-    /// Change a running cluster's network: give it a larger pod CIDR, or take that back
-    Update(UpdateArgs),
+    /// Change a running cluster's network: give it a larger pod CIDR or take that back, add an address family
+    Update(Box<UpdateArgs>),
 }
 
 /// Which cluster.
@@ -48,7 +48,7 @@ pub struct ShowArgs {
 
 /// `overlane cluster update`.
 #[derive(Clone, Debug, Args)]
-#[command(group = ArgGroup::new("change").required(true).args(["pod_cidrs", "rollback"]))]
+#[command(group = ArgGroup::new("change").required(true).args(["pod_cidrs", "ip_families", "rollback"]).multiple(true))]
 pub struct UpdateArgs {
     /// Which cluster
     #[command(flatten)]
@@ -56,8 +56,20 @@ pub struct UpdateArgs {
     /// A larger pod CIDR around the present one, with the same first address; of dual stack, one a family or one alone
     #[arg(long, visible_alias = "pod-cidr", value_name = "CIDR,...", value_delimiter = ',')]
     pub pod_cidrs: Vec<String>,
+    /// Add an address family: all of them, those that are there first
+    #[arg(long, value_name = "FAMILY,...", value_delimiter = ',', conflicts_with = "rollback")]
+    pub ip_families: Vec<String>,
+    /// With --ip-families: the Service CIDRs, as the API server has them [default: of the new family the usual one]
+    #[arg(
+        long,
+        visible_alias = "service-cidr",
+        value_name = "CIDR,...",
+        value_delimiter = ',',
+        requires = "ip_families"
+    )]
+    pub service_cidrs: Vec<String>,
     /// Take the last expansion back, while no node has a block of the new space
-    #[arg(long)]
+    #[arg(long, conflicts_with = "pod_cidrs")]
     pub rollback: bool,
     /// Say what would change, and change nothing
     #[arg(long)]

@@ -1,6 +1,6 @@
 //! What a cluster's objects say of its pod CIDRs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use anyhow::{Context as _, Result, bail};
@@ -9,6 +9,7 @@ use kube::api::ListParams;
 use kube::{Api, Client, ResourceExt as _};
 use overlane_api::crd::{CLUSTER_NETWORK, ClusterNetwork, ClusterNetworkSpec, NodeBlock, NodeNetworkConfig, NodeState};
 use overlane_core::cidr::Cidr;
+use overlane_core::family::Family;
 
 use crate::cluster::read::{each, node_says};
 
@@ -24,9 +25,10 @@ pub struct NodeFacts {
 }
 
 impl NodeFacts {
-    /// Whether routes, masquerade, policy and NodeNetworkConfig carry these pod CIDRs.
+    /// Whether it has a block of each of these pod CIDRs, and routes, masquerade, policy and NodeNetworkConfig carry them.
     pub fn is_at(&self, pod_cidrs: &[String]) -> bool {
-        let told = self.blocks.iter().all(|(_, around)| around.is_empty() || pod_cidrs.contains(around));
+        let told = self.blocks.len() >= pod_cidrs.len()
+            && self.blocks.iter().all(|(_, around)| around.is_empty() || pod_cidrs.contains(around));
         told && self.carries.as_deref() == Some(pod_cidrs)
     }
 }
@@ -42,6 +44,8 @@ pub struct Facts {
     pub blocks: Vec<Cidr>,
     /// The nodes' own addresses.
     pub addresses: Vec<IpAddr>,
+    /// Nodes, each with its own addresses' families.
+    pub families: BTreeMap<String, BTreeSet<Family>>,
 }
 
 impl Facts {
@@ -50,12 +54,14 @@ impl Facts {
         let network = network(client).await?;
         let mut nodes: BTreeMap<String, NodeFacts> = BTreeMap::new();
         let api: Api<Node> = Api::all(client.clone());
-        let mut addresses = Vec::new();
+        let (mut addresses, mut families) = (Vec::new(), BTreeMap::new());
         let take = |node: Node| {
             nodes.entry(node.name_any()).or_default().ready = node_says(&node, "Ready", "True");
             let told = node.status.and_then(|status| status.addresses).unwrap_or_default();
             let own = told.into_iter().filter(|told| told.type_ == "InternalIP");
-            addresses.extend(own.filter_map(|told| told.address.parse::<IpAddr>().ok()));
+            let own: Vec<IpAddr> = own.filter_map(|told| told.address.parse().ok()).collect();
+            families.insert(node.metadata.name.unwrap_or_default(), own.iter().map(Family::of).collect());
+            addresses.extend(own);
         };
         each(&api, ListParams::default(), "nodes", take).await?;
         let api: Api<NodeNetworkConfig> = Api::all(client.clone());
@@ -78,7 +84,7 @@ impl Facts {
             blocks.extend(block.spec.cidr.parse::<Cidr>().ok().filter(|_| live));
         };
         each(&api, ListParams::default(), "NodeBlocks", take).await?;
-        Ok(Self { network, nodes, blocks, addresses })
+        Ok(Self { network, nodes, blocks, addresses, families })
     }
 
     /// The spec that is in force; what was asked for where none is yet.

@@ -7,10 +7,13 @@ use anyhow::{Context as _, Result, bail};
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client};
 use overlane_api::convert;
-use overlane_api::crd::{CLUSTER_NETWORK, ClusterNetwork};
+use overlane_api::crd::{CLUSTER_NETWORK, ClusterNetwork, ClusterNetworkSpec};
 use overlane_api::planfile::Around;
 use overlane_core::cidr::Cidr;
-use overlane_core::cluster::{Finding, Way, expansion, validate, validate_within};
+use overlane_core::cluster::{
+    ClusterPlan, Finding, Routing, Way, default_pod_cidr, default_service_cidr, expansion, validate, validate_within,
+};
+use overlane_core::family::Family;
 use serde_json::json;
 
 use super::facts::Facts;
@@ -30,6 +33,8 @@ const LOOK: Duration = Duration::from_millis(500);
 struct Change {
     old: Vec<String>,
     new: Vec<String>,
+    /// What is asked for.
+    spec: ClusterNetworkSpec,
     findings: Vec<Finding>,
 }
 
@@ -54,25 +59,77 @@ pub async fn run(args: &UpdateArgs) -> Result<ExitCode> {
 /// What was asked for, and what is against it.
 fn change(args: &UpdateArgs, facts: &Facts) -> Result<Change> {
     let old = show::pod_cidrs(facts.applied());
-    let before = facts.network.metadata.annotations.as_ref().and_then(|all| all.get(BEFORE));
-    let new = if args.rollback {
+    let mut spec = facts.applied().clone();
+    let way = if args.rollback {
+        let before = facts.network.metadata.annotations.as_ref().and_then(|all| all.get(BEFORE));
         let Some(before) = before else {
             bail!("there is no expansion to take back: the pod CIDRs are {}", old.join(", "))
         };
-        before.split(',').map(str::to_owned).collect()
+        spec.pod_cidrs = before.split(',').map(str::to_owned).collect();
+        Way::Rollback
+    } else if args.ip_families.is_empty() {
+        spec.pod_cidrs = with(&old, &args.pod_cidrs);
+        Way::Expand
     } else {
-        with(&old, &args.pod_cidrs)
+        let services = spec.service_cidrs.clone();
+        spec.pod_cidrs = of_families(&args.ip_families, &args.pod_cidrs, &old, default_pod_cidr);
+        spec.service_cidrs = of_families(&args.ip_families, &args.service_cidrs, &services, default_service_cidr);
+        spec.ip_families.clone_from(&args.ip_families);
+        Way::AddFamily
     };
-    let mut spec = facts.applied().clone();
-    spec.pod_cidrs.clone_from(&new);
     let around = network::surroundings(Around::default(), &args.around, &[]);
-    let mut found = validate_within(&convert::cluster_spec(&spec), &around).err().unwrap_or_default();
-    if found.is_empty() {
-        let parsed = |texts: &[String]| texts.iter().filter_map(|text| text.parse().ok()).collect::<Vec<Cidr>>();
-        let way = if args.rollback { Way::Rollback } else { Way::Expand };
-        found = expansion(&parsed(&old), &parsed(&new), &facts.blocks, &facts.addresses, way);
-    }
-    Ok(Change { old, new, findings: found })
+    let (findings, new) = match validate_within(&convert::cluster_spec(&spec), &around) {
+        Err(found) => (found, spec.pod_cidrs.clone()),
+        Ok(plan) => {
+            let new: Vec<Cidr> = plan.pod_cidrs().collect();
+            // As the API has them.
+            spec.ip_families = plan.families().iter().map(ToString::to_string).collect();
+            let parsed: Vec<Cidr> = old.iter().filter_map(|text| text.parse().ok()).collect();
+            let mut found = expansion(&parsed, &new, &facts.blocks, &facts.addresses, way);
+            found.extend(lacking(&plan, facts));
+            (found, new.iter().map(ToString::to_string).collect())
+        }
+    };
+    Ok(Change { old, new, spec, findings })
+}
+
+/// One range a family: what was typed, what there is, or what is usual.
+fn of_families(
+    families: &[String],
+    typed: &[String],
+    old: &[String],
+    usual: fn(Family) -> &'static str,
+) -> Vec<String> {
+    let of = |family: Family, all: &[String]| {
+        let found = all.iter().find(|text| text.parse::<Cidr>().is_ok_and(|cidr| cidr.family() == family));
+        found.cloned()
+    };
+    let ranges = families.iter().filter_map(|name| name.parse::<Family>().ok());
+    let mut ranges: Vec<String> = ranges
+        .map(|family| of(family, typed).or_else(|| of(family, old)).unwrap_or_else(|| usual(family).to_owned()))
+        .collect();
+    // What has no place is judged too.
+    ranges.extend(typed.iter().filter(|text| !ranges.contains(text)).cloned().collect::<Vec<_>>());
+    ranges
+}
+
+/// Nodes without an address of a family that pods are to have: natively nobody could send there.
+fn lacking(plan: &ClusterPlan, facts: &Facts) -> Option<Finding> {
+    let (family, nodes) = plan.families().iter().find_map(|family| {
+        let nodes: Vec<&str> =
+            facts.families.iter().filter(|(_, has)| !has.contains(family)).map(|(name, _)| name.as_str()).collect();
+        (!nodes.is_empty()).then_some((family, nodes))
+    })?;
+    (plan.routing() == Routing::Native).then(|| Finding {
+        field: "ipFamilies".to_owned(),
+        rule: "native-families",
+        reason: format!(
+            "{} nodes have no {family} address that others could route their pods to, such as {}",
+            nodes.len(),
+            nodes.first().copied().unwrap_or_default()
+        ),
+        fix: "give every node an address of each family, or take routing vxlan or auto before".to_owned(),
+    })
 }
 
 /// The pod CIDRs with what was typed in its family's place; what has no such place stays as it is typed, and is judged.
@@ -113,10 +170,8 @@ fn foretell(args: &UpdateArgs, facts: &Facts, change: &Change) -> Result<ExitCod
         }))?;
         return Ok(ExitCode::SUCCESS);
     }
-    let mut spec = facts.applied().clone();
     let room = |spec: &_| validate(&convert::cluster_spec(spec)).map_or(0, |plan| plan.node_capacity());
-    let before = room(&spec);
-    spec.pod_cidrs.clone_from(&change.new);
+    let before = room(facts.applied());
     let text = if change.old == change.new {
         "The pod CIDRs are so already: nothing would change.\n".to_owned()
     } else {
@@ -126,7 +181,7 @@ fn foretell(args: &UpdateArgs, facts: &Facts, change: &Change) -> Result<ExitCod
              NodeNetworkConfig change; blocks, pods and their connections stay as they are.\n",
             change.old.join(", "),
             change.new.join(", "),
-            count(room(&spec)),
+            count(room(&change.spec)),
             count(before),
             facts.nodes.len()
         )
@@ -137,18 +192,24 @@ fn foretell(args: &UpdateArgs, facts: &Facts, change: &Change) -> Result<ExitCod
 
 /// Asks for the pod CIDRs, unless that was done before: an update that was interrupted goes on.
 async fn ask(client: &Client, args: &UpdateArgs, facts: &Facts, change: &Change) -> Result<()> {
-    let asked = &facts.network.spec.pod_cidrs;
-    if *asked == change.new && change.old == change.new {
+    if facts.network.spec == change.spec || (change.old == change.new && facts.network.spec.pod_cidrs == change.new) {
         return Ok(());
     }
-    // A rollback can be taken back by asking again.
-    let before = if args.rollback || change.old == change.new { None } else { Some(change.old.join(",")) };
-    let metadata = match (args.rollback, before) {
-        (true, _) => json!({ "annotations": { BEFORE: null } }),
-        (false, Some(before)) => json!({ "annotations": { BEFORE: before } }),
-        (false, None) => json!({}),
+    let added = facts.applied().ip_families != change.spec.ip_families && !args.ip_families.is_empty();
+    // Back to where a family was added nobody goes by a rollback; back from one, by asking again.
+    let metadata = if args.rollback || added {
+        json!({ "annotations": { BEFORE: null } })
+    } else if change.old == change.new {
+        json!({})
+    } else {
+        json!({ "annotations": { BEFORE: change.old.join(",") } })
     };
-    let mut patch = json!({ "metadata": metadata, "spec": { "podCIDRs": change.new } });
+    let mut spec = json!({ "podCIDRs": change.new });
+    if added {
+        spec["ipFamilies"] = json!(change.spec.ip_families);
+        spec["serviceCIDRs"] = json!(change.spec.service_cidrs);
+    }
+    let mut patch = json!({ "metadata": metadata, "spec": spec });
     // What somebody else changed meanwhile was not looked at.
     patch["metadata"]["resourceVersion"] = json!(facts.network.metadata.resource_version);
     let api: Api<ClusterNetwork> = Api::all(client.clone());
@@ -193,7 +254,10 @@ async fn follow(client: &Client, args: &UpdateArgs, change: &Change) -> Result<E
 
 /// Puts back what was asked for before.
 async fn take_back(client: &Client, facts: &Facts, change: &Change) -> Result<()> {
-    let patch = json!({ "metadata": { "resourceVersion": facts.network.metadata.resource_version }, "spec": { "podCIDRs": change.old } });
+    let before = facts.applied();
+    let spec =
+        json!({ "podCIDRs": before.pod_cidrs, "ipFamilies": before.ip_families, "serviceCIDRs": before.service_cidrs });
+    let patch = json!({ "metadata": { "resourceVersion": facts.network.metadata.resource_version }, "spec": spec });
     let api: Api<ClusterNetwork> = Api::all(client.clone());
     let patched = api.patch(CLUSTER_NETWORK, &PatchParams::default(), &Patch::Merge(&patch)).await;
     patched.with_context(|| format!("put the pod CIDRs {} back", change.old.join(", ")))?;
@@ -241,7 +305,6 @@ mod tests {
     //! Must catch: a change that is asked for although a rule is broken, a family that another's range takes the place of.
 
     use clap::Parser as _;
-    use overlane_api::crd::ClusterNetworkSpec;
 
     use super::*;
     use crate::args::{Cli, ClusterCommand, Command};
@@ -249,7 +312,7 @@ mod tests {
     fn args(line: &str) -> UpdateArgs {
         match Cli::try_parse_from(format!("overlane cluster update {line}").split_whitespace()).unwrap().command {
             Command::Cluster(args) => match args.command {
-                ClusterCommand::Update(update) => update,
+                ClusterCommand::Update(update) => *update,
                 ClusterCommand::Show(_) => panic!("{line}"),
             },
             other => panic!("{other:?}"),
@@ -266,6 +329,7 @@ mod tests {
         Facts {
             network,
             nodes: [].into(),
+            families: [].into(),
             addresses: vec!["10.246.0.4".parse().unwrap()],
             blocks: blocks.iter().map(|text| text.parse().unwrap()).collect(),
         }
@@ -310,6 +374,24 @@ mod tests {
         );
         assert_eq!(judged("--pod-cidrs 10.244.0.0/17,fd12::/63", &dual).1, Vec::<&str>::new());
         assert_eq!(judged("--pod-cidrs fd12::/63,10.244.0.0/17", &dual).1, ["pod-cidr-families"], "in another order");
+    }
+
+    #[test]
+    fn a_family_is_added_behind_the_one_that_is_there() {
+        let v4 = facts(&["10.244.0.0/18"], None, &["10.244.0.0/24"]);
+        let change = change(&args("--ip-families ipv4,ipv6 --pod-cidr fd77::/64"), &v4).unwrap();
+        assert_eq!(change.findings, []);
+        assert_eq!(
+            (change.new.as_slice(), change.spec.ip_families.as_slice()),
+            (&["10.244.0.0/18".to_owned(), "fd77::/64".to_owned()][..], &["IPv4".to_owned(), "IPv6".to_owned()][..])
+        );
+        assert_eq!(change.spec.service_cidrs, ["10.0.0.0/16", "fd12:3456:789a:1::/108"]);
+        assert_eq!(judged("--ip-families ipv4,ipv6", &v4).0, ["10.244.0.0/18", "fd12:3456:789a::/64"]);
+        assert_eq!(judged("--ip-families ipv6,ipv4", &v4).1, ["pod-cidr-families"]);
+        assert_eq!(judged("--ip-families ipv4,ipx", &v4).1, ["family-name"]);
+        assert_eq!(judged("--ip-families ipv4,ipv6 --pod-cidrs fd77::/64,fd78::/64", &v4).1, ["family-count"]);
+        let bare = Facts { families: [("node-7".to_owned(), [Family::V4].into())].into(), ..v4 };
+        assert_eq!(judged("--ip-families ipv4,ipv6", &bare).1, ["native-families"]);
     }
 
     #[test]

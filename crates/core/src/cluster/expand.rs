@@ -16,6 +16,8 @@ pub enum Way {
     Expand,
     /// Back to smaller ones, while nobody has a block of what goes.
     Rollback,
+    /// To a range of a further family, behind the one that is there.
+    AddFamily,
 }
 
 /// Judges a change of pod CIDRs over the blocks and the addresses that nodes have. Families that stay as they are break no rule.
@@ -26,10 +28,18 @@ pub fn expansion(old: &[Cidr], new: &[Cidr], blocks: &[Cidr], nodes: &[IpAddr], 
         findings.push(Finding { field: field.to_owned(), rule, reason, fix });
     };
     let families = |cidrs: &[Cidr]| cidrs.iter().map(Cidr::family).collect::<Vec<Family>>();
-    if families(old) != families(new) {
+    let (before, after) = (families(old), families(new));
+    let kept = if way == Way::AddFamily { after.starts_with(&before) } else { before == after };
+    if !kept {
         let words = |cidrs: &[Cidr]| cidrs.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
         let reason = format!("{} has other families than {}, which is in force", words(new), words(old));
-        add("pod-cidr-families", "podCIDRs", reason, "give one range of each family, in the same order".to_owned());
+        let fix = match way {
+            Way::AddFamily => "name the family that is there first: it stays the primary one",
+            Way::Expand | Way::Rollback => {
+                "give one range of each family, in the same order; another family is added by name"
+            }
+        };
+        add("pod-cidr-families", "podCIDRs", reason, fix.to_owned());
         return findings;
     }
     for (place, (old, new)) in old.iter().zip(new).enumerate().filter(|(_, (old, new))| old != new) {
@@ -48,7 +58,7 @@ pub fn expansion(old: &[Cidr], new: &[Cidr], blocks: &[Cidr], nodes: &[IpAddr], 
         } else if !grows && !shrinks {
             let reason = format!("{new} does not contain {old}, whose addresses pods have");
             add("pod-cidr-discontiguous", &field, reason, largest(old));
-        } else if shrinks && way == Way::Expand {
+        } else if shrinks && way != Way::Rollback {
             let reason = format!("{new} is smaller than {old}, which is in force");
             add("pod-cidr-shrinks", &field, reason, "give a larger range, or take an expansion back".to_owned());
         } else if grows && way == Way::Rollback {

@@ -209,6 +209,55 @@ fn a_node_that_is_not_reached_catches_up_and_what_was_interrupted_goes_on() {
 }
 
 #[test]
+fn a_family_is_added_in_place() {
+    let _turn = turn();
+    for (one, both, nodes) in [("ipv4", "ipv4,ipv6", "ipv4,ipv6"), ("ipv6", "ipv6,ipv4", "ipv6,ipv4")] {
+        let lab = Lab::up(&["--nodes", "2", "--ip-families", one, "--node-families", nodes]);
+        let pods: Vec<Sandbox> = lab.nodes().iter().map(|node| added(&node.runtime())).collect();
+        let node_spec =
+            |number: usize| lab.api.get(&format!("/api/v1/nodes/node-{number}"))["spec"]["podCIDRs"].clone();
+        let before = [node_spec(0), node_spec(1)];
+        let running = streams(&pods);
+        let agent = lab.node(0).take_agent();
+        lab.node(0).agent_ready();
+        let out = update(&lab, &["--ip-families", both]).must();
+        assert!(said(&out)["done"] == true && said(&out)["changed"] == true, "{out}");
+        for pod in &pods {
+            assert_eq!(pod.ips().len(), 1, "pods that run keep what they have");
+        }
+        let new: Vec<Sandbox> = lab.nodes().iter().map(|node| added(&node.runtime())).collect();
+        for pod in &new {
+            let host = |ip: &std::net::IpAddr| ip.to_string().rsplit(['.', ':']).next().map(str::to_owned);
+            assert_eq!(pod.ips().len(), 2, "{:?}", pod.ips());
+            assert_eq!(pod.ips()[0].is_ipv4(), one == "ipv4", "the primary family stays: {:?}", pod.ips());
+            assert_eq!(host(&pod.ips()[0]), host(&pod.ips()[1]), "one index, one offset");
+        }
+        mesh(&[&new[0], &new[1]], secs(10));
+        for to in pods[1].ips() {
+            seen_as_itself(&new[0], &pods[1], to);
+        }
+        for to in new[1].ips() {
+            seen_as_itself(&new[0], &new[1], to);
+        }
+        assert_eq!([node_spec(0), node_spec(1)], before, "that is set once");
+        // Nothing of it is lost by who comes anew.
+        agent.kill();
+        agent.start();
+        lab.node(0).agent_ready();
+        lab.cli("program", &["controller-0", "restart"]).must();
+        mesh(&[&new[0], &new[1]], secs(10));
+        let third = added(&lab.node(0).runtime());
+        assert_eq!(third.ips().len(), 2, "{:?}", third.ips());
+        let again = said(&update(&lab, &["--ip-families", both]).must());
+        assert!(again["changed"] == false && again["done"] == true, "{again}");
+        for stream in running {
+            let report = stream.finish();
+            assert_eq!(report.lost(), 0, "{one}: {report:?}");
+        }
+    }
+}
+
+#[test]
 fn what_cannot_be_is_refused_and_changes_nothing() {
     let lab = up("ipv4,ipv6", "10.244.0.0/22,fd12:3456:789a::/78", "2");
     let path = format!("{OVERLANE}/clusternetworks/default");
