@@ -11,4 +11,6 @@ pub mod convert;
 #[cfg(feature = "kube")]
 pub mod crd;
 #[cfg(feature = "kube")]
+pub mod firewall;
+#[cfg(feature = "kube")]
 pub mod policy;

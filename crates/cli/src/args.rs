@@ -2,6 +2,7 @@
 
 mod cluster;
 mod faults;
+mod nsg;
 mod policy;
 
 use std::path::PathBuf;
@@ -16,6 +17,7 @@ pub use cluster::{
     StatusArgs, SysdumpArgs, UninstallArgs,
 };
 pub use faults::{ApiArgs, ApiCommand, NodesArgs, NodesCommand, ProgramArgs};
+pub use nsg::{FormatArg, NsgArgs, NsgCheckArgs, NsgCommand};
 pub use policy::{
     About, ExplainArgs, PolicyArgs, PolicyCheckArgs, PolicyCommand, PolicyDiffArgs, RecordArgs, SourceArgs, Who,
 };
@@ -42,6 +44,8 @@ pub enum Command {
     Connectivity(ConnectivityArgs),
     /// Say what network policies mean
     Policy(PolicyArgs),
+    /// Say what the rules of a cloud's or a node's packet filter do to the overlay
+    Nsg(Box<NsgArgs>),
     /// Collect what somebody needs to find a fault, in one small file without secrets
     Sysdump(SysdumpArgs),
     /// Print a completion script for a shell

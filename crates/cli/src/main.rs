@@ -7,6 +7,7 @@ mod demo;
 mod doctor;
 mod install;
 mod lab;
+mod nsg;
 mod out;
 mod policy;
 mod progress;
@@ -39,6 +40,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Status(args) => status::run(&args),
         Command::Connectivity(args) => connectivity::run(&args),
         Command::Policy(args) => policy::run(&args),
+        Command::Nsg(args) => nsg::run(&args),
         Command::Sysdump(args) => sysdump::run(&args),
         Command::Completion { shell } => {
             let mut script = Vec::new();

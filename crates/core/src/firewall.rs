@@ -14,8 +14,9 @@ mod show;
 mod space;
 
 use std::collections::BTreeMap;
+use std::fmt;
 
-pub use judge::{Cause, Cell, Decider, Judged, Verdict, cells, judge};
+pub use judge::{Cause, Cell, Decider, Judged, Verdict, cells, denying, judge};
 pub use need::{Flow, Needs, Purpose, Traffic, needs};
 pub use set::RangeSet;
 pub use show::{Example, protocol_name};
@@ -35,6 +36,15 @@ pub enum Direction {
 impl Direction {
     /// Both.
     pub const ALL: [Self; 2] = [Self::Inbound, Self::Outbound];
+}
+
+impl fmt::Display for Direction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Inbound => "inbound",
+            Self::Outbound => "outbound",
+        })
+    }
 }
 
 /// Whose address one end of a packet's way is.
@@ -151,6 +161,8 @@ pub struct Label {
     pub priority: Option<i64>,
     /// Where in the input it is; empty of a rule that nobody wrote.
     pub place: String,
+    /// The list of rules that it is of: a security group, a chain.
+    pub owner: String,
     /// What of it was not understood.
     pub unknown: Option<String>,
 }

@@ -8,18 +8,17 @@ mod program;
 mod walk;
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use self::program::Program;
 use self::walk::Walk;
 use super::show::Example;
-use super::{Firewall, Flow, LabelId, Space};
+use super::{Action, Firewall, Flow, LabelId, Rule, Space};
 
 /// How often rules are held against pieces, ranges counted, before the rest is given up.
 ///
 /// Real rules need some thousands; a thousand rules made so that every one crosses every other would need more than any machine has.
 const MOST_STEPS: u64 = 20_000_000;
-/// How many rules are named for a flow.
-const MOST_CAUSES: usize = 16;
 
 /// What becomes of packets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -30,6 +29,16 @@ pub enum Verdict {
     CannotTell,
     /// Some are dropped.
     Blocked,
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Passes => "passes",
+            Self::CannotTell => "cannot-tell",
+            Self::Blocked => "blocked",
+        })
+    }
 }
 
 /// Why packets do not surely pass.
@@ -61,10 +70,8 @@ pub struct Judged {
     pub flow: Flow,
     /// The worst that becomes of any of its packets.
     pub verdict: Verdict,
-    /// Why, the worst first; nothing where all pass.
+    /// Why: every reason, the worst first, then in the rules' order; nothing where all pass.
     pub causes: Vec<Cause>,
-    /// How many more reasons there are.
-    pub more: usize,
 }
 
 /// Judges flows, one by one.
@@ -89,6 +96,19 @@ pub fn cells(firewall: &Firewall, flow: &Flow) -> Vec<Cell> {
     let mut ends = Ends { cells: Some(Vec::new()), ..Ends::default() };
     ends.fill(firewall, flow, &mut MOST_STEPS.clone());
     ends.cells.unwrap_or_default()
+}
+
+/// Rules of the chains that a flow begins in that may drop some of it, were they asked.
+#[must_use]
+pub fn denying(firewall: &Firewall, flow: &Flow) -> Vec<LabelId> {
+    let path = firewall.paths.get(&flow.crossing()).map(Vec::as_slice).unwrap_or_default();
+    let spaces = flow.spaces();
+    let may_mean = |rule: &Rule| {
+        let may = |space: &Space| rule.spans.iter().all(|(of, span)| !span.thinkable().is_disjoint(space.of(*of)));
+        rule.action == Action::Deny && rule.family == flow.family() && spaces.iter().any(may)
+    };
+    let rules = path.iter().filter_map(|chain| firewall.chains.get(*chain)).flat_map(|chain| &chain.rules);
+    rules.filter(|rule| may_mean(rule)).map(|rule| rule.label).collect()
 }
 
 fn judge_flow(firewall: &Firewall, flow: &Flow, steps: &mut u64) -> Judged {
@@ -134,13 +154,11 @@ impl Ends {
 
     fn judged(self, flow: &Flow) -> Judged {
         let verdict = self.causes.keys().map(|(verdict, _)| verdict.0).max().unwrap_or(Verdict::Passes);
-        let more = self.causes.len().saturating_sub(MOST_CAUSES);
-        let causes = self.causes.into_iter().take(MOST_CAUSES);
         let cause = |((verdict, decider), spaces): ((std::cmp::Reverse<Verdict>, Decider), Vec<Space>)| Cause {
             verdict: verdict.0,
             decider,
             example: Example::of(flow, &spaces),
         };
-        Judged { flow: *flow, verdict, causes: causes.map(cause).collect(), more }
+        Judged { flow: *flow, verdict, causes: self.causes.into_iter().map(cause).collect() }
     }
 }

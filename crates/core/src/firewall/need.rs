@@ -1,5 +1,7 @@
 //! What has to pass between nodes.
 
+use std::fmt;
+
 use super::space::{Dimension, Space, addresses, all_ports, link, protocol, state};
 use super::{Crossing, Direction, End, RangeSet};
 use crate::cidr::Cidr;
@@ -36,6 +38,18 @@ pub enum Purpose {
     PodToPod,
 }
 
+impl fmt::Display for Purpose {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::NodeToNode => "node-to-node",
+            Self::Tunnel => "tunnel",
+            Self::NodeToPod => "node-to-pod",
+            Self::PodAnswersNode => "pod-answers-node",
+            Self::PodToPod => "pod-to-pod",
+        })
+    }
+}
+
 /// Which packets between two networks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Traffic {
@@ -43,6 +57,15 @@ pub enum Traffic {
     All,
     /// UDP to a port.
     Udp(u16),
+}
+
+impl fmt::Display for Traffic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::All => f.pad("all"),
+            Self::Udp(port) => f.pad(&format!("udp {port}")),
+        }
+    }
 }
 
 /// Packets that have to pass.
