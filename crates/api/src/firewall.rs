@@ -4,8 +4,11 @@
 //! What a reader does not know makes a rule that may match; what it cannot read at all is an error that says where.
 //! docs/firewall.md says how each format is read.
 
+mod aws;
 mod azure;
 mod cursor;
+mod gcp;
+mod nft;
 mod terms;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -64,6 +67,21 @@ pub struct Told {
     pub network: Option<String>,
     /// nft: the nodes' links to each other, if they are known.
     pub links: Vec<String>,
+    /// nft: what is Overlane's own.
+    pub own: Own,
+}
+
+/// Names of what Overlane itself makes on a node.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Own {
+    /// Its table, of family `inet`, which is left out.
+    pub table: String,
+    /// What names of all its links begin with.
+    pub link: String,
+    /// What names of pods' links begin with.
+    pub pod_link: String,
+    /// The tunnel's link.
+    pub tunnel_link: String,
 }
 
 /// Rules that were read.
@@ -153,6 +171,12 @@ pub enum FirewallError {
         /// What there is.
         known: String,
     },
+    /// It is more than anybody's rules are.
+    #[error("the rules ask for more than {most} ranges, sets counted for each rule that names them")]
+    TooMany {
+        /// How many are read.
+        most: usize,
+    },
     /// Rules of several networks, of which one has to be named.
     #[error("there are rules of several networks: {known}; say which with --network")]
     Networks {
@@ -175,7 +199,9 @@ pub fn read(text: &str, format: Option<Format>, told: &Told) -> Result<Rules, Fi
     let top = At::top(&value);
     match format {
         Format::Azure => azure::read(&top, told),
-        _ => Err(FirewallError::Format),
+        Format::Aws => aws::read(&top, told),
+        Format::Gcp => gcp::read(&top, told),
+        Format::Nft => nft::read(&top, told),
     }
 }
 

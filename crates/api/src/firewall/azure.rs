@@ -21,6 +21,19 @@ const LOAD_BALANCER: &str = "168.63.129.16";
 const PRIVATE: [&str; 6] =
     ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "169.254.0.0/16", "fc00::/7"];
 
+/// Keys that say between whom a rule is.
+const ENDS: [&str; 10] = [
+    "sourceAddressPrefix",
+    "sourceAddressPrefixes",
+    "sourceApplicationSecurityGroups",
+    "sourcePortRange",
+    "sourcePortRanges",
+    "destinationAddressPrefix",
+    "destinationAddressPrefixes",
+    "destinationApplicationSecurityGroups",
+    "destinationPortRange",
+    "destinationPortRanges",
+];
 /// What of default rules is not known.
 const UNTOLD: &str = "which addresses its service tags cover";
 
@@ -34,6 +47,8 @@ struct Read {
     sources: Addresses,
     destinations: Addresses,
     services: Vec<Service>,
+    /// Whether it asks for something that is not known.
+    opaque: bool,
     unknown: Vec<String>,
 }
 
@@ -42,7 +57,7 @@ pub(super) fn read(top: &At<'_>, told: &Told) -> Result<Rules, FirewallError> {
     let mut rules =
         Rules { format: Format::Azure, firewall: Firewall::default(), lists: Vec::new(), notes: Vec::new() };
     for group in groups(top, told)? {
-        let name = group.at.text_of("name")?.filter(|_| !group.bare).map(str::to_owned);
+        let name = group.name()?;
         let owner = name.clone().unwrap_or_else(|| "the security group".to_owned());
         let mut list = List { owner, name, resource_group: resource_group(&group.at)?, ..List::default() };
         let read = group.rules()?.iter().map(|at| rule(at, told)).collect::<Result<Vec<_>, _>>()?;
@@ -68,6 +83,17 @@ struct Group<'a> {
 }
 
 impl<'a> Group<'a> {
+    /// Its name, which rules without their group have in their identifiers.
+    fn name(&self) -> Result<Option<String>, FirewallError> {
+        if !self.bare {
+            return Ok(self.at.text_of("name")?.map(str::to_owned));
+        }
+        let Some(first) = self.at.items()?.into_iter().next() else { return Ok(None) };
+        let mut parts = first.text_of("id")?.unwrap_or_default().split('/');
+        let name = parts.find(|part| part.eq_ignore_ascii_case("networkSecurityGroups")).and_then(|_| parts.next());
+        Ok(name.map(str::to_owned))
+    }
+
     fn rules(&self) -> Result<Vec<At<'a>>, FirewallError> {
         if self.bare {
             return self.at.items();
@@ -149,7 +175,7 @@ fn add(
             sources: &rule.sources,
             destinations: &rule.destinations,
             services: &rule.services,
-            opaque: false,
+            opaque: rule.opaque,
         };
         draft.add_to(&mut chain);
     }
@@ -172,6 +198,7 @@ fn defaults(direction: Direction, told: &Told) -> [Read; 3] {
         sources: sources.clone(),
         destinations: destinations.clone(),
         services: vec![Service::default()],
+        opaque: false,
         unknown: if destinations == &Addresses::all() { Vec::new() } else { vec![UNTOLD.to_owned()] },
     };
     let known = |name| tag(name, Action::Allow, told).unwrap_or_default();
@@ -205,6 +232,8 @@ fn rule(at: &At<'_>, told: &Told) -> Result<Read, FirewallError> {
     let sources = end(&inner, "source", action, told, &mut unknown)?;
     let destinations = end(&inner, "destination", action, told, &mut unknown)?;
     let services = services(&inner, &mut unknown)?;
+    let strange = inner.strange_key(&["source", "destination"], &ENDS);
+    unknown.extend(strange.map(|key| format!("what `{key}` means")));
     Ok(Read {
         name: at.text_of("name")?.unwrap_or("a rule without name").to_owned(),
         place: at.place(),
@@ -214,6 +243,7 @@ fn rule(at: &At<'_>, told: &Told) -> Result<Read, FirewallError> {
         sources,
         destinations,
         services,
+        opaque: strange.is_some(),
         unknown,
     })
 }
@@ -243,14 +273,14 @@ fn end(
     if prefixes.is_empty() && groups.is_empty() {
         return Err(FirewallError::Missing { at: at.place(), key: format!("{side}AddressPrefix") });
     }
-    let mut all = Addresses::default();
+    let mut all = Vec::new();
     for prefix in prefixes {
-        all = all.or(&addresses_of(&prefix, action, told, unknown)?);
+        all.push(addresses_of(&prefix, action, told, unknown)?);
     }
     for group in groups {
-        all = all.or(&application_group(&group, told, unknown)?);
+        all.push(application_group(&group, told, unknown)?);
     }
-    Ok(all)
+    Ok(Addresses::any_of(&all))
 }
 
 fn addresses_of(
@@ -344,13 +374,13 @@ fn port_ranges(at: &At<'_>, key: &str) -> Result<RangeSet, FirewallError> {
     if given.is_empty() {
         return Err(FirewallError::Missing { at: at.place(), key: key.to_owned() });
     }
-    let mut all = RangeSet::default();
+    let mut all = Vec::new();
     for range in given {
         let set = match range.text()?.trim() {
             "*" => all_ports(),
             text => ports(text).ok_or_else(|| range.wrong("no port or range of ports"))?,
         };
-        all = all.or(&set);
+        all.extend_from_slice(set.ranges());
     }
-    Ok(all)
+    Ok(all.into_iter().collect())
 }

@@ -91,6 +91,18 @@ impl<'a> At<'a> {
         FirewallError::Kind { at: self.place(), expected, given }
     }
 
+    /// What is wrong with the value of a key.
+    pub(super) fn wrong_text(&self, key: &str, problem: &'static str) -> FirewallError {
+        self.get(key).unwrap_or_else(|| self.clone()).wrong(problem)
+    }
+
+    /// A key that begins as others do and is none of them: something that a rule asks for, and nobody here knows.
+    pub(super) fn strange_key(&self, beginnings: &[&str], known: &[&str]) -> Option<&'a str> {
+        let keys = self.value.as_object()?.iter().filter(|(_, value)| !is_nothing(value)).map(|(key, _)| key.as_str());
+        let strange = |key: &&str| beginnings.iter().any(|start| key.starts_with(start)) && !known.contains(key);
+        keys.into_iter().find(strange)
+    }
+
     /// What is wrong with its value.
     pub(super) fn wrong(&self, problem: &'static str) -> FirewallError {
         const MOST: usize = 80;
@@ -100,5 +112,15 @@ impl<'a> At<'a> {
             given.push_str("...");
         }
         FirewallError::Value { at: self.place(), given, problem }
+    }
+}
+
+/// Whether a value says nothing.
+fn is_nothing(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Array(list) => list.is_empty(),
+        Value::String(text) => text.is_empty(),
+        _ => false,
     }
 }

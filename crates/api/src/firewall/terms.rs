@@ -1,12 +1,11 @@
 //! What rules ask for, in parts that the formats have in common: addresses, protocols, ports.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 
 use overlane_core::cidr::Cidr;
 use overlane_core::family::Family;
 use overlane_core::firewall::{
-    Action, Chain, Dimension, LabelId, RangeSet, Rule, Span, addresses, all_addresses, all_ports, number, protocol,
+    Action, Chain, Dimension, LabelId, RangeSet, Rule, Span, addresses, all_addresses, all_ports, protocol,
 };
 
 /// Addresses of either family that one end of a rule means.
@@ -20,6 +19,20 @@ impl Addresses {
     pub(super) fn all() -> Self {
         let all = |family| Span::sure(all_addresses(family));
         Self { v4: all(Family::V4), v6: all(Family::V6) }
+    }
+
+    pub(super) fn all_of(family: Family) -> Self {
+        let all = Span::sure(all_addresses(family));
+        match family {
+            Family::V4 => Self { v4: all, v6: Span::default() },
+            Family::V6 => Self { v4: Span::default(), v6: all },
+        }
+    }
+
+    /// The same, not surely.
+    pub(super) fn doubtful(&self) -> Self {
+        let perhaps = |family| Span::perhaps(self.family(family).thinkable().clone());
+        Self { v4: perhaps(Family::V4), v6: perhaps(Family::V6) }
     }
 
     /// Any address may be meant.
@@ -36,18 +49,14 @@ impl Addresses {
         Self { v4: span(v4), v6: span(v6) }
     }
 
-    /// A family's from one to another address; `None` where they are of two families.
-    pub(super) fn between(first: IpAddr, last: IpAddr) -> Option<Self> {
-        let span = Span::sure(RangeSet::range(number(first), number(last)));
-        match (Family::of(&first), Family::of(&last)) {
-            (Family::V4, Family::V4) => Some(Self { v4: span, v6: Span::default() }),
-            (Family::V6, Family::V6) => Some(Self { v4: Span::default(), v6: span }),
-            _ => None,
-        }
-    }
-
     pub(super) fn or(&self, other: &Self) -> Self {
         Self { v4: self.v4.or(&other.v4), v6: self.v6.or(&other.v6) }
+    }
+
+    /// What any of several means, at once: lists may be long.
+    pub(super) fn any_of(several: &[Self]) -> Self {
+        let of = |family| any_span(several.iter().map(|one| one.family(family)));
+        Self { v4: of(Family::V4), v6: of(Family::V6) }
     }
 
     /// Any address that is not surely meant may be.
@@ -62,6 +71,17 @@ impl Addresses {
             Family::V6 => &self.v6,
         }
     }
+}
+
+/// What any of several spans means.
+pub(super) fn any_span<'a>(several: impl Iterator<Item = &'a Span>) -> Span {
+    let (mut sure, mut possible) = (Vec::new(), Vec::new());
+    for span in several {
+        sure.extend_from_slice(span.certain().ranges());
+        possible.extend_from_slice(span.thinkable().ranges());
+    }
+    let span = Span::sure(sure.into_iter().collect());
+    span.or(&Span::perhaps(possible.into_iter().collect()))
 }
 
 /// A network or one address; bits behind the prefix mean nothing.

@@ -7,16 +7,17 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use overlane_api::firewall::{Rules, Told, read};
+use overlane_api::firewall::{Own, Rules, Told, read};
 use overlane_core::cluster::Routing;
 use overlane_core::firewall::{Needs, Verdict, judge, needs};
+use overlane_datapath::owned;
 
 use super::report::Report;
 use crate::args::NsgCheckArgs;
 use crate::out::{self, Format};
 
 /// Most bytes of rules that are read; what clouds allow a group is some hundreds of kilobytes.
-const MOST_BYTES: u64 = 64 << 20;
+const MOST_BYTES: u64 = 32 << 20;
 
 /// Runs the command.
 pub fn run(args: &NsgCheckArgs) -> Result<ExitCode> {
@@ -75,6 +76,12 @@ fn told(args: &NsgCheckArgs) -> Told {
         service_accounts: args.service_account.as_ref().map(set),
         network: args.network.clone(),
         links: args.interface.clone(),
+        own: Own {
+            table: owned::NFT_TABLE.to_owned(),
+            link: owned::LINK_PREFIX.to_owned(),
+            pod_link: owned::POD_LINK_PREFIX.to_owned(),
+            tunnel_link: owned::TUNNEL_LINK.to_owned(),
+        },
     }
 }
 

@@ -202,6 +202,14 @@ impl Flow {
             (_, Routing::Vxlan) => RangeSet::one(link::TUNNEL),
             (_, Routing::Auto) => RangeSet::one(link::UNDERLAY).or(&RangeSet::one(link::TUNNEL)),
         };
+        // Of pods on one node, and of a node and its own, too.
+        let inside = match self.purpose {
+            Purpose::NodeToNode | Purpose::Tunnel => false,
+            Purpose::NodeToPod => self.direction == Direction::Outbound,
+            Purpose::PodAnswersNode => self.direction == Direction::Inbound,
+            Purpose::PodToPod => true,
+        };
+        let between = if inside { between.or(&RangeSet::one(link::POD)) } else { between };
         let own = |end| RangeSet::one(if end == End::Pod { link::POD } else { link::NONE });
         match self.direction {
             Direction::Inbound => (between, own(crossing.to)),

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::space::{Dimension, Space, protocol, state};
+use super::space::{Dimension, Space, link, protocol, state};
 use super::{Flow, RangeSet};
 use crate::cidr::Cidr;
 use crate::family::Family;
@@ -122,21 +122,29 @@ fn traffic(flow: &Flow, space: &Space, protocols: &RangeSet) -> String {
     text + &states(flow, space)
 }
 
-/// What sets packets apart by the state of their flow, where that does.
+/// What sets packets apart by the state of their flow and by links, where that does.
 fn states(flow: &Flow, space: &Space) -> String {
-    let set = space.of(Dimension::State);
-    if flow.spaces().first().is_some_and(|all| all.of(Dimension::State) == set) {
-        return String::new();
-    }
-    let name = |number| {
-        match number {
-            state::NEW => "new",
-            state::ESTABLISHED => "established",
-            _ => "related",
+    let mut text = String::new();
+    for (dimension, before) in [(Dimension::State, "state"), (Dimension::LinkIn, "from"), (Dimension::LinkOut, "to")] {
+        let set = space.of(dimension);
+        if flow.spaces().first().is_none_or(|all| all.of(dimension) != set) {
+            let names = (0..=3).filter(|number| set.contains(*number)).map(|number| name(dimension, number));
+            text.push_str(&format!(", {before} {}", names.collect::<Vec<_>>().join(" or ")));
         }
-        .to_owned()
-    };
-    format!(" ({} flows)", ranges(set, &name))
+    }
+    text
+}
+
+fn name(dimension: Dimension, number: u128) -> &'static str {
+    match (dimension, number) {
+        (Dimension::State, state::NEW) => "new",
+        (Dimension::State, state::ESTABLISHED) => "established",
+        (Dimension::State, _) => "related",
+        (_, link::UNDERLAY) => "the underlay",
+        (_, link::POD) => "a pod's link",
+        (_, link::TUNNEL) => "the tunnel",
+        _ => "no link",
+    }
 }
 
 fn icmp_type(number: u128) -> String {
