@@ -277,6 +277,7 @@ fn nft() {
         "verdict-map",
         "everything",
         "missing-chain",
+        "link-chain",
         "garbage-priority",
         "garbage-expr",
         "garbage-policy",

@@ -17,7 +17,7 @@ pub use cluster::{
     StatusArgs, SysdumpArgs, UninstallArgs,
 };
 pub use faults::{ApiArgs, ApiCommand, NodesArgs, NodesCommand, ProgramArgs};
-pub use nsg::{FormatArg, NsgArgs, NsgCheckArgs, NsgCommand};
+pub use nsg::{NsgArgs, NsgCheckArgs, NsgCommand};
 pub use policy::{
     About, ExplainArgs, PolicyArgs, PolicyCheckArgs, PolicyCommand, PolicyDiffArgs, RecordArgs, SourceArgs, Who,
 };

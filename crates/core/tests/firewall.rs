@@ -9,8 +9,8 @@ use overlane_core::cidr::Cidr;
 use overlane_core::cluster::Routing;
 use overlane_core::family::Family;
 use overlane_core::firewall::{
-    Action, Chain, Dimension, Direction, Firewall, Flow, Label, Purpose, RangeSet, Rule, Span, Traffic, Verdict, cells,
-    judge,
+    Action, Chain, Dimension, Direction, Firewall, Flow, Label, Needs, Purpose, RangeSet, Rule, Span, Traffic, Verdict,
+    cells, judge, needs,
 };
 use proptest::prelude::*;
 
@@ -302,4 +302,34 @@ fn chains_that_lead_into_each_other_end() {
     let nowhere = Plain { asks: vec![], opaque: false, action: Action::Jump(77) };
     let firewall = built(&[vec![nowhere], vec![], vec![], vec![]], [Said::Pass, Said::Pass]);
     assert_eq!(judge(&firewall, &[flow()])[0].verdict, Verdict::CannotTell);
+}
+
+/// What is asked for: a row a line.
+fn rows(routing: Routing, on_node: bool, nodes: &[&str], pods: &[&str]) -> Vec<String> {
+    let parsed = |list: &[&str]| list.iter().map(|one| cidr(one)).collect::<Vec<_>>();
+    let (nodes, pods) = (parsed(nodes), parsed(pods));
+    let of = Needs { nodes: &nodes, pods: &pods, routing, vxlan_port: 8472, on_node };
+    let inbound = needs(&of).into_iter().filter(|flow| flow.direction == Direction::Inbound);
+    inbound.map(|flow| format!("{} {} {} {}", flow.purpose, flow.source, flow.destination, flow.traffic)).collect()
+}
+
+#[test]
+fn what_has_to_pass() {
+    let (node, pod) = ("10.0.0.0/24", "10.244.0.0/16");
+    let of = |routing, on_node| rows(routing, on_node, &[node], &[pod]);
+    let nodes = format!("node-to-node {node} {node} all");
+    let tunnel = format!("tunnel {node} {node} udp 8472");
+    let (to_pods, pods) = (format!("node-to-pod {node} {pod} all"), format!("pod-to-pod {pod} {pod} all"));
+    let answers = format!("pod-answers-node {pod} {node} all");
+    let list = |of: &[&String]| of.iter().map(|one| (*one).clone()).collect::<Vec<_>>();
+    assert_eq!(of(Routing::Native, false), list(&[&nodes, &to_pods, &pods]));
+    assert_eq!(of(Routing::Auto, false), list(&[&nodes, &tunnel, &to_pods, &pods]));
+    assert_eq!(of(Routing::Vxlan, false), list(&[&nodes, &tunnel]));
+    assert_eq!(of(Routing::Native, true), list(&[&nodes, &to_pods, &answers, &pods]));
+    assert_eq!(of(Routing::Vxlan, true), list(&[&nodes, &tunnel, &to_pods, &answers, &pods]));
+    // Every pair of networks of one family, twice given counts once.
+    let dual =
+        rows(Routing::Native, false, &[node, "10.0.1.0/24", node, "fd00:10::/64"], &[pod, "fd12:3456:789a::/64"]);
+    let count = |purpose: &str| dual.iter().filter(|row| row.starts_with(purpose)).count();
+    assert_eq!((count("node-to-node"), count("node-to-pod"), count("pod-to-pod")), (5, 3, 2));
 }

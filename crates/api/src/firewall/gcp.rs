@@ -136,6 +136,7 @@ fn rule(at: &At<'_>, told: &Told) -> Result<Option<Read>, FirewallError> {
         },
     };
     let (action, services) = services(at, &mut unknown)?;
+    let strange = at.strange_key(&["source", "destination", "target"], &ENDS);
     let sources = match direction {
         Direction::Inbound => sources(at, told, &mut unknown)?,
         Direction::Outbound => ranges(at, "sourceRanges")?.unwrap_or_else(Addresses::all),
@@ -143,9 +144,8 @@ fn rule(at: &At<'_>, told: &Told) -> Result<Option<Read>, FirewallError> {
     let destinations = match (ranges(at, "destinationRanges")?, direction) {
         (Some(ranges), _) => ranges,
         (None, Direction::Inbound) => Addresses::all(),
-        (None, Direction::Outbound) => Addresses::all_of(Family::V4),
+        (None, Direction::Outbound) => anybody(&mut unknown),
     };
-    let strange = at.strange_key(&["source", "destination", "target"], &ENDS);
     unknown.extend(strange.map(|key| format!("what `{key}` means")));
     Ok(Some(Read {
         name: at.need("name")?.text()?.to_owned(),
@@ -197,10 +197,16 @@ fn sources(at: &At<'_>, told: &Told, unknown: &mut Vec<String>) -> Result<Addres
         named = Some(named.map_or_else(|| addresses.clone(), |other: Addresses| other.or(&addresses)));
     }
     Ok(match (ranges, named) {
-        (None, None) => Addresses::all_of(Family::V4),
+        (None, None) => anybody(unknown),
         (Some(one), None) | (None, Some(one)) => one,
         (Some(one), Some(other)) => one.or(&other),
     })
+}
+
+/// Whom a rule means that names nobody: everybody of IPv4, by the API; of IPv6 it does not say.
+fn anybody(unknown: &mut Vec<String>) -> Addresses {
+    unknown.push("whether a rule without ranges means IPv6".to_owned());
+    Addresses::all_of(Family::V4).or(&Addresses::all_of(Family::V6).doubtful())
 }
 
 /// Whether a rule is surely for nodes; `None` where it is for others.

@@ -21,6 +21,11 @@ const MOST_RANGES: usize = 2_000_000;
 /// Hooks of the way through a node, with filter chains.
 const HOOKS: [&str; 5] = ["prerouting", "input", "forward", "output", "postrouting"];
 
+/// Hooks of a link.
+const LINK_HOOKS: [&str; 2] = ["ingress", "egress"];
+/// What stands for either.
+const LINK: &str = "link";
+
 /// A table: family and name.
 type Table<'a> = (&'a str, &'a str);
 
@@ -32,6 +37,8 @@ struct Reader<'a, 'b> {
     chains: BTreeMap<(Table<'a>, &'a str), ChainId>,
     /// Elements of sets and maps.
     sets: BTreeMap<(Table<'a>, &'a str), Option<At<'a>>>,
+    /// Chains that have rules.
+    with_rules: BTreeSet<(Table<'a>, &'a str)>,
     ranges: usize,
 }
 
@@ -49,7 +56,11 @@ pub(super) fn read(top: &At<'_>, told: &Told) -> Result<Rules, FirewallError> {
     }
     let objects = top.need("nftables")?.items()?;
     let firewall = Firewall { on_node: true, ..Firewall::default() };
-    let mut reader = Reader { told, firewall, chains: BTreeMap::new(), sets: BTreeMap::new(), ranges: 0 };
+    let (chains, sets, with_rules) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
+    let mut reader = Reader { told, firewall, chains, sets, with_rules, ranges: 0 };
+    for rule in objects.iter().filter_map(|object| object.get("rule")) {
+        reader.with_rules.insert((table(&rule)?, rule.need("chain")?.text()?));
+    }
     let mut bases = Vec::new();
     let mut others = BTreeSet::new();
     for object in &objects {
@@ -89,11 +100,11 @@ fn notes(others: &BTreeSet<String>) -> Vec<String> {
 /// The hooks that packets come by, in their order.
 fn hooks(crossing: Crossing) -> &'static [&'static str] {
     match (crossing.direction, crossing.from, crossing.to) {
-        (Direction::Inbound, _, End::Node) => &["prerouting", "input"],
+        (Direction::Inbound, _, End::Node) => &[LINK, "prerouting", "input"],
         (Direction::Inbound, _, End::Pod) | (Direction::Outbound, End::Pod, _) => {
-            &["prerouting", "forward", "postrouting"]
+            &[LINK, "prerouting", "forward", "postrouting"]
         }
-        (Direction::Outbound, End::Node, _) => &["output", "postrouting"],
+        (Direction::Outbound, End::Node, _) => &["output", "postrouting", LINK],
     }
 }
 
@@ -123,6 +134,9 @@ impl<'a> Reader<'a, '_> {
         if self.is_own(table) {
             return Ok(None);
         }
+        if kind == Some("filter") && hook.is_some_and(|hook| LINK_HOOKS.contains(&hook)) {
+            return self.link_chain(at, table, name);
+        }
         if families(table).is_empty() {
             others.insert(format!("tables of family {}", table.0));
             return Ok(None);
@@ -147,6 +161,25 @@ impl<'a> Reader<'a, '_> {
         self.chains.insert((table, name), id);
         let priority = at.get("prio").map(|priority| priority.integer()).transpose()?.unwrap_or(0);
         Ok(hook.filter(|_| base).map(|hook| Base { hook, priority, chain: id }))
+    }
+
+    /// A chain of a link sees packets before there are hooks. Its rules are not read: it may drop anything.
+    fn link_chain(&mut self, at: &At<'a>, table: Table<'a>, name: &'a str) -> Result<Option<Base<'a>>, FirewallError> {
+        if at.text_of("policy")?.is_none_or(|policy| policy == "accept") && !self.with_rules.contains(&(table, name)) {
+            return Ok(None);
+        }
+        let unknown = Some("what chains of links do".to_owned());
+        let label = Label {
+            name: "its rules".to_owned(),
+            place: at.place(),
+            owner: owner(table, name),
+            priority: None,
+            unknown,
+        };
+        let label = self.firewall.label(label);
+        let rule = |family| Rule { label, family, spans: BTreeMap::new(), opaque: true, action: Action::Deny };
+        let chain = Chain { rules: Family::ALL.map(rule).to_vec(), policy: Some((Action::Allow, label)) };
+        Ok(Some(Base { hook: LINK, priority: i64::MIN, chain: self.firewall.chain(chain) }))
     }
 
     /// A table of one family lets packets of the other alone.
