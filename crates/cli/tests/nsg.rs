@@ -148,7 +148,7 @@ fn document(format: &str, name: &str) -> Value {
 }
 
 /// Both families, before `--routing`.
-fn dual<'a>(routing: &'a str) -> Vec<&'a str> {
+fn dual(routing: &str) -> Vec<&str> {
     let v6 = ["--node-cidr", "fd00:10::/64", "--pod-cidr", "fd12:3456:789a::/64", "--routing", routing];
     [&V4[..], &v6].concat()
 }

@@ -333,3 +333,17 @@ fn what_has_to_pass() {
     let count = |purpose: &str| dual.iter().filter(|row| row.starts_with(purpose)).count();
     assert_eq!((count("node-to-node"), count("node-to-pod"), count("pod-to-pod")), (5, 3, 2));
 }
+
+/// What follows in the chain that surely was entered counts where only the inner jump is not known.
+#[test]
+fn jumps_within_jumps_that_may_be_taken() {
+    let rule = |opaque, action| Plain { asks: vec![], opaque, action };
+    let base = vec![rule(true, Action::Jump(2))];
+    let outer = vec![rule(true, Action::Jump(3)), rule(false, Action::Deny)];
+    let inner = vec![rule(false, Action::Allow)];
+    let chains = [base, vec![], outer, inner];
+    let firewall = built(&chains, [Said::Pass, Said::Pass]);
+    assert_eq!(judge(&firewall, &[flow()])[0].verdict, Verdict::CannotTell);
+    let firewall = built(&chains, [Said::Drop, Said::Pass]);
+    assert_eq!(judge(&firewall, &[flow()])[0].verdict, Verdict::CannotTell);
+}
