@@ -443,7 +443,7 @@ fn big_files_are_read_or_refused_soon() {
         let began = Instant::now();
         let said = said(format, &value.to_string(), &on_node(V4.0, V4.1));
         println!("{format}: {:?}: {}", began.elapsed(), said.lines().next().unwrap());
-        // An optimised build takes a tenth of it.
+        // Without optimisation; measured: 5 s for all three.
         assert!(began.elapsed().as_secs() < 60, "{format}: {:?}", began.elapsed());
     }
 }
