@@ -11,6 +11,8 @@ pub mod convert;
 #[cfg(feature = "kube")]
 pub mod crd;
 #[cfg(feature = "kube")]
+pub mod firewall;
+#[cfg(feature = "kube")]
 pub mod planfile;
 #[cfg(feature = "kube")]
 pub mod policy;

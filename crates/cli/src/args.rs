@@ -4,6 +4,7 @@ mod cluster;
 mod faults;
 mod lifecycle;
 mod network;
+mod nsg;
 mod plan;
 mod policy;
 
@@ -18,8 +19,9 @@ pub use cluster::{
     ConnectivityArgs, InstallArgs, KubeArgs, Printed, ProbeArgs, StatusArgs, SysdumpArgs, UninstallArgs,
 };
 pub use faults::{ApiArgs, ApiCommand, NodesArgs, NodesCommand, ProgramArgs};
-pub use lifecycle::{ClusterArgs, ClusterCommand, ShowArgs, UpdateArgs, WhichArgs};
+pub use lifecycle::{ClusterArgs, ClusterCommand, CreateArgs, DeleteClusterArgs, ShowArgs, UpdateArgs, WhichArgs};
 pub use network::{AroundArgs, Dataplane, NetworkArgs, NodeCidrsArg, OutboundType, PolicyEngine};
+pub use nsg::{NsgArgs, NsgCheckArgs, NsgCommand};
 pub use plan::{PlanArgs, ValidateArgs};
 pub use policy::{
     About, ExplainArgs, PolicyArgs, PolicyCheckArgs, PolicyCommand, PolicyDiffArgs, RecordArgs, SourceArgs, Who,
@@ -45,7 +47,7 @@ pub enum Command {
     Validate(Box<ValidateArgs>),
     /// Install Overlane into a cluster, or bring what is there to this version
     Install(Box<InstallArgs>),
-    /// Show a cluster's network, and let it grow
+    /// Make a cluster, show its network, let it grow: by AKS' words
     Cluster(ClusterArgs),
     /// Show a cluster's network: nodes, blocks and their use, conditions, versions
     Status(StatusArgs),
@@ -53,6 +55,8 @@ pub enum Command {
     Connectivity(ConnectivityArgs),
     /// Say what network policies mean
     Policy(PolicyArgs),
+    /// Say what the rules of a cloud's or a node's packet filter do to the overlay
+    Nsg(Box<NsgArgs>),
     /// Collect what somebody needs to find a fault, in one small file without secrets
     Sysdump(SysdumpArgs),
     /// Print a completion script for a shell

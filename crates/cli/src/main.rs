@@ -9,6 +9,7 @@ mod install;
 mod lab;
 mod lifecycle;
 mod network;
+mod nsg;
 mod out;
 mod plan;
 mod policy;
@@ -46,6 +47,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Status(args) => status::run(&args),
         Command::Connectivity(args) => connectivity::run(&args),
         Command::Policy(args) => policy::run(&args),
+        Command::Nsg(args) => nsg::run(&args),
         Command::Sysdump(args) => sysdump::run(&args),
         Command::Completion { shell } => {
             let mut script = Vec::new();

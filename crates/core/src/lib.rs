@@ -11,6 +11,7 @@ pub mod cluster;
 pub mod egress;
 pub mod family;
 pub mod few;
+pub mod firewall;
 pub mod ipam;
 pub mod labels;
 pub mod masq;

@@ -2,7 +2,7 @@
 
 use clap::{ArgGroup, Args, Subcommand};
 
-use super::{AroundArgs, KubeArgs, OutputArg, seconds};
+use super::{ApiArg, AroundArgs, KubeArgs, NetworkArgs, OutputArg, seconds};
 
 /// `overlane cluster`.
 #[derive(Clone, Debug, Args)]
@@ -15,10 +15,74 @@ pub struct ClusterArgs {
 /// The commands.
 #[derive(Clone, Debug, Subcommand)]
 pub enum ClusterCommand {
+    /// Make a cluster of network namespaces on this machine, by AKS' words: `overlane lab` with its name is the same one
+    Create(Box<CreateArgs>),
+    /// End a cluster that `create` made
+    Delete(DeleteClusterArgs),
     /// Show a cluster's network, how full it is and where it can grow
     Show(ShowArgs),
     /// Change a running cluster's network: give it a larger pod CIDR or take that back, add an address family
     Update(Box<UpdateArgs>),
+}
+
+/// `overlane cluster create`.
+#[derive(Clone, Debug, Args)]
+pub struct CreateArgs {
+    /// The cluster's name
+    #[arg(short, long, value_name = "NAME")]
+    pub name: String,
+    /// How many nodes
+    #[arg(short = 'c', long, default_value_t = 3, value_name = "N")]
+    pub node_count: u32,
+    /// The network
+    #[command(flatten)]
+    pub network: NetworkArgs,
+    /// Words of AKS' commands that mean nothing here
+    #[command(flatten)]
+    pub ignored: IgnoredArgs,
+    /// Which API
+    #[command(flatten)]
+    pub api: ApiArg,
+    /// Give up after this many seconds
+    #[arg(long, default_value_t = 180, value_name = "SECONDS", value_parser = seconds())]
+    pub timeout: u64,
+    /// How to print
+    #[command(flatten)]
+    pub output: OutputArg,
+}
+
+/// Words of AKS' commands that mean nothing to a cluster on this machine.
+#[derive(Clone, Debug, Args)]
+pub struct IgnoredArgs {
+    /// Taken for the sake of commands written for AKS
+    #[arg(short = 'g', long, value_name = "NAME", hide = true)]
+    pub resource_group: Option<String>,
+    /// Taken for the sake of commands written for AKS
+    #[arg(short, long, value_name = "NAME", hide = true)]
+    pub location: Option<String>,
+    /// Taken for the sake of commands written for AKS
+    #[arg(long, hide = true)]
+    pub generate_ssh_keys: bool,
+    /// Taken for the sake of commands written for AKS
+    #[arg(short = 's', long, value_name = "SIZE", hide = true)]
+    pub node_vm_size: Option<String>,
+    /// Taken for the sake of commands written for AKS
+    #[arg(short, long, hide = true)]
+    pub yes: bool,
+}
+
+/// `overlane cluster delete`.
+#[derive(Clone, Debug, Args)]
+pub struct DeleteClusterArgs {
+    /// The cluster's name
+    #[arg(short, long, value_name = "NAME")]
+    pub name: String,
+    /// Words of AKS' commands that mean nothing here
+    #[command(flatten)]
+    pub ignored: IgnoredArgs,
+    /// How to print
+    #[command(flatten)]
+    pub output: OutputArg,
 }
 
 /// Which cluster.

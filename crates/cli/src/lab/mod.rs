@@ -22,7 +22,7 @@ use crate::args::{ApiCommand, DeleteArgs, DownArgs, EchoArgs, LabArgs, LabComman
 use crate::out::{self, Format};
 use crate::runtime;
 
-pub use show::render_check;
+pub use show::{render_check, render_status};
 pub use up::bring_up;
 
 /// Runs a command of `overlane lab`.

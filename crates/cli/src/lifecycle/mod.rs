@@ -1,5 +1,6 @@
 //! `overlane cluster`: a cluster's network over its life.
 
+mod create;
 mod facts;
 mod show;
 mod update;
@@ -16,10 +17,12 @@ use crate::cluster;
 
 /// Runs the command.
 pub fn run(args: &ClusterArgs) -> Result<ExitCode> {
-    let runtime = crate::runtime::start()?;
+    let runtime = crate::runtime::start;
     match &args.command {
-        ClusterCommand::Show(show) => runtime.block_on(show::run(show)),
-        ClusterCommand::Update(update) => runtime.block_on(update::run(update)),
+        ClusterCommand::Create(args) => create::create(args),
+        ClusterCommand::Delete(args) => create::delete(args),
+        ClusterCommand::Show(show) => runtime()?.block_on(show::run(show)),
+        ClusterCommand::Update(update) => runtime()?.block_on(update::run(update)),
     }
 }
 

@@ -313,7 +313,7 @@ mod tests {
         match Cli::try_parse_from(format!("overlane cluster update {line}").split_whitespace()).unwrap().command {
             Command::Cluster(args) => match args.command {
                 ClusterCommand::Update(update) => *update,
-                ClusterCommand::Show(_) => panic!("{line}"),
+                _ => panic!("{line}"),
             },
             other => panic!("{other:?}"),
         }
