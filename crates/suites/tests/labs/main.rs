@@ -3,6 +3,7 @@
 //! Must catch: an agent that takes packets from any MAC for its peers', so that two clusters with one pod CIDR meet.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
+mod tutorial;
 mod use_it;
 
 use std::collections::BTreeSet;
