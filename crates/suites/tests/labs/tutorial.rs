@@ -80,11 +80,10 @@ fn every_command_prints_what_stands_under_it() {
     clean::begin();
     let clusters = Clusters(NAMES.map(|name| (name, unique(clean::PREFIX))).into());
     let renamed = |text: &str| {
-        let named = clusters.0.iter().fold(text.to_owned(), |text, (name, own)| {
+        clusters.0.iter().fold(text.to_owned(), |text, (name, own)| {
             text.replace(&format!("clusterName={name}"), &format!("clusterName={own}"))
                 .replace(&format!("`{name}`"), &format!("`{own}`"))
-        });
-        named
+        })
     };
     let steps = steps(PAGE);
     assert!(steps.len() > 15, "{}", steps.len());
