@@ -34,6 +34,8 @@ pub async fn keep(node: Arc<Node>, client: Client, mut in_api: watch::Receiver<S
     let mut wait = SPACING;
     let mut not_before = Instant::now();
     let speak_at = Instant::now() + FIRST_WORD;
+    // A definition of an older version leaves out what it does not know: that must not be written again and again.
+    let mut pruned = false;
     loop {
         tokio::select! {
             changed = in_api.changed() => {
@@ -55,11 +57,13 @@ pub async fn keep(node: Arc<Node>, client: Client, mut in_api: watch::Receiver<S
         let (Some(present), Some(mut wanted)) = (&known, wanted(&node)) else { continue };
         let before = present.as_ref().map(|spec| spec.conditions.as_slice()).unwrap_or_default();
         keep_times(&mut wanted.conditions, before);
-        if present.as_ref() == Some(&wanted) {
+        if present.as_ref().is_some_and(|present| says_the_same(present, &wanted, pruned)) {
             continue;
         }
+        let sent = wanted.pod_cidrs.clone();
         match write(&api, &node.config.node, present.is_some(), wanted).await {
             Ok(spec) => {
+                pruned = spec.pod_cidrs != sent;
                 known = Some(Some(spec));
                 pause = FIRST_PAUSE;
             }
@@ -77,6 +81,12 @@ pub async fn keep(node: Arc<Node>, client: Client, mut in_api: watch::Receiver<S
             }
         }
     }
+}
+
+/// Whether the object says what it should, but for what a definition of an older version leaves out.
+fn says_the_same(present: &NodeStateSpec, wanted: &NodeStateSpec, pruned: bool) -> bool {
+    let known = |spec: &NodeStateSpec| NodeStateSpec { pod_cidrs: Vec::new(), ..spec.clone() };
+    if pruned { known(present) == known(wanted) } else { present == wanted }
 }
 
 async fn write(api: &Api<NodeState>, name: &str, present: bool, spec: NodeStateSpec) -> kube::Result<NodeStateSpec> {
@@ -159,6 +169,14 @@ mod tests {
     //! Must catch: an object that is written again and again because only its time differs.
 
     use super::*;
+
+    #[test]
+    fn what_an_older_definition_leaves_out_is_no_difference() {
+        let wanted = NodeStateSpec { pod_cidrs: vec!["10.244.0.0/16".to_owned()], ..NodeStateSpec::default() };
+        let present = NodeStateSpec::default();
+        assert!(says_the_same(&present, &wanted, true) && !says_the_same(&present, &wanted, false));
+        assert!(!says_the_same(&NodeStateSpec { boot_id: "other".to_owned(), ..present }, &wanted, true));
+    }
 
     #[test]
     fn times_move_with_the_status_alone() {

@@ -386,7 +386,7 @@ pub struct NodeStateSpec {
     /// How pod packets cross nodes as far as this one is concerned.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub routing: Option<RoutingState>,
-    /// Pod CIDRs that the node's routes, masquerade and policy carry.
+    /// Pod CIDRs that the node's routes and masquerade carry; network policy follows within a moment.
     #[serde(rename = "podCIDRs", skip_serializing_if = "Vec::is_empty")]
     pub pod_cidrs: Vec<String>,
     /// Version of the agent.

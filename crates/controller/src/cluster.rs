@@ -118,9 +118,10 @@ impl Gate {
         if let Some(told) = told.filter(|told| kept.is_some() || farther(told)) {
             self.routing = Some(told);
         }
-        let before = self.plan().cloned().or_else(|| kept.and_then(|spec| validate(&convert::cluster_spec(spec)).ok()));
+        let before = self.plan().cloned().or_else(|| kept.and_then(valid));
         let asked = judge(&object.spec, alloc).and_then(|plan| {
-            let mut against = admit_after(before.as_ref(), &plan, alloc.claims(), nodes.values().map(|node| &**node));
+            let nodes = nodes.values().map(|node| &**node);
+            let mut against = admit_after(before.as_ref(), &plan, alloc, nodes);
             against.extend(self.no_way_back(&plan));
             if against.is_empty() { Ok(plan) } else { Err(Judgement::Refused(against)) }
         });
@@ -131,7 +132,8 @@ impl Gate {
             }
             Err(judgement) => (judgement, None),
         };
-        let plan = plan.or_else(|| kept.and_then(|spec| Some((spec.clone(), judge(spec, alloc).ok()?))));
+        // What was in force stays in force, whatever claims have come of it: without a plan nobody gets a block.
+        let plan = plan.or_else(|| kept.and_then(|spec| Some((spec.clone(), valid(spec)?))));
         if self.judgement.as_ref() != Some(&judgement) {
             tell(&judgement);
         }
@@ -207,6 +209,10 @@ fn with_routing(
 ) -> (ClusterNetworkSpec, ClusterPlan) {
     let spec = ClusterNetworkSpec { routing: convert::routing(routing.sends), ..spec };
     (spec, plan.with_routing(routing.sends))
+}
+
+fn valid(spec: &ClusterNetworkSpec) -> Option<ClusterPlan> {
+    validate(&convert::cluster_spec(spec)).ok()
 }
 
 fn judge(spec: &ClusterNetworkSpec, alloc: &Allocator) -> Result<ClusterPlan, Judgement> {

@@ -14,7 +14,7 @@ mod rules;
 pub use around::{MAX_NODES, Surroundings, usable_for_nodes};
 pub use change::{Carrier, RoutingState, Step};
 pub use egress::{Egress, EgressSpec};
-pub use expand::{Way, expansion};
+pub use expand::{Way, expansion, supersets};
 pub(crate) use ranges::reserved;
 pub(crate) use rules::{Findings, syntax};
 

@@ -16,9 +16,10 @@ pub use space::Taken;
 
 use std::net::IpAddr;
 
-use crate::cidr::Cidr;
+use crate::cidr::{Cidr, CidrError};
 use crate::cluster::{
-    ClusterPlan, ClusterSpec, Finding, MAX_NODES, NodeCidrs, Surroundings, usable_for_nodes, validate_within,
+    ClusterPlan, ClusterSpec, Finding, MAX_NODES, NodeCidrs, Routing, Surroundings, supersets, usable_for_nodes,
+    validate_within,
 };
 use crate::family::Family;
 
@@ -49,6 +50,8 @@ pub struct Wish {
     pub months: u32,
     /// Nodes beyond those that are wished for, while others are replaced.
     pub surge: u64,
+    /// How packets are to cross nodes, where that is settled; the spec's routing is not looked at.
+    pub routing: Option<Routing>,
     /// Hosts outside must reach pods by the pods' own addresses.
     pub direct: bool,
     /// Of a hundred packets of pods, how many leave the cluster; `None` where that is not known.
@@ -140,7 +143,7 @@ pub struct Sizing {
     /// Which model fits.
     pub model: Advice<Model>,
     /// How packets cross nodes.
-    pub routing: Advice<crate::cluster::Routing>,
+    pub routing: Advice<Routing>,
     /// What has address space around here, for a drawing.
     pub taken: Vec<Taken>,
     /// Every rule that is broken.
@@ -154,9 +157,13 @@ pub fn size(wish: &Wish) -> Sizing {
     let pools: Vec<(u64, Growth)> = wish.pools.iter().map(|pool| (pool.nodes, pool.growth)).collect();
     let nodes = (growth::nodes_after(&pools, 0), growth::nodes_after(&pools, months));
     let wanted = nodes.1.saturating_add(wish.surge).min(MAX_NODES);
-    let Proposal { spec, mut around, taken, pods: proposed_pods, services: proposed_services } =
+    let Proposal { mut spec, mut around, taken, pods: proposed_pods, services: proposed_services } =
         proposal::of(wish, wanted);
-    around.nodes = Some(nodes.0.saturating_add(wish.surge));
+    let routing = advice::routing(wish);
+    spec.routing = routing.choice;
+    // The largest cluster has none to spare.
+    let spare = MAX_NODES.saturating_sub(nodes.0).min(wish.surge);
+    around.nodes = Some(nodes.0.saturating_add(spare));
     let (plan, mut findings) = match validate_within(&spec, &around) {
         Ok(plan) => (Some(plan), Vec::new()),
         Err(findings) => (None, findings),
@@ -169,14 +176,17 @@ pub fn size(wish: &Wish) -> Sizing {
         families.iter().map(|family| demand.node_space(*family, wanted, &around, &taken)).collect();
     let snat = wish.flows.map(|flows| snat(flows, wanted, wish, &spec));
     demand.judge(&pods, &subnets, snat, &spec, &mut findings);
-    let routing = advice::routing(wish, &subnets);
     let model = advice::model(wish, nodes.1, spec.max_pods);
     let services = parsed(&spec.service_cidrs).map(|cidr| (cidr, proposed_services)).collect();
     Sizing { spec, around, plan, nodes, pods, services, subnets, snat, model, routing, taken, findings }
 }
 
 fn parsed(texts: &[String]) -> impl Iterator<Item = Cidr> + '_ {
-    texts.iter().filter_map(|text| text.parse().ok())
+    let meant = |text: &String| match text.parse::<Cidr>() {
+        Ok(cidr) | Err(CidrError::HostBits { meant: cidr, .. }) => Some(cidr),
+        Err(_) => None,
+    };
+    texts.iter().filter_map(meant)
 }
 
 /// Flows of a node with as many pods as it may have, and the ports for them: its own, or its share of those of all.
@@ -204,7 +214,7 @@ impl Demand<'_> {
         let blocks = blocks_of(&cidr);
         let others: Vec<Taken> = taken.iter().filter(|taken| taken.cidr != cidr).cloned().collect();
         let mut expansions = Vec::new();
-        for larger in space::supersets(&cidr) {
+        for larger in supersets(&cidr) {
             let room = blocks_of(&larger);
             let in_the_way = space::in_the_way(&larger, &others);
             expansions.push(Expansion { cidr: larger, blocks: room, runs_out: self.runs_out(room), in_the_way });
@@ -272,7 +282,7 @@ impl Demand<'_> {
         }
         if let Some(month) = within(self.runs_out(MAX_NODES)) {
             let reason = format!("more than {MAX_NODES} nodes are wanted in month {month}");
-            add("pools", "node-count-limit", reason, "spread them over several clusters".to_owned());
+            add("nodes", "node-count-limit", reason, "spread them over several clusters".to_owned());
         }
         if let Some(SnatPorts { flows, ports }) = snat.filter(|snat| snat.flows > snat.ports) {
             let reason =

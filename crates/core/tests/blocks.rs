@@ -7,8 +7,8 @@
 use std::net::IpAddr;
 
 use overlane_core::blocks::{
-    Action, Claim, ConditionKind, ConfigView, Container, Content, MachineId, NodeView, ObjectRef, Settings, Source,
-    StateView, Trouble, Verdict, World, admit, admit_after,
+    Action, Allocator, Claim, ConditionKind, ConfigView, Container, Content, MachineId, NodeView, ObjectRef, Settings,
+    Source, StateView, Trouble, Verdict, World, admit, admit_after,
 };
 use overlane_core::cidr::Cidr;
 use overlane_core::cluster::{ClusterPlan, ClusterSpec, NodeCidrs, validate};
@@ -339,12 +339,16 @@ fn admission() {
     );
     assert_eq!(rules(&plan(&["fd00::/64"]), &[&block]), [("podCIDRs".to_owned(), "pod-cidr-in-use")]);
     let after = |old: &str, new: &str| -> Vec<&'static str> {
-        let findings = admit_after(Some(&plan(&[old])), &plan(&[new]), [&block, &gone, &adopted], []);
+        let mut alloc = Allocator::default();
+        [&block, &gone, &adopted].into_iter().for_each(|claim| _ = alloc.upsert(claim.clone()));
+        alloc.reserve("10.252.3.0/24".parse().unwrap(), "b");
+        let findings = admit_after(Some(&plan(&[old])), &plan(&[new]), &alloc, []);
         findings.into_iter().map(|finding| finding.rule).collect()
     };
     assert!(after("10.244.0.0/16", "10.244.0.0/14").is_empty());
     assert_eq!(after("10.244.0.0/16", "10.240.0.0/12"), ["pod-cidr-base"]);
     assert!(after("10.250.0.0/16", "10.248.0.0/14").is_empty(), "released");
+    assert_eq!(after("10.252.0.0/16", "10.252.0.0/23"), ["pod-cidr-in-use"], "on its way to a node");
     let resized =
         validate(&ClusterSpec { pod_cidrs: vec!["10.244.0.0/16".into()], node_mask_v4: 23, ..ClusterSpec::default() })
             .unwrap();

@@ -52,7 +52,7 @@ fn five_thousand_nodes_get_room() {
     assert_eq!(pods(&sizing)[0], "10.128.0.0/11", "beside the Services' default, with room to grow");
     assert_eq!((sizing.subnets[0].prefix_len, sizing.pods[0].blocks), (19, 8_192));
     let sizing = size(&wish(4_000, Growth::Nodes(80)));
-    assert_eq!(rules(&sizing), ["pools node-count-limit"]);
+    assert_eq!(rules(&sizing), ["nodes node-count-limit"]);
 }
 
 #[test]
@@ -103,6 +103,24 @@ fn what_runs_out_is_told_with_the_way_out() {
 }
 
 #[test]
+fn the_largest_cluster_is_a_plan() {
+    let families = owned(&["ipv4"]);
+    let sizing = size(&Wish {
+        spec: ClusterSpec { ip_families: families, ..ClusterSpec::default() },
+        ..wish(5_000, Growth::None)
+    });
+    assert_eq!((rules(&sizing), sizing.pods[0].blocks), (Vec::new(), 8_192));
+}
+
+#[test]
+fn a_text_that_is_no_range_is_one_finding() {
+    for (text, rule) in [("zz", "cidr-syntax"), ("10.244.0.1/16", "host-bits")] {
+        let spec = ClusterSpec { pod_cidrs: owned(&[text]), ..ClusterSpec::default() };
+        assert_eq!(rules(&size(&Wish { spec, ..wish(3, Growth::None) })), [format!("podCIDRs[0] {rule}")]);
+    }
+}
+
+#[test]
 fn rules_of_the_network_are_the_plans() {
     let spec = ClusterSpec { pod_cidrs: owned(&["10.0.0.0/16"]), max_pods: 300, ..ClusterSpec::default() };
     let around = Surroundings { vnet_cidrs: owned(&["10.0.0.0/8"]), ..Surroundings::default() };
@@ -150,6 +168,9 @@ fn advice_follows_from_what_is_told() {
         let around = if several { around.clone() } else { Surroundings::default() };
         let routing = size(&Wish { fabric, around, ..wish(3, Growth::None) }).routing;
         assert_eq!(routing.choice, want, "{fabric:?}");
+        let asked = Some(Routing::Native);
+        let routing = size(&Wish { fabric, routing: asked, ..wish(3, Growth::None) }).routing;
+        assert_eq!(routing.choice, Routing::Native, "{fabric:?}: what is asked for is planned");
         assert!(!routing.because.is_empty());
     }
 }

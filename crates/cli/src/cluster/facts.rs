@@ -79,7 +79,7 @@ async fn families(client: &Client) -> Result<Vec<String>> {
 }
 
 /// All ranges that Services may have addresses of: the ServiceCIDR `kubernetes` first, which the server's flags made.
-async fn service_cidrs(client: &Client) -> Result<Vec<String>> {
+pub async fn service_cidrs(client: &Client) -> Result<Vec<String>> {
     let api: Api<ServiceCIDR> = Api::all(client.clone());
     let found = match api.list(&ListParams::default()).await {
         Ok(found) => found,

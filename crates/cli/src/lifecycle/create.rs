@@ -1,5 +1,6 @@
 //! `overlane cluster create` and `delete`: a lab, by the words that make a cluster of AKS.
 
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -23,8 +24,11 @@ impl Manifest {
     fn new(network: &ClusterNetwork) -> Result<Self> {
         let path = std::env::temp_dir().join(format!("overlane-cluster-{}.json", std::process::id()));
         let text = serde_json::to_vec(network).context("encode the ClusterNetwork")?;
-        std::fs::write(&path, text).with_context(|| format!("write {}", path.display()))?;
-        Ok(Self(path))
+        // Nobody else's file of that name is written to.
+        let mut file = std::fs::File::create_new(&path).with_context(|| format!("make {}", path.display()))?;
+        let manifest = Self(path);
+        file.write_all(&text).with_context(|| format!("write {}", manifest.0.display()))?;
+        Ok(manifest)
     }
 }
 

@@ -11,6 +11,8 @@ use overlane_api::crd::{CLUSTER_NETWORK, ClusterNetwork, ClusterNetworkSpec, Nod
 use overlane_core::cidr::Cidr;
 use overlane_core::family::Family;
 
+use super::change::BEFORE;
+use crate::cluster::facts::service_cidrs;
 use crate::cluster::read::{each, node_says};
 
 /// A node.
@@ -44,6 +46,8 @@ pub struct Facts {
     pub blocks: Vec<Cidr>,
     /// The nodes' own addresses.
     pub addresses: Vec<IpAddr>,
+    /// Service CIDRs as the API server has them; empty where it does not tell.
+    pub services: Vec<String>,
     /// Nodes, each with its own addresses' families.
     pub families: BTreeMap<String, BTreeSet<Family>>,
 }
@@ -84,13 +88,19 @@ impl Facts {
             blocks.extend(block.spec.cidr.parse::<Cidr>().ok().filter(|_| live));
         };
         each(&api, ListParams::default(), "NodeBlocks", take).await?;
-        Ok(Self { network, nodes, blocks, addresses, families })
+        let services = service_cidrs(client).await?;
+        Ok(Self { network, nodes, blocks, addresses, services, families })
     }
 
     /// The spec that is in force; what was asked for where none is yet.
     pub fn applied(&self) -> &ClusterNetworkSpec {
         let applied = self.network.status.as_ref().and_then(|status| status.applied.as_ref());
         applied.unwrap_or(&self.network.spec)
+    }
+
+    /// The pod CIDRs before the last expansion, comma-separated.
+    pub fn before(&self) -> Option<&String> {
+        self.network.metadata.annotations.as_ref().and_then(|all| all.get(BEFORE))
     }
 
     /// What the controller says against the spec, if it has judged this generation of it.

@@ -1,5 +1,6 @@
 //! `overlane cluster`: a cluster's network over its life.
 
+mod change;
 mod create;
 mod facts;
 mod show;

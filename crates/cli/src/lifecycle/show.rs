@@ -6,7 +6,7 @@ use anyhow::Result;
 use overlane_api::convert;
 use overlane_api::crd::ClusterNetworkSpec;
 use overlane_core::cidr::Cidr;
-use overlane_core::cluster::{ClusterPlan, validate};
+use overlane_core::cluster::{ClusterPlan, supersets, validate};
 use serde_json::{Value, json};
 
 use super::facts::{Facts, NodeFacts};
@@ -38,8 +38,7 @@ fn largest(cidr: &Cidr, plan: &ClusterPlan, facts: &Facts) -> Option<Cidr> {
         !plan.services().iter().any(|service| service.overlaps(larger))
             && !facts.addresses.iter().any(|address| larger.contains(*address))
     };
-    let larger = (0..cidr.prefix_len()).rev().map_while(|length| Cidr::new(cidr.network(), length).ok());
-    larger.take_while(is_free).last()
+    supersets(cidr).take_while(is_free).last()
 }
 
 /// As JSON: `networkProfile` has the names of AKS.
@@ -118,6 +117,11 @@ fn render(facts: &Facts, colours: bool) -> String {
 /// The pod CIDRs of a spec, those that are left out filled in.
 pub fn pod_cidrs(spec: &ClusterNetworkSpec) -> Vec<String> {
     plan(spec).map(|plan| plan.pod_cidrs().map(|cidr| cidr.to_string()).collect()).unwrap_or_default()
+}
+
+/// The Service CIDRs of a spec, those that are left out filled in.
+pub fn service_cidrs(spec: &ClusterNetworkSpec) -> Vec<String> {
+    plan(spec).map(|plan| plan.services().iter().map(ToString::to_string).collect()).unwrap_or_default()
 }
 
 /// The nodes, and whether each carries the pod CIDRs.

@@ -8,9 +8,10 @@ use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 use overlane_api::convert;
+use overlane_api::crd::{ClusterNetworkSpec, Routing};
 use overlane_api::planfile::{Growth, Pool};
 use overlane_core::cluster::Finding;
-use overlane_core::sizing::{PoolWish, Sizing, Wish, size};
+use overlane_core::sizing::{MONTHS_MAX, PoolWish, Sizing, Wish, size};
 
 use crate::args::PlanArgs;
 use crate::network;
@@ -25,6 +26,8 @@ const SURGE: u64 = 1;
 struct Plan {
     wish: Wish,
     sizing: Sizing,
+    /// The network, as it was asked for.
+    network: ClusterNetworkSpec,
 }
 
 /// Runs the command.
@@ -38,19 +41,30 @@ pub fn run(args: &PlanArgs) -> Result<ExitCode> {
 }
 
 fn make(args: &PlanArgs) -> Result<Plan> {
-    let wish = wish(args)?;
+    let (wish, network) = wish(args)?;
     let mut sizing = size(&wish);
     let mut unsupported = Vec::new();
     network::unsupported(&args.network, &mut unsupported);
-    let words = |finding: Finding| if args.file.is_some() { finding } else { in_flags(finding) };
+    let words = |finding: Finding| if args.file.is_some() { in_fields(finding) } else { in_flags(args, finding) };
     sizing.findings = unsupported.into_iter().chain(sizing.findings.into_iter().map(words)).collect();
-    Ok(Plan { wish, sizing })
+    Ok(Plan { wish, sizing, network })
 }
 
-fn wish(args: &PlanArgs) -> Result<Wish> {
+fn wish(args: &PlanArgs) -> Result<(Wish, ClusterNetworkSpec)> {
     let file = network::plan_file(args.file.as_deref())?;
     let mut spec = file.network;
     network::write_into(&args.network, &mut spec);
+    // In a file the default is no word for it.
+    let settled = args.network.routing.is_some() || spec.routing != Routing::default();
+    let routing = settled.then(|| convert::core_routing(spec.routing));
+    let months = args.months.or(file.months).unwrap_or(MONTHS);
+    if months > MONTHS_MAX {
+        bail!("`months` of the plan is {months}: write {MONTHS_MAX} or less");
+    }
+    let leaving = args.egress_percent.or(file.egress_percent);
+    if let Some(percent) = leaving.filter(|percent| *percent > 100) {
+        bail!("`egressPercent` of the plan is {percent}: of a hundred packets 100 can leave");
+    }
     let around = network::surroundings(file.around, &args.around, &args.network.dns_service_ip);
     let pools = match args.around.node_count {
         Some(nodes) => vec![Pool { name: "nodes".to_owned(), nodes, growth: args.growth.unwrap_or(Growth::None) }],
@@ -64,28 +78,40 @@ fn wish(args: &PlanArgs) -> Result<Wish> {
     }
     let pools =
         pools.into_iter().map(|pool| PoolWish { name: pool.name, nodes: pool.nodes, growth: pool.growth.into() });
-    Ok(Wish {
+    let wish = Wish {
         spec: convert::cluster_spec(&spec),
         around,
         pools: pools.collect(),
-        months: args.months.or(file.months).unwrap_or(MONTHS),
+        months,
+        routing,
         surge: args.max_surge.or(file.max_surge).unwrap_or(SURGE),
         direct: args.direct_pod_access || file.direct_pod_access,
-        leaving: args.egress_percent.or(file.egress_percent),
+        leaving,
         flows: args.flows_per_pod.or(file.flows_per_pod),
         outbound_ips: args.outbound_ips.or(file.outbound_ips),
         fabric: args.fabric.map(Into::into).or(file.fabric).map(Into::into).unwrap_or_default(),
-    })
+    };
+    Ok((wish, spec))
 }
 
 /// A finding in the words of the flags; some of a plan have flags of their own.
-fn in_flags(finding: Finding) -> Finding {
+fn in_flags(args: &PlanArgs, finding: Finding) -> Finding {
     let flag = match finding.field.as_str() {
-        "pools" => "--pool",
+        "nodes" if !args.pool.is_empty() => "--pool",
         "flows" => "--flows-per-pod",
         _ => return network::in_flags(finding),
     };
     Finding { field: flag.to_owned(), ..finding }
+}
+
+/// A finding in the words of the file.
+fn in_fields(finding: Finding) -> Finding {
+    let field = match finding.field.as_str() {
+        "nodes" => "pools",
+        "flows" => "flowsPerPod",
+        _ => return finding,
+    };
+    Finding { field: field.to_owned(), ..finding }
 }
 
 #[cfg(test)]
@@ -111,7 +137,8 @@ mod tests {
             "--pool system=3 --pool work=20+5 --pool more=4+10% --months 12 --max-surge 4 --direct-pod-access --egress-percent 60 \
              --flows-per-pod 100 --outbound-ips 2 --fabric segment --vnet-cidr 10.224.0.0/12 --max-pods 110 --pod-cidr 10.1.0.0/16",
         ))
-        .unwrap();
+        .unwrap()
+        .0;
         let pools: Vec<_> = wish.pools.iter().map(|pool| (pool.name.as_str(), pool.nodes, pool.growth)).collect();
         use overlane_core::sizing::{Fabric, Growth};
         assert_eq!(
@@ -121,7 +148,7 @@ mod tests {
         assert_eq!((wish.months, wish.surge, wish.direct, wish.leaving), (12, 4, true, Some(60)));
         assert_eq!((wish.flows, wish.outbound_ips, wish.fabric), (Some(100), Some(2), Fabric::Segment));
         assert_eq!((wish.around.vnet_cidrs.as_slice(), wish.spec.max_pods), (&["10.224.0.0/12".to_owned()][..], 110));
-        let wish = super::wish(&args("--node-count 7 --growth 3")).unwrap();
+        let wish = super::wish(&args("--node-count 7 --growth 3")).unwrap().0;
         assert_eq!((wish.pools[0].nodes, wish.pools[0].growth, wish.months), (7, Growth::Nodes(3), MONTHS));
     }
 
@@ -180,6 +207,45 @@ mod tests {
         std::fs::remove_file(&file).unwrap();
         let plan = plan.unwrap();
         assert_eq!((plan.sizing.findings, plan.wish.pools.len(), plan.wish.outbound_ips), (Vec::new(), 2, Some(4)));
+    }
+
+    #[test]
+    fn the_command_installs_what_is_planned() {
+        let line = "--node-count 3 --ip-families ipv4 --routing native --fabric gcp --outbound-type userDefinedRouting \
+                    --egress-next-hop 10.9.0.1 --network-policy none --node-cidrs adopt --native-cidr 10.1.0.0/16 --max-pods 30";
+        let command = page::command(&make(&args(line)).unwrap());
+        for words in [
+            "--routing native",
+            "--outbound-type userDefinedRouting",
+            "--egress-next-hop 10.9.0.1",
+            "--network-policy none",
+            "--node-cidrs adopt",
+            "--native-cidr 10.1.0.0/16",
+            "--max-pods 30",
+        ] {
+            assert!(command.contains(words), "{words} in {command}");
+        }
+        // It is taken as it stands, and means the same.
+        let typed = Cli::try_parse_from(command.split_whitespace());
+        assert!(matches!(typed.unwrap().command, Command::Install(_)));
+    }
+
+    #[test]
+    fn findings_are_in_the_words_that_were_written() {
+        let fields = |line: &str| -> Vec<String> {
+            make(&args(line)).unwrap().sizing.findings.into_iter().map(|finding| finding.field).collect()
+        };
+        assert_eq!(fields("--node-count 40 --growth 400"), ["--node-count"]);
+        assert_eq!(fields("--pool a=6000"), ["--pool"]);
+        assert_eq!(fields("--node-count 3 --flows-per-pod 5000"), ["--flows-per-pod"]);
+        let file = std::env::temp_dir().join(format!("overlane-fields-{}.yaml", std::process::id()));
+        std::fs::write(&file, "pools: [{name: a, nodes: 6000}]\nflowsPerPod: 5000\n").unwrap();
+        assert_eq!(fields(&format!("-f {}", file.display())), ["pools", "flowsPerPod"]);
+        for bad in ["months: 99999", "egressPercent: 4000"] {
+            std::fs::write(&file, format!("pools: [{{name: a, nodes: 6}}]\n{bad}\n")).unwrap();
+            assert!(make(&args(&format!("-f {}", file.display()))).is_err(), "{bad}");
+        }
+        std::fs::remove_file(&file).unwrap();
     }
 
     #[test]

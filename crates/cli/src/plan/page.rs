@@ -1,5 +1,6 @@
 //! A plan as a page for people.
 
+use overlane_api::crd::{ClusterNetworkSpec, NetworkPolicy, NodeCidrs, OutboundType};
 use overlane_core::cidr::Cidr;
 use overlane_core::cluster::{MAX_NODES, Routing, usable_for_nodes};
 use overlane_core::family::Family;
@@ -18,7 +19,7 @@ const DRAWN: [&str; 4] = ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.
 
 /// The page.
 pub fn of(plan: &Plan, colours: bool) -> String {
-    let Plan { wish, sizing } = plan;
+    let Plan { wish, sizing, .. } = plan;
     let (now, then) = sizing.nodes;
     let bold = |text: &str| out::paint(Style::Bold, text, colours);
     let mut page = format!(
@@ -58,15 +59,22 @@ pub fn of(plan: &Plan, colours: bool) -> String {
     }
     map(&mut page, &sizing.taken);
     page.push('\n');
-    if sizing.findings.is_empty() {
+    let command = command(plan);
+    if sizing.findings.is_empty() && sizing.model.choice == Model::Flat {
+        page.push_str(&format!(
+            "No rule is broken, but another model fits what was asked for. As an overlay:\n  {command}\n"
+        ));
+    } else if sizing.findings.is_empty() {
         page.push_str(&format!(
             "{}. To install it:\n  {}\n",
             out::paint(Style::Good, "No rule is broken", colours),
-            command(plan)
+            command
         ));
     } else {
         page.push_str(&validate::bad(&sizing.findings, colours));
-        page.push_str(&format!("As it is planned, it would be installed by\n  {}\n", command(plan)));
+        if sizing.plan.is_some() {
+            page.push_str(&format!("As it is planned, it would be installed by\n  {command}\n"));
+        }
     }
     page
 }
@@ -99,7 +107,41 @@ pub fn command(plan: &Plan) -> String {
     if spec.node_mask_v6 != standard.node_mask_v6 {
         words.push(format!("--node-cidr-mask-size-ipv6 {}", spec.node_mask_v6));
     }
+    words.extend(further(&plan.network));
     words.join(" ")
+}
+
+/// Flags for what else was asked for.
+fn further(network: &ClusterNetworkSpec) -> Vec<String> {
+    let mut words = Vec::new();
+    let mut add = |flag: &str, value: &str| words.push(format!("--{flag} {value}"));
+    network.native_cidrs.iter().for_each(|cidr| add("native-cidr", cidr));
+    match network.outbound_type {
+        OutboundType::LoadBalancer => {}
+        OutboundType::NatGateway => add("outbound-type", "natGateway"),
+        OutboundType::UserDefinedRouting => add("outbound-type", "userDefinedRouting"),
+        OutboundType::None => add("outbound-type", "none"),
+    }
+    if !network.egress.next_hops.is_empty() {
+        add("egress-next-hop", &network.egress.next_hops.join(","));
+    }
+    network.egress.internal_cidrs.iter().for_each(|cidr| add("egress-internal-cidr", cidr));
+    if network.network_policy == NetworkPolicy::None {
+        add("network-policy", "none");
+    }
+    if network.node_cidrs == NodeCidrs::Adopt {
+        add("node-cidrs", "adopt");
+    }
+    if network.egress.keep_pod_address {
+        words.push("--egress-keep-pod-address".to_owned());
+    }
+    let standard = ClusterNetworkSpec::default();
+    let same = (network.masquerade, network.vxlan, network.network_policy_log)
+        == (standard.masquerade, standard.vxlan, standard.network_policy_log);
+    if !same {
+        words.push("# and --values with masquerade, vxlan, networkPolicyLog as planned".to_owned());
+    }
+    words
 }
 
 fn line(page: &mut String, painted: &str, plain: &str, text: &str) {
@@ -148,7 +190,7 @@ fn until(month: Option<u32>) -> String {
 }
 
 fn pods(page: &mut String, space: &PodSpace, plan: &Plan, painted: &str) {
-    let Plan { wish, sizing } = plan;
+    let Plan { wish, sizing, .. } = plan;
     let text = format!(
         "{}{}: a /{} a node, {} nodes of {} pods, {}",
         space.cidr,
@@ -183,7 +225,7 @@ fn grown(larger: &Expansion) -> String {
 }
 
 fn subnets(page: &mut String, space: &NodeSpace, plan: &Plan, painted: &str) {
-    let all = plan.sizing.nodes.1.saturating_add(plan.wish.surge);
+    let all = plan.sizing.nodes.1.saturating_add(plan.wish.surge).min(MAX_NODES);
     let mut text = match space.room {
         Some(room) => {
             format!("{}: the subnets have addresses for {} nodes, {}", space.family, count(room), until(space.runs_out))

@@ -8,7 +8,7 @@ use crate::validate::Found;
 
 /// The plan.
 pub fn of(plan: &Plan) -> Value {
-    let Plan { wish, sizing } = plan;
+    let Plan { wish, sizing, .. } = plan;
     let Sizing { spec, around, nodes, pods, services, subnets, snat, model, routing, findings, .. } = sizing;
     json!({
         "valid": findings.is_empty(),

@@ -82,6 +82,11 @@ impl Allocator {
         self.claims.iter().map(|(_, claim)| &**claim)
     }
 
+    /// Blocks of writes under way, each with the node that is to have it.
+    pub fn reserved(&self) -> impl Iterator<Item = (&Cidr, &str)> {
+        self.reserved.iter().map(|(block, node)| (block, node.as_str()))
+    }
+
     /// The claims under a node's name, live and released.
     pub fn of_node<'a>(&'a self, node: &str) -> impl Iterator<Item = &'a Claim> + use<'a> {
         self.by_node.get(node).into_iter().flatten().filter_map(|block| self.claim(block))

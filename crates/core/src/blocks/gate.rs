@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::alloc::Allocator;
 use super::view::{Claim, NodeView};
 use crate::cidr::Cidr;
 use crate::cluster::{ClusterPlan, Finding, NodeCidrs};
@@ -53,19 +54,33 @@ pub fn admit<'a>(plan: &ClusterPlan, claims: impl IntoIterator<Item = &'a Claim>
 }
 
 /// What is against a plan in the place of one that is in force, if one is: pod CIDRs that nodes' own addresses would be in, and
-/// those whose first address would be another while nodes have blocks of them.
+/// those whose first address would be another while nodes have blocks of them, or that would be without a block that is just
+/// being given.
 #[must_use]
 pub fn admit_after<'a>(
     old: Option<&ClusterPlan>,
     new: &ClusterPlan,
-    claims: impl IntoIterator<Item = &'a Claim>,
+    alloc: &Allocator,
     nodes: impl IntoIterator<Item = &'a NodeView>,
 ) -> Vec<Finding> {
     let mut findings = swallowed(old, new, nodes);
     if let Some(old) = old.filter(|_| new.node_cidrs() == NodeCidrs::Allocate) {
-        findings.extend(moved(old, new, claims));
+        findings.extend(moved(old, new, alloc.claims()));
+        findings.extend(given_away(old, new, alloc));
     }
     findings
+}
+
+/// A block that is on its way to a node, of what would be no pod CIDR any more.
+fn given_away(old: &ClusterPlan, new: &ClusterPlan, alloc: &Allocator) -> Option<Finding> {
+    let has = |plan: &ClusterPlan, block: &Cidr| plan.pools().iter().any(|pool| pool.cidr.contains_cidr(block));
+    let (block, node) = alloc.reserved().find(|(block, _)| has(old, block) && !has(new, block))?;
+    Some(Finding {
+        field: "podCIDRs".to_owned(),
+        rule: "pod-cidr-in-use",
+        reason: format!("{block} is just being given to {node}"),
+        fix: "keep the pod CIDR, or a larger one that contains it".to_owned(),
+    })
 }
 
 /// Pod CIDRs with addresses of nodes in what is new of them: packets to these nodes would be taken for a pod's.

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use super::ranges::check_meeting;
 use super::rules::{Entry, Findings, syntax};
-use super::{NodeCidrs, Pool};
+use super::{NodeCidrs, Pool, Routing};
 use crate::cidr::{Cidr, CidrError};
 use crate::family::Family;
 use crate::labels::is_label_value;
@@ -49,6 +49,7 @@ pub(super) struct Inside<'a> {
     pub(super) pods: &'a [Entry],
     pub(super) services: &'a [Entry],
     pub(super) pools: &'a [Pool],
+    pub(super) routing: Routing,
 }
 
 pub(super) fn judge(around: &Surroundings, inside: &Inside<'_>, node_cidrs: NodeCidrs, findings: &mut Findings) {
@@ -74,7 +75,7 @@ pub(super) fn judge(around: &Surroundings, inside: &Inside<'_>, node_cidrs: Node
         }
     }
     check_meeting("overlap-node-subnet", &subnets, &subnets, "take subnets that have no address in common", findings);
-    check_subnets(&subnets, &vnets, inside.families, findings);
+    check_subnets(&subnets, &vnets, inside, findings);
     check_nodes(around.nodes, &subnets, inside, node_cidrs, findings);
     check_dns(&around.dns_service_ips, inside, findings);
     for (what, name) in around.names.iter().filter(|(_, name)| !is_label_value(name)) {
@@ -102,7 +103,7 @@ fn networks(name: &str, given: &[String], findings: &mut Findings) -> Vec<Entry>
     entries
 }
 
-fn check_subnets(subnets: &[Entry], vnets: &[Entry], families: &[Family], findings: &mut Findings) {
+fn check_subnets(subnets: &[Entry], vnets: &[Entry], inside: &Inside<'_>, findings: &mut Findings) {
     for subnet in subnets {
         let family = subnet.cidr.family();
         let known = vnets.iter().any(|vnet| vnet.cidr.family() == family);
@@ -116,14 +117,18 @@ fn check_subnets(subnets: &[Entry], vnets: &[Entry], families: &[Family], findin
         }
     }
     let known = |family: &Family| subnets.iter().any(|subnet| subnet.cidr.family() == *family);
-    for family in families.iter().filter(|family| !subnets.is_empty() && !known(family)) {
+    // A tunnel carries either family over either.
+    let asked = !subnets.is_empty() && inside.routing == Routing::Native;
+    for family in inside.families.iter().filter(|family| asked && !known(family)) {
         findings.add(
             "node-subnet-family",
             "nodeSubnets",
             format!(
                 "no subnet is {family}, of which pods are to have addresses: nodes carry packets in their own family"
             ),
-            format!("give the nodes {family} addresses too, or leave {family} out of ipFamilies"),
+            format!(
+                "give the nodes {family} addresses too, take routing vxlan or auto, or leave {family} out of ipFamilies"
+            ),
         );
     }
 }

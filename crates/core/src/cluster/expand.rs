@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use super::Finding;
+use super::ranges::reserved;
 use crate::cidr::Cidr;
 use crate::family::Family;
 
@@ -42,15 +43,16 @@ pub fn expansion(old: &[Cidr], new: &[Cidr], blocks: &[Cidr], nodes: &[IpAddr], 
         add("pod-cidr-families", "podCIDRs", reason, fix.to_owned());
         return findings;
     }
-    for (place, (old, new)) in old.iter().zip(new).enumerate().filter(|(_, (old, new))| old != new) {
-        let field = format!("podCIDRs[{place}]");
-        let same_base = old.network() == new.network();
-        let (grows, shrinks) = (new.contains_cidr(old), old.contains_cidr(new));
-        let swallowed = |address: &&IpAddr| new.contains(**address) && !old.contains(**address);
+    for (place, new) in new.iter().enumerate() {
+        let (field, old) = (format!("podCIDRs[{place}]"), old.get(place));
+        let swallowed = |address: &&IpAddr| new.contains(**address) && !old.is_some_and(|old| old.contains(**address));
         if let Some(address) = nodes.iter().find(swallowed) {
             let reason = format!("{new} contains {address}, which is a node's own address");
             add("overlap-node", &field, reason, "take a range that is none of the nodes' network".to_owned());
         }
+        let Some(old) = old.filter(|old| *old != new) else { continue };
+        let same_base = old.network() == new.network();
+        let (grows, shrinks) = (new.contains_cidr(old), old.contains_cidr(new));
         if grows && !same_base {
             let reason =
                 format!("{new} contains {old}, but begins elsewhere: blocks are counted from the first address");
@@ -82,10 +84,16 @@ pub fn expansion(old: &[Cidr], new: &[Cidr], blocks: &[Cidr], nodes: &[IpAddr], 
     findings
 }
 
-/// The largest range with the same base.
+/// Larger ranges with the same base that pods can have, the smallest first.
+pub fn supersets(cidr: &Cidr) -> impl Iterator<Item = Cidr> + use<> {
+    let cidr = *cidr;
+    let larger = (0..cidr.prefix_len()).rev().map_while(move |length| Cidr::new(cidr.network(), length).ok());
+    larger.take_while(|larger| reserved(larger).next().is_none())
+}
+
+/// How far it can grow.
 fn largest(cidr: &Cidr) -> String {
-    let supersets = (0..cidr.prefix_len()).filter_map(|length| Cidr::new(cidr.network(), length).ok());
-    match supersets.min_by_key(Cidr::prefix_len) {
+    match supersets(cidr).last() {
         Some(largest) => format!("give {cidr} a shorter prefix, down to {largest}"),
         None => format!("{cidr} is no larger range's first part and cannot grow: more space needs another cluster"),
     }
@@ -140,6 +148,7 @@ mod tests {
     fn a_finding_says_how_far_it_can_grow() {
         let fix = |old, new| expansion(&cidrs(old), &cidrs(new), &[], &[], Way::Expand).remove(0).fix;
         assert!(fix("10.244.0.0/16", "10.0.0.0/8").contains("10.244.0.0/14"));
+        assert!(fix("172.28.0.0/16", "172.16.0.0/12").contains("down to 172.28.0.0/15"), "none of the reserved ranges");
         assert!(fix("10.245.0.0/16", "10.244.0.0/15").contains("cannot grow"));
     }
 }

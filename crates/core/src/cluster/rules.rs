@@ -71,7 +71,8 @@ pub(super) fn judge(spec: &ClusterSpec, surroundings: &Surroundings) -> Result<C
     let ranges: Vec<&Entry> = pods.iter().chain(&services).collect();
     let egress = egress::judge(spec, &families, &ranges, &mut findings);
     let pools: Vec<Pool> = pods.iter().map(|entry| pool(spec, entry.cidr)).collect();
-    let inside = around::Inside { families: &families, pods: &pods, services: &services, pools: &pools };
+    let inside =
+        around::Inside { families: &families, pods: &pods, services: &services, pools: &pools, routing: spec.routing };
     around::judge(surroundings, &inside, spec.node_cidrs, &mut findings);
     if !findings.0.is_empty() {
         return Err(findings.0);
@@ -273,7 +274,7 @@ fn check_max_pods(spec: &ClusterSpec, families: &[Family], findings: &mut Findin
                 if usable < MIN_MAX_PODS {
                     "take a larger block".to_owned()
                 } else {
-                    format!("take {usable} or less, or a larger block")
+                    format!("take {} or less, or a larger block", usable.min(MAX_MAX_PODS))
                 },
             );
         }

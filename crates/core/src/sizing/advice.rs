@@ -1,6 +1,6 @@
 //! What speaks for which way. Every advice says why.
 
-use super::{NodeSpace, SNAT_PORTS, Wish};
+use super::{SNAT_PORTS, Wish};
 use crate::cidr::Cidr;
 use crate::cluster::Routing;
 use crate::family::Family;
@@ -66,7 +66,7 @@ pub(super) fn model(wish: &Wish, nodes: u64, max_pods: u32) -> Advice<Model> {
                 "the network has {room} IPv4 addresses, and {needed} are needed for that: where Services do, an overlay needs \
                  {nodes}"
             ),
-            _ => format!("{needed} IPv4 addresses of the nodes' network are needed for that"),
+            _ => format!("{needed} addresses of the nodes' network are needed for that"),
         });
         return Advice { choice: Model::Flat, because };
     }
@@ -85,8 +85,20 @@ pub(super) fn model(wish: &Wish, nodes: u64, max_pods: u32) -> Advice<Model> {
     Advice { choice: Model::Overlay, because }
 }
 
-pub(super) fn routing(wish: &Wish, subnets: &[NodeSpace]) -> Advice<Routing> {
-    let several = subnets.iter().any(|space| count(wish, space.family) > 1);
+pub(super) fn routing(wish: &Wish) -> Advice<Routing> {
+    let fits = fitting(wish);
+    match wish.routing {
+        Some(asked) if asked != fits.choice && wish.fabric != Fabric::Unknown => {
+            let doubt = "it was asked for; what carries packets between nodes speaks for another, since".to_owned();
+            Advice { choice: asked, because: std::iter::once(doubt).chain(fits.because).collect() }
+        }
+        Some(asked) if asked != fits.choice => Advice { choice: asked, because: vec!["it was asked for".to_owned()] },
+        _ => fits,
+    }
+}
+
+fn fitting(wish: &Wish) -> Advice<Routing> {
+    let several = Family::ALL.into_iter().any(|family| count(wish, family) > 1);
     let tunnel = "each packet bears 50 bytes more (70 over IPv6), which pods' MTU is less by";
     let (choice, because): (_, &[&str]) = match wish.fabric {
         Fabric::Segment if several => (

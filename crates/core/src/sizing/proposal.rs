@@ -102,7 +102,8 @@ fn families(spec: &ClusterSpec, around: &Surroundings) -> Vec<Family> {
     let named: Vec<Family> = spec.ip_families.iter().filter_map(|name| name.parse().ok()).collect();
     let of = |texts: &[String]| {
         let mut families: Vec<Family> = Vec::new();
-        for family in parsed(texts).map(|cidr| cidr.family()) {
+        // As the rules count texts that are no CIDR.
+        for family in texts.iter().map(|text| if text.contains(':') { Family::V6 } else { Family::V4 }) {
             if !families.contains(&family) {
                 families.push(family);
             }

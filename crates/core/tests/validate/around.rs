@@ -1,6 +1,6 @@
 //! Every rule about what is around a cluster.
 
-use overlane_core::cluster::{ClusterSpec, NodeCidrs, Surroundings, validate, validate_within};
+use overlane_core::cluster::{ClusterSpec, NodeCidrs, Routing, Surroundings, validate, validate_within};
 use proptest::prelude::*;
 
 use super::{owned, spec};
@@ -35,6 +35,7 @@ const TABLE: &str = "
     subnet=10.225.0.0/30 subnet=fd00:1::/64 => nodeSubnets[0] node-subnet-size
     subnet=10.225.0.0/29 subnet=fd00:1::/64 => good
     subnet=10.224.0.0/24 => nodeSubnets node-subnet-family
+    subnet=10.224.0.0/24 vxlan => good
     subnet=10.224.0.0/24 pods=10.244.0.0/16 services=10.0.0.0/16 => good
     # Texts.
     vnet=ten => vnetCIDRs[0] cidr-syntax
@@ -83,6 +84,7 @@ fn read(words: &str) -> (ClusterSpec, Surroundings) {
             "name" => around.names.push(("vnetName".to_owned(), text)),
             "pods" => spec.pod_cidrs.push(text),
             "services" => spec.service_cidrs.push(text),
+            "vxlan" => spec.routing = Routing::Vxlan,
             "adopt" => spec.node_cidrs = NodeCidrs::Adopt,
             other => panic!("{other}"),
         }

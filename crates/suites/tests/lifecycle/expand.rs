@@ -159,8 +159,13 @@ fn it_is_taken_back() {
         assert_ne!(view(), before);
         let again = said(&update(&lab, &["--pod-cidrs", new]).must());
         assert!(again["changed"] == false && again["done"] == true, "{again}");
-        update(&lab, &["--rollback"]).must();
+        // Cut off in the middle, the same command goes on.
+        update(&lab, &["--rollback", "--no-wait"]).must();
+        let back = said(&update(&lab, &["--rollback"]).must());
+        assert_eq!(back["done"], true, "{back}");
         assert_eq!(spaces(&lab), [old; 2]);
+        let over = update(&lab, &["--rollback"]);
+        assert!(over.code == Some(2) && over.stderr.contains("no expansion"), "{over}");
         eventually(secs(5), "all is as before", || {
             let now = view();
             ensure(now == before, || format!("{now:#?}\nbefore: {before:#?}"))
@@ -290,4 +295,12 @@ fn what_cannot_be_is_refused_and_changes_nothing() {
     merge("10.240.0.0/12");
     let shown = lab::overlane(&["cluster", "show", "--name", &lab.name]).must();
     assert!(shown.stdout.contains("pod-cidr-base"), "{shown}");
+    // What the controller refuses for something else is taken back by the command.
+    let spec = serde_json::json!({"spec": {"podCIDRs": ["10.244.0.0/22", "fd12:3456:789a::/78"], "maxPods": 5}});
+    lab.api.merge(&path, &spec);
+    let out = update(&lab, &["--pod-cidr", "10.244.0.0/20"]);
+    assert!(out.code == Some(1) && said(&out)["refused"].to_string().contains("maxPods"), "{out}");
+    let after = lab.api.get(&path);
+    assert!(after["spec"]["podCIDRs"][0] == "10.244.0.0/22" && after["spec"]["maxPods"] == 5, "{after}");
+    assert!(after["metadata"]["annotations"]["overlane.io/pod-cidrs-before"].is_null(), "{after}");
 }
