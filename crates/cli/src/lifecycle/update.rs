@@ -94,7 +94,7 @@ async fn ask(client: &Client, facts: &Facts, change: &Change) -> Result<()> {
     let asked = &facts.network.spec;
     let families = change.way == Way::AddFamily;
     let services = !families || show::service_cidrs(asked) == change.spec.service_cidrs;
-    if show::pod_cidrs(asked) == change.new && services {
+    if asks_for(&facts.network, &change.new) && services {
         return Ok(());
     }
     let annotations = match change.way {
@@ -115,6 +115,11 @@ async fn ask(client: &Client, facts: &Facts, change: &Change) -> Result<()> {
         return Ok(());
     }
     bail!("the ClusterNetwork was changed by somebody else meanwhile; nothing was changed; try again")
+}
+
+/// Whether these pod CIDRs are asked for, be it by leaving out what is usual.
+fn asks_for(network: &ClusterNetwork, pod_cidrs: &[String]) -> bool {
+    network.spec.pod_cidrs == pod_cidrs || show::pod_cidrs(&network.spec) == pod_cidrs
 }
 
 /// Writes to the ClusterNetwork, as long as it is what was looked at. Whether it was.
@@ -149,13 +154,10 @@ async fn follow(client: &Client, args: &UpdateArgs, first: &Facts, change: &Chan
     let mut facts = Facts::read(client).await?;
     let behind = loop {
         let applied = show::pod_cidrs(facts.applied()) == change.new;
-        let asked = show::pod_cidrs(&facts.network.spec);
-        if asked != change.new {
+        if !asks_for(&facts.network, &change.new) {
             progress.clear();
-            bail!(
-                "somebody else asks for {} meanwhile; `overlane cluster show` tells what is in force",
-                asked.join(", ")
-            );
+            let asked = facts.network.spec.pod_cidrs.join(", ");
+            bail!("somebody else asks for {asked} meanwhile; `overlane cluster show` tells what is in force");
         }
         if let Some(message) = facts.refused().filter(|_| !applied) {
             progress.clear();
@@ -192,7 +194,7 @@ async fn taken_back(
     change: &Change,
     message: &str,
 ) -> Result<ExitCode> {
-    let settled = show::pod_cidrs(&first.network.spec) == change.old;
+    let settled = asks_for(&first.network, &change.old);
     let before = if settled { &first.network.spec } else { first.applied() };
     let spec =
         json!({ "podCIDRs": before.pod_cidrs, "ipFamilies": before.ip_families, "serviceCIDRs": before.service_cidrs });

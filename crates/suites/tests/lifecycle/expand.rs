@@ -125,7 +125,11 @@ fn a_larger_pod_cidr_reaches_every_node_and_no_packet_is_lost() {
 /// Another node, once it has its blocks.
 fn ready(lab: &Lab) -> NodeHandle {
     let node = lab.node_named(&lab.add_node());
-    node.agent_ready();
+    // How fast that is is no matter here, and the machine has streams to carry.
+    eventually(secs(90), &format!("the agent of {}", node.name), || {
+        let reply = node.page("/readyz").map_err(|e| e.to_string())?;
+        ensure(reply.status == 200, || reply.text())
+    });
     node
 }
 
