@@ -15,9 +15,6 @@ use super::show;
 use crate::args::UpdateArgs;
 use crate::network::{self, finding};
 
-/// What the pod CIDRs were before the last expansion: where a rollback leads.
-pub const BEFORE: &str = "overlane.io/pod-cidrs-before";
-
 /// A change of the pod CIDRs.
 pub struct Change {
     /// In force when it was asked for.
@@ -160,7 +157,7 @@ mod tests {
     use clap::Parser as _;
     use overlane_api::crd::{CLUSTER_NETWORK, ClusterNetwork};
 
-    use super::super::facts::NodeFacts;
+    use super::super::facts::{BEFORE, NodeFacts};
     use super::*;
     use crate::args::{Cli, ClusterCommand, Command};
 

@@ -11,9 +11,11 @@ use overlane_api::crd::{CLUSTER_NETWORK, ClusterNetwork, ClusterNetworkSpec, Nod
 use overlane_core::cidr::Cidr;
 use overlane_core::family::Family;
 
-use super::change::BEFORE;
 use crate::cluster::facts::service_cidrs;
 use crate::cluster::read::{each, node_says};
+
+/// What the pod CIDRs were before the last expansion: where a rollback leads.
+pub const BEFORE: &str = "overlane.io/pod-cidrs-before";
 
 /// A node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

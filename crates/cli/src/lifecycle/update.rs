@@ -12,8 +12,8 @@ use overlane_api::crd::{CLUSTER_NETWORK, ClusterNetwork};
 use overlane_core::cluster::{Way, validate};
 use serde_json::{Value, json};
 
-use super::change::{BEFORE, Change, change};
-use super::facts::{self, Facts};
+use super::change::{Change, change};
+use super::facts::{self, BEFORE, Facts};
 use super::show;
 use crate::args::UpdateArgs;
 use crate::out::{self, Format, Style, count};
